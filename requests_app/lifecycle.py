@@ -1,0 +1,79 @@
+"""The lifecycle of a case and of a run: two enums and two tables of allowed moves.
+
+Legal status (what the law asks next) and technical state (what the queue does) never mix. Overdue,
+extended, restricted and paused are computed from dates and flags; they are not states. Services are
+the only callers: `move_case` and `move_run` are the only places that assign these fields.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+if TYPE_CHECKING:
+    from requests_app.models import Case, ErasureRun
+
+
+class CaseStatus(models.TextChoices):
+    AWAITING_CONFIRMATION = "awaiting_confirmation", _("Waiting for e-mail confirmation")
+    IDENTITY_CHECK = "identity_check", _("Identity check")
+    IN_REVIEW = "in_review", _("Needs decision")
+    AWAITING_APPROVAL = "awaiting_approval", _("Needs second person")
+    EXECUTING = "executing", _("Erasing")
+    EVIDENCE_REVIEW = "evidence_review", _("Evidence review")
+    RESPONDING = "responding", _("Answer to be sent")
+    COMPLETED = "completed", _("Complete")
+    WITHDRAWN = "withdrawn", _("Withdrawn")
+    SEALED = "sealed", _("Sealed")
+
+
+class RunState(models.TextChoices):
+    QUEUED = "queued", _("Queued")
+    RUNNING = "running", _("Running")
+    SUCCEEDED = "succeeded", _("Finished")
+    FAILED = "failed", _("Failed")
+    CANCELLED = "cancelled", _("Cancelled")
+
+
+C, R = CaseStatus, RunState
+
+CASE_MOVES: dict[CaseStatus, frozenset[CaseStatus]] = {
+    C.AWAITING_CONFIRMATION: frozenset({C.IDENTITY_CHECK, C.WITHDRAWN}),
+    C.IDENTITY_CHECK: frozenset({C.IN_REVIEW, C.WITHDRAWN}),
+    C.IN_REVIEW: frozenset({C.AWAITING_APPROVAL, C.WITHDRAWN}),
+    C.AWAITING_APPROVAL: frozenset({C.IN_REVIEW, C.EXECUTING, C.RESPONDING, C.WITHDRAWN}),
+    C.EXECUTING: frozenset({C.EVIDENCE_REVIEW, C.RESPONDING}),
+    C.EVIDENCE_REVIEW: frozenset({C.EXECUTING, C.RESPONDING}),  # thresholds not met: repeat or say
+    C.RESPONDING: frozenset({C.COMPLETED}),
+    C.COMPLETED: frozenset({C.SEALED}),
+    C.WITHDRAWN: frozenset({C.SEALED}),
+    C.SEALED: frozenset(),
+}
+
+RUN_MOVES: dict[RunState, frozenset[RunState]] = {
+    R.QUEUED: frozenset({R.RUNNING, R.CANCELLED, R.FAILED}),
+    R.RUNNING: frozenset({R.SUCCEEDED, R.FAILED, R.CANCELLED}),
+    R.SUCCEEDED: frozenset(),
+    R.FAILED: frozenset(),
+    R.CANCELLED: frozenset(),
+}
+
+
+class MoveNotAllowed(ValueError):
+    """The lifecycle has no such move."""
+
+
+def move_case(case: Case, to: CaseStatus) -> None:
+    """Assign the next status (the caller saves); MoveNotAllowed if the table has no such move."""
+    if to not in CASE_MOVES[CaseStatus(case.status)]:
+        raise MoveNotAllowed(f"A case cannot go from “{case.status}” to “{to}”.")
+    case.status = to
+
+
+def move_run(run: ErasureRun, to: RunState) -> None:
+    """Assign the next run state (the caller saves); MoveNotAllowed if the table has no such move."""
+    if to not in RUN_MOVES[RunState(run.state)]:
+        raise MoveNotAllowed(f"A run cannot go from “{run.state}” to “{to}”.")
+    run.state = to

@@ -1,0 +1,29 @@
+"""Tables of the legal record. Only services write them; only `lifecycle` knows the allowed moves."""
+
+from requests_app.models.log import AuditEntry, AuditKey, AuditOpening, Checkpoint, LogHead
+from requests_app.models.people import DataSubject, StaffMember
+from requests_app.models.record import Case, Decision, Letter, ScopeItem
+from requests_app.models.runs import Adapter, ErasureRun, ProbeResult, Release, RunEvent
+from requests_app.models.vault import CaseKey, Draft, VaultItem
+
+__all__ = [
+    "Adapter",
+    "AuditEntry",
+    "AuditKey",
+    "AuditOpening",
+    "Case",
+    "CaseKey",
+    "Checkpoint",
+    "DataSubject",
+    "Decision",
+    "Draft",
+    "ErasureRun",
+    "Letter",
+    "LogHead",
+    "ProbeResult",
+    "Release",
+    "RunEvent",
+    "ScopeItem",
+    "StaffMember",
+    "VaultItem",
+]

@@ -1,0 +1,201 @@
+"""Case, scope, decision, letter: what the law asks about."""
+
+import uuid
+
+from django.db import models
+from django.db.models import F, Q
+from django.utils.translation import gettext_lazy as _
+
+from requests_app.lifecycle import CaseStatus
+from requests_app.models.people import DataSubject, StaffMember
+
+
+class Channel(models.TextChoices):
+    FORM = "form", _("Public form")
+    POST = "post", _("Post")
+    PHONE = "phone", _("Phone")
+    PERSON = "person", _("In person")
+
+
+class Ground(models.TextChoices):
+    """Why erasure is owed, Art. 17(1) GDPR."""
+
+    A = "17-1-a", _("(a) no longer necessary")
+    B = "17-1-b", _("(b) consent withdrawn")
+    C = "17-1-c", _("(c) objection under Art. 21")
+    D = "17-1-d", _("(d) unlawful processing")
+    E = "17-1-e", _("(e) legal obligation to erase")
+    F = "17-1-f", _("(f) collected from a child")
+
+
+class Exemption(models.TextChoices):
+    """Why erasure may be refused, Art. 17(3) GDPR."""
+
+    A = "17-3-a", _("(a) freedom of expression and information")
+    B = "17-3-b", _("(b) legal obligation or public task")
+    C = "17-3-c", _("(c) public health")
+    D = "17-3-d", _("(d) archiving, research, statistics")
+    E = "17-3-e", _("(e) legal claims")
+
+
+class Outcome(models.TextChoices):
+    GRANTED = "granted", _("Granted")
+    PARTLY_GRANTED = "partly_granted", _("Partly granted")
+    REFUSED = "refused", _("Refused")
+    CANNOT_IDENTIFY = "cannot_identify", _("Cannot identify (Art. 11)")
+    EXCESSIVE = "excessive", _("Manifestly unfounded or excessive (Art. 12(5))")
+
+
+class Case(models.Model):
+    """One erasure request from receipt to sealing.
+
+    Personal data: none in clear; contact, name, facts and letters lie in the vault (`VaultItem`)
+    under the case's own key and go when the case is sealed.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    reference = models.CharField(max_length=24, unique=True)  # ERQ-2026-000123
+    subject = models.ForeignKey(DataSubject, on_delete=models.PROTECT, related_name="cases")
+    status = models.CharField(max_length=24, choices=CaseStatus.choices)
+    channel = models.CharField(max_length=12, choices=Channel.choices)
+    jurisdiction = models.CharField(max_length=8, default="EU")
+    language = models.CharField(max_length=8, default="en")
+
+    # Art. 12(3), counted after Regulation 1182/71 (deadlines.py); dates in the controller's zone.
+    received_at = models.DateTimeField()
+    received_on = models.DateField()
+    base_due_raw = models.DateField()
+    base_due = models.DateField()
+    extension_due = models.DateField()
+    internal_due = models.DateField()
+    due = models.DateField()  # base_due, or extension_due once extended
+    extended_at = models.DateTimeField(null=True, blank=True)
+
+    # Mailbox confirmation; only digests are stored.
+    code_digest = models.CharField(max_length=64, blank=True)
+    code_expires_at = models.DateTimeField(null=True, blank=True)
+    code_attempts = models.PositiveSmallIntegerField(default=0)
+    code_sent_at = models.DateTimeField(null=True, blank=True)
+    email_confirmed_at = models.DateTimeField(null=True, blank=True)
+    access_digest = models.CharField(max_length=64, blank=True)  # of the subject's access code
+
+    identity_method = models.CharField(max_length=32, blank=True)
+    identity_checked_at = models.DateTimeField(null=True, blank=True)
+    identity_checked_by = models.ForeignKey(
+        StaffMember, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    completed_at = models.DateTimeField(null=True, blank=True)
+    withdrawn_at = models.DateTimeField(null=True, blank=True)
+    sealed_at = models.DateTimeField(null=True, blank=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["status", "due", "id"], name="case_status_due"),
+            models.Index(fields=["due", "id"], name="case_due"),
+        ]
+
+    def __str__(self) -> str:
+        return self.reference
+
+
+class ScopeItem(models.Model):
+    """One thing the decision speaks of: a data store, a training set, a model.
+
+    Personal data: none; reasoning about it lies in the vault as `scope/<id>/reasoning`.
+    """
+
+    class Kind(models.TextChoices):
+        DATA_STORE = "data_store", _("Data store")
+        TRAINING_SET = "training_set", _("Training set")
+        MODEL = "model", _("Model")
+
+    class Result(models.TextChoices):
+        OPEN = "open", _("Not decided")
+        ERASE = "erase", _("Erase")
+        KEEP = "keep", _("Keep, exemption applies")
+
+    case = models.ForeignKey(Case, on_delete=models.PROTECT, related_name="scope_items")
+    kind = models.CharField(max_length=16, choices=Kind.choices)
+    target = models.CharField(max_length=80)  # a system's or model's name, never a person's
+    result = models.CharField(max_length=8, choices=Result.choices, default=Result.OPEN)
+    exemption = models.CharField(max_length=8, choices=Exemption.choices, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["case", "kind", "target"], name="scope_item_once"),
+            models.CheckConstraint(
+                condition=~Q(result="keep") | ~Q(exemption=""), name="scope_keep_needs_exemption"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.target}"
+
+
+class Decision(models.Model):
+    """Proposed by one, approved by another.
+
+    Personal data: none; the reasoning lies in the vault as `decision/<id>/reasoning`.
+    """
+
+    class State(models.TextChoices):
+        PROPOSED = "proposed", _("Waiting for a second person")
+        APPROVED = "approved", _("Approved")
+        RETURNED = "returned", _("Returned")
+
+    case = models.ForeignKey(Case, on_delete=models.PROTECT, related_name="decisions")
+    state = models.CharField(max_length=10, choices=State.choices, default=State.PROPOSED)
+    outcome = models.CharField(max_length=16, choices=Outcome.choices)
+    grounds = models.JSONField(default=list)  # of Ground values
+    proposed_by = models.ForeignKey(StaffMember, on_delete=models.PROTECT, related_name="+")
+    proposed_at = models.DateTimeField()
+    approved_by = models.ForeignKey(
+        StaffMember, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    approved_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(approved_by__isnull=True) | ~Q(approved_by=F("proposed_by")),
+                name="decision_needs_two_people",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state="approved")
+                | Q(approved_by__isnull=False, approved_at__isnull=False),
+                name="decision_approved_by_somebody",
+            ),
+            models.UniqueConstraint(
+                fields=["case"], condition=Q(state="proposed"), name="decision_one_open"
+            ),
+            models.UniqueConstraint(
+                fields=["case"], condition=Q(state="approved"), name="decision_one_approved"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.case_id} {self.outcome}"
+
+
+class Letter(models.Model):
+    """A letter to the data subject, frozen when written; the digest is of the exact bytes.
+
+    Personal data: none here; the text lies in the vault as `letter/<id>` and goes with sealing.
+    """
+
+    case = models.ForeignKey(Case, on_delete=models.PROTECT, related_name="letters")
+    kind = models.CharField(max_length=32)  # a file of templates/letters/
+    language = models.CharField(max_length=8)
+    template_version = models.CharField(max_length=16)
+    sha256 = models.CharField(max_length=64)
+    created_at = models.DateTimeField()
+    sent_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["created_at"], condition=Q(sent_at=None), name="letter_unsent")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.case_id} {self.kind}"

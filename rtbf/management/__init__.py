@@ -1,0 +1,1 @@
+"""Management commands that start the whole installation."""

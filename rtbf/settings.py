@@ -1,0 +1,250 @@
+"""All settings, from the environment; every variable is listed in docs/operations.md.
+
+Without any variable set this is the embedded installation: SQLite, keys and artefacts under var/,
+plain HTTP on this machine. `RTBF_PRODUCTION=1` switches on everything a public host needs and
+refuses to start without its own secrets.
+"""
+
+import os
+import secrets
+from pathlib import Path
+
+import dj_database_url
+from csp.constants import NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+def env(name: str, default: str) -> str:
+    return os.environ.get(name, default)
+
+
+def env_bool(name: str, *, default: bool) -> bool:
+    return os.environ.get(name, str(default)).strip().lower() in {"1", "true", "yes", "on"}
+
+
+def env_secret(name: str, *, file_name: str) -> str:
+    """Secret from the environment; the embedded installation keeps one in a 0600 file."""
+    if value := os.environ.get(name):
+        return value
+    if RTBF_PRODUCTION:
+        raise ImproperlyConfigured(f"Set {name}: a production installation brings its own secrets.")
+    path = RTBF_KEY_DIR / file_name
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.touch(mode=0o600)
+        partial.write_text(secrets.token_urlsafe(48))
+        try:
+            os.link(partial, path)  # atomic: the first process wins, the others read its value
+        except FileExistsError:
+            pass
+        finally:
+            partial.unlink()
+    return path.read_text()
+
+
+# --- Where things lie ---------------------------------------------------------------------------
+RTBF_PRODUCTION = env_bool("RTBF_PRODUCTION", default=False)
+RTBF_VAR_DIR = Path(env("RTBF_VAR_DIR", str(BASE_DIR / "var")))
+RTBF_KEY_DIR = Path(env("RTBF_KEY_DIR", str(RTBF_VAR_DIR / "keys")))
+RTBF_SIGNER_DIR = Path(env("RTBF_SIGNER_DIR", str(RTBF_VAR_DIR / "signer")))
+RTBF_ADAPTER_DIR = Path(env("RTBF_ADAPTER_DIR", str(RTBF_VAR_DIR / "adapters")))
+RTBF_RELEASE_DIR = Path(env("RTBF_RELEASE_DIR", str(RTBF_VAR_DIR / "releases")))
+
+# --- The controller, Art. 4(7) GDPR -------------------------------------------------------------
+RTBF_CONTROLLER_NAME = env("RTBF_CONTROLLER_NAME", "Example Controller Ltd")
+RTBF_CONTROLLER_EMAIL = env("RTBF_CONTROLLER_EMAIL", "privacy@controller.example")
+RTBF_CONTROLLER_PHONE = env("RTBF_CONTROLLER_PHONE", "+32 2 555 01 00")
+RTBF_CONTROLLER_ADDRESS = env("RTBF_CONTROLLER_ADDRESS", "1 Example Street, 1000 Brussels, Belgium")
+RTBF_AUTHORITY_NAME = env("RTBF_AUTHORITY_NAME", "Data Protection Authority (Belgium)")
+RTBF_AUTHORITY_URL = env("RTBF_AUTHORITY_URL", "https://www.dataprotectionauthority.be")
+RTBF_HOLIDAY_COUNTRY = env("RTBF_HOLIDAY_COUNTRY", "BE")
+RTBF_MODELS = env("RTBF_MODELS", "demo").split(",")  # base models in service, by name
+RTBF_LOG_ORIGIN = env("RTBF_LOG_ORIGIN", "rtbf.example/log/embedded")
+RTBF_PUBLIC_URL = env("RTBF_PUBLIC_URL", "http://127.0.0.1:8000")
+RTBF_DEMO_DATA = env_bool("RTBF_DEMO_DATA", default=not RTBF_PRODUCTION)  # shows a banner
+RTBF_REQUIRE_MFA = env_bool("RTBF_REQUIRE_MFA", default=RTBF_PRODUCTION)
+
+# --- Queue truth --------------------------------------------------------------------------------
+RTBF_LEASE_SECONDS = int(env("RTBF_LEASE_SECONDS", "60"))
+RTBF_SWEEP_SECONDS = int(env("RTBF_SWEEP_SECONDS", "10"))
+RTBF_MAX_ATTEMPTS = int(env("RTBF_MAX_ATTEMPTS", "3"))
+
+# --- Django -------------------------------------------------------------------------------------
+SECRET_KEY = env_secret("RTBF_SECRET_KEY", file_name="secret_key")
+DEBUG = env_bool("RTBF_DEBUG", default=False)
+ALLOWED_HOSTS = env("RTBF_ALLOWED_HOSTS", "127.0.0.1,localhost,[::1],testserver").split(",")
+ROOT_URLCONF = "rtbf.urls"
+WSGI_APPLICATION = "rtbf.wsgi.application"
+ASGI_APPLICATION = "rtbf.asgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_USER_MODEL = "requests_app.StaffMember"
+
+INSTALLED_APPS = [
+    "rtbf",
+    "requests_app",
+    "workers",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "django.forms",
+    "django_filters",
+    "django_htmx",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
+    "csp",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "requests_app.middleware.private_pages",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "requests_app.context.controller",
+            ],
+        },
+    },
+]
+FORM_RENDERER = "django.forms.renderers.TemplatesSetting"
+
+# --- Database: the truth ------------------------------------------------------------------------
+DATABASES = {
+    "default": dj_database_url.parse(
+        env("DATABASE_URL", f"sqlite:///{RTBF_VAR_DIR / 'rtbf.sqlite3'}"), conn_max_age=60
+    )
+}
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    # One writer at a time, taken at BEGIN, so that a read-then-write never meets a stale snapshot.
+    DATABASES["default"]["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    }
+
+# --- Broker: only a wake-up ---------------------------------------------------------------------
+REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379/0")
+CELERY_BROKER_URL = REDIS_URL
+CELERY_RESULT_BACKEND = None
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_DEFAULT_QUEUE = "legal"
+CELERY_TASK_ROUTES = {"workers.*": {"queue": "model"}}
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 6 * 3600}
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BEAT_SCHEDULE = {
+    "sweep-runs": {"task": "requests_app.sweep_runs", "schedule": RTBF_SWEEP_SECONDS},
+    "send-letters": {"task": "requests_app.send_letters", "schedule": RTBF_SWEEP_SECONDS},
+    "purge-drafts": {"task": "requests_app.purge_drafts", "schedule": 3600},
+}
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": "rtbf",
+    }
+}
+
+# --- Staff log-in -------------------------------------------------------------------------------
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+ACCOUNT_ADAPTER = "requests_app.accounts.StaffAccountAdapter"
+ACCOUNT_LOGIN_METHODS = {"username", "email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "username*", "password1*"]
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_REAUTHENTICATION_TIMEOUT = 300
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_PASSKEY_LOGIN_ENABLED = True
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = "/app/"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+# --- Mail ---------------------------------------------------------------------------------------
+DEFAULT_FROM_EMAIL = RTBF_CONTROLLER_EMAIL
+EMAIL_BACKEND = env("EMAIL_BACKEND", "django.core.mail.backends.filebased.EmailBackend")
+EMAIL_FILE_PATH = env("EMAIL_FILE_PATH", str(RTBF_VAR_DIR / "outbox"))
+EMAIL_HOST = env("EMAIL_HOST", "localhost")
+EMAIL_PORT = int(env("EMAIL_PORT", "25"))
+EMAIL_HOST_USER = env("EMAIL_HOST_USER", "")
+EMAIL_HOST_PASSWORD = env("EMAIL_HOST_PASSWORD", "")
+EMAIL_USE_TLS = env_bool("EMAIL_USE_TLS", default=False)
+
+# --- Language, time, files ----------------------------------------------------------------------
+LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English")]
+LOCALE_PATHS = [BASE_DIR / "locale"]
+USE_TZ = True
+TIME_ZONE = env("RTBF_TIME_ZONE", "Europe/Brussels")
+STATIC_URL = "static/"
+STATIC_ROOT = env("RTBF_STATIC_ROOT", str(RTBF_VAR_DIR / "static"))
+WHITENOISE_USE_FINDERS = not RTBF_PRODUCTION
+
+# --- Headers ------------------------------------------------------------------------------------
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "form-action": [SELF],
+        "base-uri": [NONE],
+        "frame-ancestors": [NONE],
+        "object-src": [NONE],
+    }
+}
+SECURE_REFERRER_POLICY = "no-referrer"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+X_FRAME_OPTIONS = "DENY"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = RTBF_PRODUCTION
+SECURE_SSL_REDIRECT = RTBF_PRODUCTION and env_bool("RTBF_SSL_REDIRECT", default=True)
+SECURE_HSTS_SECONDS = 31_536_000 if RTBF_PRODUCTION else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = RTBF_PRODUCTION
+SECURE_HSTS_PRELOAD = RTBF_PRODUCTION
+if RTBF_PRODUCTION and env_bool("RTBF_BEHIND_PROXY", default=False):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+
+# --- Logging: to standard error, no request bodies, no query strings, no personal data ------------
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": env("RTBF_LOG_LEVEL", "INFO")},
+    "loggers": {"django.server": {"level": "WARNING"}, "httpx": {"level": "WARNING"}},
+}

@@ -1,0 +1,160 @@
+"""docker-compose.yml cannot be built everywhere, so each service's very command is run here."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import redis
+import yaml
+
+from rtbf.stack import BASE_DIR, COMMANDS, free_port, redis_binary
+from tests.postgres import postgres_url
+
+pytestmark = pytest.mark.stack
+COMPOSE = yaml.safe_load((BASE_DIR / "docker-compose.yml").read_text())
+SERVICES: dict[str, Any] = COMPOSE["services"]
+SECRETS = {
+    "RTBF_SECRET_KEY": "a-long-enough-key-for-this-test-only-0123456789abcdefghijklmnop",
+    "RTBF_KEK": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+    "RTBF_ALLOWED_HOSTS": "127.0.0.1",
+    "RTBF_PUBLIC_URL": "https://erasure.example",
+    "RTBF_LOG_ORIGIN": "erasure.example/log",
+    "POSTGRES_PASSWORD": "postgres-password",
+    "REDIS_PASSWORD": "redis-password",
+}
+
+
+def substituted(text: str) -> str:
+    return re.sub(r"\$\{(\w+)[^}]*\}", lambda found: SECRETS[found[1]], text)
+
+
+def command_of(service: str) -> list[str]:
+    """The service's command with our interpreter in place of the image's."""
+    words = [substituted(word) for word in SERVICES[service]["command"]]
+    return [sys.executable if word == "python" else word for word in words]
+
+
+def as_embedded(service: str) -> list[str]:
+    return [sys.executable if word == "python" else word for word in SERVICES[service]["command"]]
+
+
+def wait_for(condition: Callable[[], bool], log: Path, *, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, log.read_text()[-3000:]
+        time.sleep(0.2)
+
+
+def test_the_file_has_the_services_that_the_design_names() -> None:
+    assert set(SERVICES) == {
+        "postgres", "redis", "migrate", "web", "worker-legal", "worker-model", "beat", "signer"
+    }  # fmt: skip
+
+
+def test_every_service_of_ours_runs_the_image_that_the_dockerfile_builds() -> None:
+    ours = set(SERVICES) - {"postgres", "redis"}
+    assert all(SERVICES[name]["build"] == "." for name in ours)
+    assert (BASE_DIR / "Dockerfile").exists()
+
+
+def test_only_the_signer_mounts_the_log_key() -> None:
+    mounting = [n for n, s in SERVICES.items() if any("signer:" in v for v in s.get("volumes", []))]
+    assert mounting == ["signer"]
+
+
+@pytest.mark.parametrize(
+    ("service", "name"),
+    [("worker-legal", "legal"), ("worker-model", "model"), ("beat", "beat"), ("signer", "signer")],
+)
+def test_compose_and_the_embedded_stack_run_the_same_commands(service: str, name: str) -> None:
+    assert as_embedded(service) == COMMANDS[name]
+
+
+def test_each_command_serves_against_local_services(tmp_path: Path) -> None:
+    redis_port, web_port = free_port(), free_port()
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    log = {name: tmp_path / f"{name}.log" for name in SERVICES}
+
+    def start(name: str, command: list[str], env: dict[str, str]) -> None:
+        with log[name].open("wb") as output:
+            running[name] = subprocess.Popen(
+                command, cwd=BASE_DIR, env=env, stdout=output, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+
+    with postgres_url() as database_url:
+        env = {**os.environ, **{k: substituted(v) for k, v in web_environment().items()}}
+        env |= {
+            "DATABASE_URL": database_url,
+            "REDIS_URL": f"redis://:{SECRETS['REDIS_PASSWORD']}@127.0.0.1:{redis_port}/0",
+            "RTBF_VAR_DIR": str(tmp_path / "var"),
+            "RTBF_KEY_DIR": str(tmp_path / "keys"),
+            "RTBF_SIGNER_DIR": str(tmp_path / "signer"),
+            "RTBF_STATIC_ROOT": str(tmp_path / "static"),
+        }
+        (tmp_path / "static").mkdir()
+        try:
+            redis_command = command_of("redis")
+            assert redis_command[0] == "redis-server"
+            redis_command[0] = redis_binary()
+            start("redis", [*redis_command, "--port", str(redis_port)], env)
+            client = redis.Redis.from_url(env["REDIS_URL"])
+            wait_for(lambda: answers(client), log["redis"])
+
+            migrated = subprocess.run(
+                command_of("migrate"), cwd=BASE_DIR, env=env, capture_output=True, check=False
+            )
+            assert migrated.returncode == 0, migrated.stderr.decode()[-3000:]
+
+            web = [str(web_port) if word == "8000" else word for word in command_of("web")]
+            start("web", web, env)
+            for name in ("worker-legal", "worker-model", "beat", "signer"):
+                start(name, command_of(name), env)
+            headers = {"X-Forwarded-Proto": "https"}
+            url = f"http://127.0.0.1:{web_port}"
+            wait_for(lambda: serves(f"{url}/healthz", headers), log["web"])
+            assert httpx.get(url, headers=headers, trust_env=False).status_code == 200
+            assert httpx.get(url, trust_env=False).status_code == 301  # to https
+            wait_for(lambda: b"legal@" in tail(log, "worker-legal"), log["worker-legal"])
+            wait_for(lambda: b"ready." in tail(log, "worker-model"), log["worker-model"])
+            wait_for(lambda: b"beat: Starting" in tail(log, "beat"), log["beat"])
+            wait_for(lambda: (tmp_path / "signer").exists(), log["signer"])
+            time.sleep(2)
+            dead = {n: tail(log, n)[-2000:].decode() for n, p in running.items() if p.poll()}
+            assert not dead, dead
+        finally:
+            for process in running.values():
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def web_environment() -> dict[str, str]:
+    environment: dict[str, str] = SERVICES["web"]["environment"]
+    return environment
+
+
+def tail(log: dict[str, Path], name: str) -> bytes:
+    return log[name].read_bytes()
+
+
+def answers(client: "redis.Redis[bytes]") -> bool:
+    try:
+        return bool(client.ping())
+    except redis.exceptions.ConnectionError:
+        return False
+
+
+def serves(url: str, headers: dict[str, str]) -> bool:
+    try:
+        return httpx.get(url, headers=headers, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
