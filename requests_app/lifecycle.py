@@ -2,7 +2,8 @@
 
 Legal status (what the law asks next) and technical state (what the queue does) never mix. Overdue,
 extended, restricted and paused are computed from dates and flags; they are not states. Services are
-the only callers: `move_case` and `move_run` are the only places that assign these fields.
+the only callers: `move_case` and `move_run` are the only places that assign these fields; a new
+case gets `first_status`.
 """
 
 from __future__ import annotations
@@ -65,6 +66,11 @@ class MoveNotAllowed(ValueError):
     """The lifecycle has no such move."""
 
 
+def first_status(*, mailbox_unconfirmed: bool) -> CaseStatus:
+    """Where a case begins: a request by form waits for its e-mail code, others for the identity."""
+    return C.AWAITING_CONFIRMATION if mailbox_unconfirmed else C.IDENTITY_CHECK
+
+
 def move_case(case: Case, to: CaseStatus) -> None:
     """Assign the next status (the caller saves); MoveNotAllowed if the table has no such move."""
     if to not in CASE_MOVES[CaseStatus(case.status)]:
@@ -73,7 +79,7 @@ def move_case(case: Case, to: CaseStatus) -> None:
 
 
 def move_run(run: ErasureRun, to: RunState) -> None:
-    """Assign the next run state (the caller saves); MoveNotAllowed if the table has no such move."""
+    """Assign the next run state (the caller saves); MoveNotAllowed if there is no such move."""
     if to not in RUN_MOVES[RunState(run.state)]:
         raise MoveNotAllowed(f"A run cannot go from “{run.state}” to “{to}”.")
     run.state = to

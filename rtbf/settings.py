@@ -74,6 +74,7 @@ RTBF_MAX_ATTEMPTS = int(env("RTBF_MAX_ATTEMPTS", "3"))
 
 # --- Django -------------------------------------------------------------------------------------
 SECRET_KEY = env_secret("RTBF_SECRET_KEY", file_name="secret_key")
+RTBF_GATE_KEY = env_secret("RTBF_GATE_KEY", file_name="gate_key")  # of the gate's keyed digests
 DEBUG = env_bool("RTBF_DEBUG", default=False)
 ALLOWED_HOSTS = env("RTBF_ALLOWED_HOSTS", "127.0.0.1,localhost,[::1],testserver").split(",")
 ROOT_URLCONF = "rtbf.urls"
@@ -145,7 +146,10 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,
-        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        # secure_delete: what sealing removed must not linger in free pages.
+        "init_command": (
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA secure_delete=ON;"
+        ),
     }
 
 # --- Broker: only a wake-up ---------------------------------------------------------------------
@@ -159,7 +163,11 @@ CELERY_TASK_DEFAULT_QUEUE = "legal"
 CELERY_TASK_ROUTES = {"workers.*": {"queue": "model"}}
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 6 * 3600}
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "visibility_timeout": 6 * 3600,
+    "max_retries": 1,  # a page must not wait for a lost broker: the sweep sends the wake-up again
+    "interval_start": 0,
+}
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BEAT_SCHEDULE = {
     "sweep-runs": {"task": "requests_app.sweep_runs", "schedule": RTBF_SWEEP_SECONDS},
@@ -198,6 +206,7 @@ EMAIL_HOST = env("EMAIL_HOST", "localhost")
 EMAIL_PORT = int(env("EMAIL_PORT", "25"))
 EMAIL_HOST_USER = env("EMAIL_HOST_USER", "")
 EMAIL_HOST_PASSWORD = env("EMAIL_HOST_PASSWORD", "")
+EMAIL_TIMEOUT = 20
 EMAIL_USE_TLS = env_bool("EMAIL_USE_TLS", default=False)
 
 # --- Language, time, files ----------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A person at a browser, over plain HTTP: opens pages, fills in forms, presses buttons by their text.
+"""A person at a browser, over plain HTTP: opens pages, fills in forms, presses buttons by text.
 
 The demo and the process tests use it, so that what they do is what a page offers and nothing else.
 """

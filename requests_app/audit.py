@@ -1,0 +1,307 @@
+"""The audit log: one entry for each change of the record, in the transaction of that change.
+
+Entries are exact RFC 8785 bytes in one RFC 9162 Merkle tree; each case has a chain of its own
+inside it (`prev`, `case_seq`), so that no entry can be left out of the middle. Personal values
+enter only as HMAC-SHA256 commitments under a fresh salt, which goes when the case is sealed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from uuid import UUID
+
+from django.conf import settings
+from django.db import connection
+from django.utils import timezone
+
+from requests_app.models import AuditEntry, AuditKey, AuditOpening, Case, Checkpoint, LogHead
+from requests_app.verifier import canonical, merkle, notes
+from requests_app.verifier.canonical import JSON
+from requests_app.verifier.errors import Invalid as VerifierInvalid
+
+SALT_BYTES = 32
+SYSTEM = "system:log"
+
+
+class LogError(Exception):
+    """The stored log is not what it should be; the message says what to do."""
+
+
+def append_entry(
+    *,
+    type: str,
+    actor: str,
+    data: Mapping[str, JSON],
+    case: Case | None = None,
+    commitments: Mapping[str, JSON] | None = None,
+    idem_key: str | None = None,
+) -> AuditEntry:
+    """Append one entry; call it inside the transaction of the change that it records.
+
+    `commitments` maps a field to a personal value: the entry holds only a hiding commitment, the
+    salt lies in `AuditOpening`. An `idem_key` seen before returns the earlier entry unchanged.
+    Raises RuntimeError outside a transaction, ValueError for floats or a commitment without a case,
+    LogError if the database holds another log than RTBF_LOG_ORIGIN names.
+    """
+    if not connection.in_atomic_block:
+        raise RuntimeError("An audit entry belongs to the transaction of the change it records.")
+    if commitments and case is None:
+        raise ValueError("A commitment belongs to a case.")
+    head = _locked_head()
+    if idem_key is not None:
+        earlier = AuditEntry.objects.filter(idem_key=idem_key).first()
+        if earlier is not None:
+            return earlier
+    return _append(
+        head,
+        type=type,
+        actor=actor,
+        data=dict(data),
+        case=case,
+        commitments=commitments or {},
+        idem_key=idem_key,
+    )
+
+
+def register_key(*, purpose: str, vkey: str, name: str) -> AuditKey:
+    """Make a public key known: a row and an entry `key.added`, once; in the caller's transaction.
+
+    The key is valid for tree sizes from its own entry on.
+    """
+    _locked_head()
+    known = AuditKey.objects.filter(vkey=vkey).first()
+    if known is not None:
+        return known
+    entry = append_entry(type="key.added", actor=SYSTEM, data={"purpose": purpose, "vkey": vkey})
+    return AuditKey.objects.create(name=name, purpose=purpose, vkey=vkey, valid_from=entry.seq)
+
+
+def commitment(*, salt: bytes, case_id: UUID, seq: int, field: str, value: JSON) -> str:
+    """Hex HMAC-SHA256 over where and what, under a 32-byte salt: hiding, binding, not movable."""
+    if len(salt) != SALT_BYTES:
+        raise ValueError(f"A salt has {SALT_BYTES} bytes.")
+    message = canonical.dumps({"case": str(case_id), "f": field, "seq": seq, "v": value})
+    return hmac.new(salt, message, hashlib.sha256).hexdigest()
+
+
+def erase_openings(case: Case) -> int:
+    """Destroy the salts of a case's commitments; returns how many. Nobody can open them after."""
+    count, _ = AuditOpening.objects.filter(case=case).delete()
+    return count
+
+
+def case_entries(case_id: UUID) -> list[AuditEntry]:
+    """The entries of a case in the order of its chain."""
+    return list(AuditEntry.objects.filter(case_id=case_id).order_by("case_seq"))
+
+
+def log_tree(size: int | None = None) -> merkle.Tree:
+    """Merkle tree of the first `size` stored leaf hashes (all by default); O(n).
+
+    LogError if fewer are stored.
+    """
+    rows = AuditEntry.objects.order_by("seq").values_list("leaf_hash", flat=True)[:size]
+    leaves = [bytes(row) for row in rows.iterator()]
+    if size is not None and len(leaves) != size:
+        raise LogError(f"The log has {len(leaves)} entries; {size} were asked for.")
+    return merkle.Tree(leaves)
+
+
+def root(size: int) -> bytes:
+    """Root of the first `size` entries."""
+    return log_tree(size).root()
+
+
+def inclusion_proof(seq: int, size: int) -> list[bytes]:
+    return log_tree(size).inclusion(seq)
+
+
+def consistency_proof(first: int, second: int) -> list[bytes]:
+    return log_tree(second).consistency(first)
+
+
+@dataclass(frozen=True)
+class StoredLog:
+    """What a full reading of the log found: its size, and the frontier of the hashed bodies."""
+
+    size: int
+    frontier: tuple[bytes, ...]
+
+    @property
+    def root(self) -> bytes:
+        return merkle.frontier_root(self.frontier)
+
+
+def read_log(*, after: StoredLog | None = None, size: int | None = None) -> StoredLog:
+    """Hash the stored bodies anew, from `after` on up to `size`, and compare with what is stored.
+
+    Raises LogError naming the first entry whose number, bytes or leaf hash is not as it should be.
+    """
+    start = after or StoredLog(size=0, frontier=())
+    frontier = list(start.frontier)
+    seq = start.size
+    rows = AuditEntry.objects.filter(seq__gte=start.size).order_by("seq")
+    if size is not None:
+        rows = rows.filter(seq__lt=size)
+    for found, body, stored in rows.values_list("seq", "body", "leaf_hash").iterator():
+        if found != seq:
+            raise LogError(f"Entry {seq} of the log is missing.")
+        leaf = merkle.leaf_hash(bytes(body))
+        if leaf != bytes(stored):
+            raise LogError(f"Entry {seq} of the log was changed after it was written.")
+        frontier = merkle.extend(frontier, seq, leaf)
+        seq += 1
+    if size is not None and seq != size:
+        raise LogError(f"The log ends at entry {seq}; {size} entries were expected.")
+    return StoredLog(size=seq, frontier=tuple(frontier))
+
+
+@dataclass(frozen=True)
+class LogCheck:
+    """What `verify_log` found in good order."""
+
+    entries: int
+    cases: int
+    checkpoints: int
+    root: bytes
+
+
+def verify_log() -> LogCheck:
+    """Read the whole log: bodies, leaf hashes, case chains, head, checkpoints and signatures.
+
+    Takes one pass over the entries. Raises LogError naming the first thing that is wrong. It trusts
+    the keys in the database; the signer and offline verifiers bring their own.
+    """
+    head = LogHead.objects.filter(id=1).first()
+    if head is None:
+        raise LogError("There is no audit log yet: nothing has been recorded.")
+    checkpoints = {row.size: row for row in Checkpoint.objects.order_by("size")}
+    signers = [notes.parse_vkey(key.vkey) for key in AuditKey.objects.filter(purpose="log")]
+    chains: dict[str, tuple[int, str]] = {}  # case id -> number and leaf hash of its last entry
+    frontier: list[bytes] = []
+    seq = 0
+    for row in AuditEntry.objects.filter(seq__lt=head.size).order_by("seq").iterator():
+        if row.seq != seq:
+            raise LogError(f"Entry {seq} of the log is missing.")
+        leaf = _checked_entry(row, head.origin, chains)
+        frontier = merkle.extend(frontier, seq, leaf)
+        seq += 1
+        if seq in checkpoints:
+            _check_checkpoint(checkpoints[seq], head.origin, frontier, signers)
+    if seq != head.size or [node.hex() for node in frontier] != head.frontier:
+        raise LogError(f"The head of the log does not fit its {seq} entries.")
+    if checkpoints and max(checkpoints) > head.size:
+        raise LogError(f"{max(checkpoints)} entries were signed, but the log has {head.size}.")
+    return LogCheck(seq, len(chains), len(checkpoints), merkle.frontier_root(frontier))
+
+
+def _checked_entry(row: AuditEntry, origin: str, chains: dict[str, tuple[int, str]]) -> bytes:
+    """Leaf hash of a stored entry whose bytes, columns and chain fit together."""
+    body = bytes(row.body)
+    leaf = merkle.leaf_hash(body)
+    if leaf != bytes(row.leaf_hash):
+        raise LogError(f"Entry {row.seq} of the log was changed after it was written.")
+    try:
+        value = canonical.loads(body)
+    except VerifierInvalid as problem:
+        raise LogError(f"Entry {row.seq} of the log: {problem}") from None
+    case = str(row.case_id) if row.case_id else None
+    columns = {"log": origin, "case": case, "case_seq": row.case_seq, "type": row.type}
+    if not isinstance(value, dict) or any(value.get(k) != v for k, v in columns.items()):
+        raise LogError(f"The columns of entry {row.seq} do not fit its bytes.")
+    if case is not None:
+        number, prev = chains.get(case, (-1, None))
+        if row.case_seq != number + 1 or value["prev"] != prev:
+            raise LogError(f"Entry {row.seq} does not continue the chain of its case.")
+        chains[case] = (number + 1, leaf.hex())
+    return leaf
+
+
+def _check_checkpoint(
+    checkpoint: Checkpoint, origin: str, frontier: list[bytes], signers: list[notes.NoteKey]
+) -> None:
+    try:
+        signed, _ = notes.open_checkpoint(
+            checkpoint.note.encode(), signers, file=f"checkpoint {checkpoint.size}"
+        )
+    except VerifierInvalid as problem:
+        raise LogError(str(problem)) from None
+    expected = notes.TreeHead(origin, checkpoint.size, merkle.frontier_root(frontier))
+    if signed != expected or bytes(checkpoint.root) != expected.root:
+        raise LogError(
+            f"The first {checkpoint.size} entries are not those that their checkpoint was signed"
+            " for: entries were changed after signing."
+        )
+
+
+def _locked_head() -> LogHead:
+    """The one row that every append locks; the first append makes it, with `log.started`."""
+    head, created = LogHead.objects.select_for_update().get_or_create(
+        id=1, defaults={"origin": settings.RTBF_LOG_ORIGIN}
+    )
+    if head.origin != settings.RTBF_LOG_ORIGIN:
+        raise LogError(
+            f"This database holds the log {head.origin}, but RTBF_LOG_ORIGIN is "
+            f"{settings.RTBF_LOG_ORIGIN}. Set it back: an origin never changes."
+        )
+    if created:
+        _append(head, type="log.started", actor=SYSTEM, data={"origin": head.origin})
+    return head
+
+
+def _append(
+    head: LogHead,
+    *,
+    type: str,
+    actor: str,
+    data: dict[str, JSON],
+    case: Case | None = None,
+    commitments: Mapping[str, JSON] | None = None,
+    idem_key: str | None = None,
+) -> AuditEntry:
+    seq = head.size
+    openings = []
+    for field, value in (commitments or {}).items():
+        if case is None or field in data:
+            raise ValueError(f"The commitment “{field}” needs a case and a name of its own.")
+        salt = secrets.token_bytes(SALT_BYTES)
+        digest = commitment(salt=salt, case_id=case.id, seq=seq, field=field, value=value)
+        data[field] = {"commitment": digest}
+        openings.append(AuditOpening(case=case, entry_seq=seq, field=field, salt=salt))
+    last = (
+        AuditEntry.objects.filter(case_id=case.id).order_by("-case_seq").first() if case else None
+    )
+    case_seq = None if case is None else 0 if last is None else (last.case_seq or 0) + 1
+    body = canonical.dumps(
+        {
+            "v": 1,
+            "log": head.origin,
+            "case": str(case.id) if case else None,
+            "case_seq": case_seq,
+            "prev": bytes(last.leaf_hash).hex() if last else None,
+            "type": type,
+            "at": timezone.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "actor": actor,
+            "data": data,
+        }
+    )
+    leaf = merkle.leaf_hash(body)
+    entry = AuditEntry.objects.create(
+        seq=seq,
+        case_id=case.id if case else None,
+        case_seq=case_seq,
+        type=type,
+        body=body,
+        leaf_hash=leaf,
+        idem_key=idem_key,
+    )
+    AuditOpening.objects.bulk_create(openings)
+    frontier = merkle.extend([bytes.fromhex(node) for node in head.frontier], seq, leaf)
+    head.size, head.frontier = seq + 1, [node.hex() for node in frontier]
+    head.save(update_fields=["size", "frontier"])
+    return entry

@@ -1,0 +1,238 @@
+"""The path of a case after intake: identity, facts, repeating, answering, exporting, sealing.
+
+Proposing and approving live in `decisions` and are offered here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+
+from requests_app import audit, vault
+from requests_app.actors import Actor, staff_actor
+from requests_app.lifecycle import CaseStatus, RunState
+from requests_app.models import AuditEntry, Case, Decision, ErasureRun, Letter, StaffMember
+from requests_app.models.people import Role
+from requests_app.models.runs import Verdict
+from requests_app.services.answers import answer_letter
+from requests_app.services.decisions import (
+    approve_decision,
+    propose_decision,
+    queue_run,
+    return_decision,
+)
+from requests_app.services.errors import Invalid, WrongState
+from requests_app.services.intake import ALIASES, NAME_LENGTH
+from requests_app.services.letters import write_letter
+from requests_app.services.locking import (
+    advance,
+    clean_text,
+    lock_case,
+    one_line,
+    require_actor,
+    require_role,
+    require_status,
+)
+
+__all__ = [
+    "accept_evidence",
+    "approve_decision",
+    "attach_facts",
+    "export_case",
+    "propose_decision",
+    "record_identity",
+    "repeat_run",
+    "return_decision",
+    "seal_case",
+    "send_answer",
+]
+
+IDENTITY_METHODS = frozenset({"mailbox", "held_attributes", "logged_in", "document_seen"})
+FACTS = 500
+FACT_LENGTH = 500
+NOTE_LENGTH = 2000
+MAX_RUNS = 3  # of one case on one model
+
+
+@transaction.atomic
+def record_identity(*, case_id: UUID, method: str, note: str, actor: Actor) -> Case:
+    """Record how the identity was checked (GDPR Art. 12(6)); the case goes into review."""
+    require_actor(actor, Role.INTAKE, Role.OFFICER, Role.APPROVER)
+    if method not in IDENTITY_METHODS:
+        raise Invalid(
+            f"There is no identity check “{method}”. Known: {', '.join(sorted(IDENTITY_METHODS))}."
+        )
+    note = clean_text(note, what="The note", longest=NOTE_LENGTH, required=False)
+    case = lock_case(case_id)
+    advance(case, CaseStatus.IN_REVIEW)
+    case.identity_method = method
+    case.identity_checked_at = timezone.now()
+    case.identity_checked_by = StaffMember.objects.get(pseudonym=actor.pseudonym)
+    case.save()
+    if note:
+        vault.put(case, "identity/note", note)
+    audit.append_entry(
+        type="case.identity_recorded",
+        actor=actor.name,
+        case=case,
+        data={"method": method},
+        commitments={"note": note} if note else None,
+    )
+    return case
+
+
+@transaction.atomic
+def attach_facts(
+    *, case_id: UUID, facts: Sequence[tuple[str, str]], aliases: Sequence[str], actor: Actor
+) -> Case:
+    """Store what the controller holds of the person: question/answer pairs, and other names.
+
+    Facts replace the earlier ones, names are added to those the person gave. They lie in the vault;
+    the log holds their number and a commitment.
+    """
+    require_actor(actor, Role.OFFICER, Role.APPROVER)
+    case = lock_case(case_id)
+    require_status(case, CaseStatus.IDENTITY_CHECK, CaseStatus.IN_REVIEW)
+    if len(facts) > FACTS:
+        raise Invalid(f"At most {FACTS} facts can be attached.")
+    pairs = [
+        {
+            "question": one_line(question, what=f"Question {i}", longest=FACT_LENGTH),
+            "answer": one_line(answer, what=f"The answer to question {i}", longest=FACT_LENGTH),
+        }
+        for i, (question, answer) in enumerate(facts, start=1)
+    ]
+    names = [one_line(alias, what="Another name", longest=NAME_LENGTH) for alias in aliases]
+    known = list(dict.fromkeys([*vault.get(case, "aliases"), *names]))
+    if len(known) > ALIASES:
+        raise Invalid(f"At most {ALIASES} other names can be stored.")
+    vault.put(case, "facts", pairs)
+    vault.put(case, "aliases", known)
+    audit.append_entry(
+        type="case.facts_attached",
+        actor=actor.name,
+        case=case,
+        data={"facts": len(pairs), "aliases": len(known)},
+        commitments={"content": {"facts": pairs, "aliases": known}},
+    )
+    return case
+
+
+@transaction.atomic
+def accept_evidence(*, case_id: UUID, actor_member: StaffMember) -> Case:
+    """Go on to the answer although thresholds were not met or nothing could be measured.
+
+    The answer will say so.
+    """
+    require_role(actor_member, Role.OFFICER, Role.APPROVER)
+    case = lock_case(case_id)
+    require_status(case, CaseStatus.EVIDENCE_REVIEW)
+    advance(case, CaseStatus.RESPONDING)
+    case.save()
+    audit.append_entry(
+        type="case.evidence_accepted",
+        actor=staff_actor(actor_member).name,
+        case=case,
+        data={"verdicts": {run.model_name: run.verdict for run in latest_runs(case)}},
+    )
+    return case
+
+
+@transaction.atomic
+def repeat_run(*, case_id: UUID, run_id: UUID, actor_member: StaffMember) -> ErasureRun:
+    """Run again on one model, at most three times: its latest run, and only if it fell short."""
+    require_role(actor_member, Role.OFFICER, Role.APPROVER)
+    case = lock_case(case_id)
+    require_status(case, CaseStatus.EVIDENCE_REVIEW)
+    run = next((run for run in latest_runs(case) if run.id == run_id), None)
+    if run is None:
+        raise Invalid("Only the latest run of a model of this case can be repeated.")
+    if run.state == RunState.SUCCEEDED and run.verdict == Verdict.WITHIN:
+        raise Invalid("This run is within its thresholds: there is nothing to repeat.")
+    if run.number >= MAX_RUNS:
+        raise Invalid(f"{MAX_RUNS} runs were made. Accept the evidence and say so in the answer.")
+    advance(case, CaseStatus.EXECUTING)
+    case.save()
+    return queue_run(
+        case, run.model_name, number=run.number + 1, actor=staff_actor(actor_member).name
+    )
+
+
+@transaction.atomic
+def send_answer(*, case_id: UUID, actor_member: StaffMember) -> Letter:
+    """Write the answer of Art. 12(3) or 12(4) with exactly the recorded figures; case complete."""
+    require_role(actor_member, Role.OFFICER, Role.APPROVER)
+    case = lock_case(case_id)
+    advance(case, CaseStatus.COMPLETED)
+    case.completed_at = timezone.now()
+    case.save()
+    decision = Decision.objects.get(case=case, state=Decision.State.APPROVED)
+    kind, slots = answer_letter(case, decision, latest_runs(case))
+    letter = write_letter(case, kind, slots)
+    audit.append_entry(
+        type="case.completed",
+        actor=staff_actor(actor_member).name,
+        case=case,
+        data={
+            "outcome": decision.outcome,
+            "letter": letter.pk,
+            "letter_kind": kind,
+            "events": events_with_next(case),
+        },
+    )
+    return letter
+
+
+@transaction.atomic
+def export_case(*, case_id: UUID, actor: Actor) -> AuditEntry:
+    """Close the case's chain for an export; the entry counts all entries including itself."""
+    require_actor(actor, Role.OFFICER, Role.APPROVER, Role.AUDITOR)
+    case = lock_case(case_id)
+    return audit.append_entry(
+        type="bundle.exported",
+        actor=actor.name,
+        case=case,
+        data={"events": events_with_next(case)},
+    )
+
+
+@transaction.atomic
+def seal_case(*, case_id: UUID, actor: Actor) -> Case:
+    """Close a case for good: its key, ciphertext and commitment salts are destroyed.
+
+    The log entry is written first, in the same transaction. Letters must have been sent.
+    """
+    if actor.kind != "system":
+        require_actor(actor, Role.OFFICER, Role.APPROVER)
+    case = lock_case(case_id)
+    advance(case, CaseStatus.SEALED)
+    if case.letters.filter(sent_at=None).exists():
+        raise WrongState(f"{case.reference} has a letter that was not sent yet.")
+    case.sealed_at = timezone.now()
+    case.code_digest = case.access_digest = ""
+    case.save()
+    audit.append_entry(
+        type="case.sealed",
+        actor=actor.name,
+        case=case,
+        data={"events": events_with_next(case)},
+    )
+    audit.erase_openings(case)
+    vault.destroy_key(case)
+    vault.erase_items(case)
+    case.letters.update(sha256="")  # a digest of a guessable text would outlive the text
+    return case
+
+
+def latest_runs(case: Case) -> list[ErasureRun]:
+    """The last run of each model of the case, by model name."""
+    runs = ErasureRun.objects.filter(case=case).order_by("model_name", "number")
+    return list({run.model_name: run for run in runs}.values())
+
+
+def events_with_next(case: Case) -> int:
+    """How many entries the chain of a locked case will have with the one written next."""
+    return len(audit.case_entries(case.id)) + 1

@@ -1,0 +1,214 @@
+"""Four eyes: one person proposes what is erased, another approves it (GDPR Art. 5(2), 17)."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+
+from requests_app import audit, vault
+from requests_app.actors import staff_actor
+from requests_app.lifecycle import CaseStatus
+from requests_app.models import Case, Decision, ErasureRun, ScopeItem, StaffMember
+from requests_app.models.people import Role
+from requests_app.models.record import Exemption, Ground, Outcome
+from requests_app.services import wake
+from requests_app.services.errors import Invalid, NotAllowed, WrongState
+from requests_app.services.locking import advance, clean_text, lock_case, require_role
+
+ERASE, KEEP, OPEN = ScopeItem.Result.ERASE, ScopeItem.Result.KEEP, ScopeItem.Result.OPEN
+RUN_TASK = "workers.run_erasure"
+REASONING_LENGTH = 10_000
+SEED_LIMIT = 2**31
+
+# What each outcome asks of the scope items: the results that must all occur, and no others.
+RESULTS: dict[str, frozenset[str]] = {
+    Outcome.GRANTED: frozenset({ERASE}),
+    Outcome.PARTLY_GRANTED: frozenset({ERASE, KEEP}),
+    Outcome.REFUSED: frozenset({KEEP}),
+    Outcome.CANNOT_IDENTIFY: frozenset({OPEN}),
+    Outcome.EXCESSIVE: frozenset({OPEN}),
+}
+
+
+@transaction.atomic
+def propose_decision(
+    *,
+    case_id: UUID,
+    outcome: str,
+    grounds: Sequence[str],
+    reasoning: str,
+    scope_results: Mapping[int, tuple[str, str]],
+    actor_member: StaffMember,
+) -> Decision:
+    """Propose a decision; `scope_results` maps scope item id -> (result, exemption or "").
+
+    Granting needs a ground of Art. 17(1); keeping anything needs an exemption of Art. 17(3) for
+    that item; reasoning is needed always. Raises Invalid, NotAllowed, WrongState.
+    """
+    require_role(actor_member, Role.OFFICER, Role.APPROVER)
+    case = lock_case(case_id)
+    advance(case, CaseStatus.AWAITING_APPROVAL)
+    reasoning = clean_text(reasoning, what="The reasoning", longest=REASONING_LENGTH)
+    grounds = _checked_grounds(outcome, grounds)
+    items = _settle_scope(case, outcome, scope_results)
+    case.save()
+    decision = Decision.objects.create(
+        case=case,
+        outcome=outcome,
+        grounds=list(grounds),
+        proposed_by=actor_member,
+        proposed_at=timezone.now(),
+    )
+    vault.put(case, f"decision/{decision.pk}/reasoning", reasoning)
+    audit.append_entry(
+        type="decision.proposed",
+        actor=staff_actor(actor_member).name,
+        case=case,
+        data={
+            "decision": decision.pk,
+            "outcome": outcome,
+            "grounds": list(grounds),
+            "scope": [_as_data(item) for item in items],
+        },
+        commitments={"reasoning": reasoning},
+    )
+    return decision
+
+
+@transaction.atomic
+def return_decision(*, case_id: UUID, reason: str, actor_member: StaffMember) -> Decision:
+    """Send the open proposal back for review; any officer or approver may, also its author."""
+    require_role(actor_member, Role.OFFICER, Role.APPROVER)
+    case = lock_case(case_id)
+    reason = clean_text(reason, what="The reason", longest=REASONING_LENGTH)
+    advance(case, CaseStatus.IN_REVIEW)
+    case.save()
+    decision = _open_proposal(case)
+    decision.state = Decision.State.RETURNED
+    decision.save(update_fields=["state"])
+    case.scope_items.update(result=OPEN, exemption="")
+    vault.put(case, f"decision/{decision.pk}/returned", reason)
+    audit.append_entry(
+        type="decision.returned",
+        actor=staff_actor(actor_member).name,
+        case=case,
+        data={"decision": decision.pk},
+        commitments={"reason": reason},
+    )
+    return decision
+
+
+@transaction.atomic
+def approve_decision(*, case_id: UUID, actor_member: StaffMember) -> Decision:
+    """Approve the open proposal: an approver, and not the person who proposed it.
+
+    Each model to be erased from gets a queued erasure run, woken after commit by task name and run
+    id; without one the case goes straight to the answer. Raises NotAllowed, WrongState.
+    """
+    require_role(actor_member, Role.APPROVER)
+    case = lock_case(case_id)
+    if case.status != CaseStatus.AWAITING_APPROVAL:
+        raise WrongState(f"{case.reference} has no decision waiting for a second person.")
+    decision = _open_proposal(case)
+    if decision.proposed_by_id == actor_member.pk:
+        raise NotAllowed("You proposed this decision: another person has to approve it.")
+    decision.state = Decision.State.APPROVED
+    decision.approved_by = actor_member
+    decision.approved_at = timezone.now()
+    decision.save()
+    models = list(
+        case.scope_items.filter(kind=ScopeItem.Kind.MODEL, result=ERASE)
+        .order_by("id")
+        .values_list("target", flat=True)
+    )
+    advance(case, CaseStatus.EXECUTING if models else CaseStatus.RESPONDING)
+    case.save()
+    actor = staff_actor(actor_member).name
+    audit.append_entry(
+        type="decision.approved",
+        actor=actor,
+        case=case,
+        data={"decision": decision.pk, "outcome": decision.outcome, "runs": len(models)},
+    )
+    for model_name in models:
+        queue_run(case, model_name, number=1, actor=actor)
+    return decision
+
+
+def queue_run(case: Case, model_name: str, *, number: int, actor: str) -> ErasureRun:
+    """Queue one erasure run of a locked case and wake the worker after commit.
+
+    The seed is drawn and logged here, before anything can be measured with it.
+    """
+    run = ErasureRun.objects.create(
+        case=case,
+        model_name=model_name,
+        number=number,
+        seed=secrets.randbelow(SEED_LIMIT),
+        created_at=timezone.now(),
+    )
+    audit.append_entry(
+        type="run.queued",
+        actor=actor,
+        case=case,
+        data={"run": str(run.id), "model": model_name, "number": number, "seed": run.seed},
+    )
+    wake.send_after_commit(RUN_TASK, run.id, queue="model")
+    return run
+
+
+def _open_proposal(case: Case) -> Decision:
+    decision = Decision.objects.filter(case=case, state=Decision.State.PROPOSED).first()
+    if decision is None:
+        raise WrongState(f"{case.reference} has no decision waiting for a second person.")
+    return decision
+
+
+def _checked_grounds(outcome: str, grounds: Sequence[str]) -> list[str]:
+    if outcome not in Outcome.values:
+        raise Invalid(f"There is no outcome “{outcome}”. Known: {', '.join(Outcome.values)}.")
+    unique = list(dict.fromkeys(grounds))
+    if unknown := [ground for ground in unique if ground not in Ground.values]:
+        raise Invalid(f"Not a ground of Art. 17(1) GDPR: {', '.join(unknown)}.")
+    if outcome in (Outcome.GRANTED, Outcome.PARTLY_GRANTED) and not unique:
+        raise Invalid("Granting needs at least one ground of Art. 17(1) GDPR.")
+    return unique
+
+
+def _settle_scope(
+    case: Case, outcome: str, results: Mapping[int, tuple[str, str]]
+) -> list[ScopeItem]:
+    """Write the result of every scope item, after checking that they make up the outcome."""
+    items = list(case.scope_items.order_by("id"))
+    if unknown := set(results) - {item.pk for item in items}:
+        raise Invalid(f"{len(unknown)} scope items do not belong to this case.")
+    for item in items:
+        item.result, item.exemption = results.get(item.pk, (OPEN, ""))
+        if item.result not in ScopeItem.Result.values:
+            raise Invalid(f"There is no result “{item.result}” for a scope item.")
+        if item.result == KEEP and item.exemption not in Exemption.values:
+            raise Invalid(f"Keeping {item.target} needs an exemption of Art. 17(3) GDPR.")
+        if item.result != KEEP and item.exemption:
+            raise Invalid(f"{item.target} has an exemption but is not kept.")
+    if {str(item.result) for item in items} != {str(result) for result in RESULTS[outcome]}:
+        wanted = " and ".join(sorted(RESULTS[outcome]))
+        raise Invalid(
+            f"“{Outcome(outcome).label}” needs the results “{wanted}” among the scope items, each"
+            " item one of them."
+        )
+    for item in items:
+        item.save(update_fields=["result", "exemption"])
+    return items
+
+
+def _as_data(item: ScopeItem) -> dict[str, str]:
+    return {
+        "kind": item.kind,
+        "target": item.target,
+        "result": item.result,
+        "exemption": item.exemption,
+    }

@@ -1,0 +1,336 @@
+"""From receipt to a confirmed mailbox: opening a case, its e-mail code, withdrawing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.db import IntegrityError, transaction
+from django.db.models import F
+from django.utils import timezone
+
+from requests_app import audit, vault
+from requests_app.actors import SUBJECT, Actor
+from requests_app.deadlines import deadlines
+from requests_app.lifecycle import CaseStatus, first_status
+from requests_app.models import Case, DataSubject, Decision, ScopeItem
+from requests_app.models.record import Channel
+from requests_app.services import wake
+from requests_app.services.codes import (
+    ACCESS_LENGTH,
+    CONFIRMATION_LENGTH,
+    code_digest,
+    code_matches,
+    new_code,
+)
+from requests_app.services.errors import (
+    CodeExpired,
+    CodeWrong,
+    Invalid,
+    NotAllowed,
+    TooManyTries,
+)
+from requests_app.services.letters import spell_date, write_letter
+from requests_app.services.locking import advance, clean_text, lock_case, one_line, require_actor
+
+CODE_LIFE = timedelta(minutes=15)
+CODE_PAUSE = timedelta(minutes=1)
+CODE_TRIES = 5
+NAME_LENGTH = 200
+MESSAGE_LENGTH = 2000
+ALIASES = 20
+RECORDS = "customer-records"  # the data store meant by a plain `data_store` in a request
+TARGET = re.compile(r"^[a-z0-9][a-z0-9._-]{0,79}$")
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What a person asks for, as it arrived.
+
+    `scope` items: `model:<name>`, `data_store:<name>`, or the bare words `model` (every model in
+    service) and `data_store` (the customer records). An empty scope means every model in service.
+    `email` may be empty only for requests that did not come by form.
+    """
+
+    name: str
+    email: str
+    aliases: tuple[str, ...] = ()
+    message: str = ""
+    language: str = "en"
+    scope: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class OpenedCase:
+    """A new case, and the access code that is shown once and stored only as a digest."""
+
+    case: Case
+    access_code: str
+
+
+@transaction.atomic
+def open_case(*, intake: Intake, received_at: datetime, channel: str, actor: Actor) -> OpenedCase:
+    """Open a case; the clock of Art. 12(3) GDPR runs from `received_at` (an aware time).
+
+    By form the case waits for the mailed code; any other channel is entered by staff, goes to the
+    identity check and is acknowledged at once. Raises Invalid or NotAllowed.
+    """
+    by_form = _check_channel(channel, actor)
+    intake = _checked(intake, email_required=by_form)
+    if timezone.is_naive(received_at) or received_at > timezone.now() + timedelta(minutes=1):
+        raise Invalid("The time of receipt must be a time with its zone, and not in the future.")
+    targets = _scope_targets(intake.scope)
+    received_on = timezone.localtime(received_at, timezone.get_default_timezone()).date()
+    due = deadlines(received_on, country=settings.RTBF_HOLIDAY_COUNTRY)
+    access_code = new_code(ACCESS_LENGTH)
+    case = Case(
+        id=uuid4(),
+        subject=DataSubject.objects.create(),
+        status=first_status(mailbox_unconfirmed=by_form),
+        channel=channel,
+        language=intake.language,
+        received_at=received_at,
+        received_on=received_on,
+        base_due_raw=due.base_due_raw,
+        base_due=due.base_due,
+        extension_due=due.extension_due,
+        internal_due=due.internal_due,
+        due=due.base_due,
+    )
+    case.access_digest = code_digest("access", case.id, access_code)
+    _insert_with_reference(case)
+    for kind, target in targets:
+        ScopeItem.objects.create(case=case, kind=kind, target=target)
+    vault.create_case_key(case)
+    vault.put(case, "name", intake.name)
+    vault.put(case, "aliases", list(intake.aliases))
+    if intake.email:
+        vault.put(case, "email", intake.email)
+    if intake.message:
+        vault.put(case, "message", intake.message)
+    _append_received(case, intake, targets, actor)
+    if by_form:
+        _issue_code(case)
+    else:
+        _acknowledge(case)
+    return OpenedCase(case, access_code)
+
+
+def confirm_email(*, reference: str, code: str) -> Case:
+    """Confirm the mailbox with the code that was mailed; the case goes to the identity check.
+
+    Every call spends one of five tries before anything is compared, in a transaction of its own.
+    Raises CodeWrong (also for an unknown reference), CodeExpired or TooManyTries. Confirming again
+    with the same code changes nothing.
+    """
+    case_id = _spend_try(reference)
+    with transaction.atomic():
+        case = lock_case(case_id)
+        if not code_matches("confirm", case.id, code, digest=case.code_digest):
+            raise CodeWrong("Reference and code do not belong together.")
+        if case.email_confirmed_at is not None:
+            return case
+        if case.code_expires_at is None or case.code_expires_at < timezone.now():
+            raise CodeExpired("This code has run out. Ask for a new one.")
+        advance(case, CaseStatus.IDENTITY_CHECK)
+        case.email_confirmed_at = timezone.now()
+        case.save()
+        vault.remove(case, "code")
+        audit.append_entry(
+            type="case.email_confirmed", actor=SUBJECT.name, case=case, data={"method": "code"}
+        )
+        _acknowledge(case)
+        return case
+
+
+@transaction.atomic
+def resend_code(*, reference: str) -> None:
+    """Mail a new code, at most once a minute; says nothing about whether the case exists."""
+    case = Case.objects.select_for_update().filter(reference=reference.strip().upper()).first()
+    if case is None or case.status != CaseStatus.AWAITING_CONFIRMATION:
+        return
+    if case.code_sent_at is not None and case.code_sent_at > timezone.now() - CODE_PAUSE:
+        return
+    _issue_code(case)
+
+
+@transaction.atomic
+def withdraw_case(*, case_id: UUID, actor: Actor) -> Case:
+    """Withdraw a request before anything is erased; an open proposal is returned with it.
+
+    The data subject (whose access code the caller checked) or staff may do it. The confirmation
+    letter is written unless the mailbox was never confirmed.
+    """
+    if actor.kind != "subject":
+        require_actor(actor, "intake", "officer", "approver")
+    case = lock_case(case_id)
+    reachable = case.status != CaseStatus.AWAITING_CONFIRMATION
+    advance(case, CaseStatus.WITHDRAWN)
+    case.withdrawn_at = timezone.now()
+    case.code_digest = ""
+    case.save()
+    Decision.objects.filter(case=case, state=Decision.State.PROPOSED).update(
+        state=Decision.State.RETURNED
+    )
+    vault.remove(case, "code")
+    audit.append_entry(type="case.withdrawn", actor=actor.name, case=case, data={"by": actor.kind})
+    if reachable:
+        write_letter(case, "withdrawal", {"received_on": spell_date(case.received_on)})
+    return case
+
+
+# --- Checks -------------------------------------------------------------------------------------
+def _check_channel(channel: str, actor: Actor) -> bool:
+    if channel not in Channel.values:
+        raise Invalid(f"There is no channel “{channel}”. Known: {', '.join(Channel.values)}.")
+    by_form = channel == Channel.FORM
+    if not by_form:
+        require_actor(actor, "intake", "officer", "approver")
+    elif actor.kind != "subject":
+        raise NotAllowed("Staff enter a request under the channel it came by, not as a form.")
+    return by_form
+
+
+def _checked(intake: Intake, *, email_required: bool) -> Intake:
+    email = intake.email.strip()
+    if email or email_required:
+        try:
+            validate_email(email)
+        except ValidationError:
+            raise Invalid("The e-mail address is missing or not a valid address.") from None
+    if len(intake.aliases) > ALIASES:
+        raise Invalid(f"At most {ALIASES} other names can be given.")
+    if intake.language not in dict(settings.LANGUAGES):
+        raise Invalid("There are no letters in this language.")
+    aliases = (
+        one_line(alias, what="Another name", longest=NAME_LENGTH, required=False)
+        for alias in intake.aliases
+    )
+    return Intake(
+        name=one_line(intake.name, what="The name", longest=NAME_LENGTH),
+        email=email,
+        aliases=tuple(dict.fromkeys(alias for alias in aliases if alias)),
+        message=clean_text(
+            intake.message, what="The message", longest=MESSAGE_LENGTH, required=False
+        ),
+        language=intake.language,
+        scope=intake.scope,
+    )
+
+
+def _scope_targets(scope: tuple[str, ...]) -> list[tuple[str, str]]:
+    targets: dict[tuple[str, str], None] = {}
+    for item in scope or ("model",):
+        kind, _, target = item.partition(":")
+        if kind == ScopeItem.Kind.MODEL:
+            names = [target] if target else settings.RTBF_MODELS
+            if target and target not in settings.RTBF_MODELS:
+                raise Invalid(f"No model of that name is in service: {settings.RTBF_MODELS}.")
+        elif kind == ScopeItem.Kind.DATA_STORE and TARGET.match(target or RECORDS):
+            names = [target or RECORDS]
+        else:  # the text may come from a public form: it is not repeated
+            raise Invalid("A part of the scope is neither a data store nor a model.")
+        targets.update(dict.fromkeys((kind, name) for name in names))
+    return list(targets)
+
+
+# --- Steps --------------------------------------------------------------------------------------
+def _insert_with_reference(case: Case) -> None:
+    """Insert under the next free number of the year of receipt.
+
+    Two transactions may take the same number: the second waits on the unique index, fails in its
+    savepoint and takes the next.
+    """
+    prefix = f"ERQ-{case.received_on.year}-"
+    for _ in range(50):
+        last = (
+            Case.objects.filter(reference__startswith=prefix)
+            .order_by("-reference")
+            .values_list("reference", flat=True)
+            .first()
+        )
+        case.reference = f"{prefix}{int(last[len(prefix) :]) + 1 if last else 1:06d}"
+        try:
+            with transaction.atomic():
+                case.save(force_insert=True)
+        except IntegrityError:
+            if not Case.objects.filter(reference=case.reference).exists():
+                raise
+        else:
+            return
+    raise Invalid("Too many requests arrive at this moment. Send it again in a minute.")
+
+
+def _append_received(
+    case: Case, intake: Intake, targets: list[tuple[str, str]], actor: Actor
+) -> None:
+    personal = {"name": intake.name, "email": intake.email}
+    audit.append_entry(
+        type="case.received",
+        actor=actor.name,
+        case=case,
+        data={
+            "reference": case.reference,
+            "channel": case.channel,
+            "language": case.language,
+            "jurisdiction": case.jurisdiction,
+            "received_on": case.received_on.isoformat(),
+            "base_due": case.base_due.isoformat(),
+            "extension_due": case.extension_due.isoformat(),
+            "scope": [{"kind": kind, "target": target} for kind, target in targets],
+        },
+        commitments={field: value for field, value in personal.items() if value},
+    )
+
+
+def _issue_code(case: Case) -> None:
+    """A new code, five new tries; it waits encrypted in the vault until the mail task takes it."""
+    code = new_code(CONFIRMATION_LENGTH)
+    now = timezone.now()
+    case.code_digest = code_digest("confirm", case.id, code)
+    case.code_attempts = 0
+    case.code_sent_at = now
+    case.code_expires_at = now + CODE_LIFE
+    case.save()
+    vault.put(case, "code", code)
+    wake.send_after_commit("requests_app.send_letters")
+
+
+def _spend_try(reference: str) -> UUID:
+    """Count one try, committed before the comparison, so that parallel guesses cannot share one."""
+    with transaction.atomic(durable=True):
+        case = Case.objects.filter(reference=reference.strip().upper()).only("id").first()
+        if case is None:
+            raise CodeWrong("Reference and code do not belong together.")
+        spent = Case.objects.filter(pk=case.pk, code_attempts__lt=CODE_TRIES).update(
+            code_attempts=F("code_attempts") + 1
+        )
+    if not spent:
+        raise TooManyTries("This code was tried too often. Ask for a new one.")
+    return case.pk
+
+
+def _acknowledge(case: Case) -> None:
+    items = case.scope_items.order_by("id")
+    given = "shown when you sent the request" if case.channel == Channel.FORM else "we gave you"
+    write_letter(
+        case,
+        "acknowledgement",
+        {
+            "received_on": spell_date(case.received_on),
+            "due": spell_date(case.base_due),
+            "understood": [
+                f"Erase my data from: {item.target} ({item.get_kind_display().lower()})"
+                for item in items
+            ],
+            "access_note": (
+                f"You can follow your request at {settings.RTBF_PUBLIC_URL}/status with the"
+                f" reference {case.reference} and the access code {given}."
+            ),
+        },
+    )

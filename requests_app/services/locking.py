@@ -1,0 +1,70 @@
+"""Row locks and checks that every service begins with.
+
+Lock order, everywhere: case, then run, then release, then the head of the audit log.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from requests_app.actors import Actor
+from requests_app.lifecycle import CaseStatus, MoveNotAllowed, move_case
+from requests_app.models import Case, StaffMember
+from requests_app.services.errors import Invalid, NotAllowed, NotFound, WrongState
+
+
+def lock_case(case_id: UUID) -> Case:
+    """The case with its row locked until the transaction ends; NotFound if there is none."""
+    case = Case.objects.select_for_update().filter(pk=case_id).first()
+    if case is None:
+        raise NotFound("There is no such case.")
+    return case
+
+
+def advance(case: Case, to: CaseStatus) -> None:
+    """Move the case in memory; WrongState if the lifecycle has no such move from where it is."""
+    try:
+        move_case(case, to)
+    except MoveNotAllowed:
+        raise WrongState(
+            f"{case.reference} is at “{CaseStatus(case.status).label}”: this step is not possible"
+            " there. Open the case again to see what changed."
+        ) from None
+
+
+def require_status(case: Case, *allowed: CaseStatus) -> None:
+    """WrongState unless the case is at one of `allowed` (for steps that do not move it)."""
+    if case.status not in allowed:
+        raise WrongState(
+            f"{case.reference} is at “{CaseStatus(case.status).label}”: this step is not possible"
+            " there. Open the case again to see what changed."
+        )
+
+
+def require_role(member: StaffMember, *roles: str) -> None:
+    """NotAllowed unless the staff member is active and has one of `roles`."""
+    if not member.is_active or member.role not in roles:
+        raise NotAllowed(f"This step needs the role {' or '.join(roles)}.")
+
+
+def require_actor(actor: Actor, *roles: str) -> None:
+    """NotAllowed unless the actor is staff with one of `roles`."""
+    if actor.role not in roles:
+        raise NotAllowed(f"This step needs the role {' or '.join(roles)}.")
+
+
+def clean_text(value: str, *, what: str, longest: int, required: bool = True) -> str:
+    """Strip and check a text from outside; Invalid names the field, never the value."""
+    text = value.strip()
+    if required and not text:
+        raise Invalid(f"{what} is missing.")
+    if len(text) > longest:
+        raise Invalid(f"{what} is longer than {longest} characters.")
+    if any((ord(c) < 32 and c not in "\r\n\t") or 0xD800 <= ord(c) <= 0xDFFF for c in text):
+        raise Invalid(f"{what} holds control characters; type it again.")
+    return text
+
+
+def one_line(value: str, *, what: str, longest: int, required: bool = True) -> str:
+    """Like `clean_text`, for a value that must stay on one line."""
+    return clean_text(" ".join(value.split()), what=what, longest=longest, required=required)

@@ -1,0 +1,421 @@
+"""What a worker may write: leases, progress, protocol, adapter, evidence, release, result.
+
+The run row is the truth and the queue only a wake-up. A lease says who works on a run until when;
+its `fence` rises with every lease, and whoever comes with an older one gets LeaseLost (Kleppmann,
+"How to do distributed locking", 2016). Every function may be called again after a crash: what is
+already recorded stays, and a different value is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Max, Q
+from django.utils import timezone
+
+from requests_app import audit, vault
+from requests_app.actors import SYSTEM, WORKER, staff_actor
+from requests_app.lifecycle import RunState, move_run
+from requests_app.models import (
+    Adapter,
+    ErasureRun,
+    ProbeResult,
+    Release,
+    RunEvent,
+    StaffMember,
+)
+from requests_app.models.people import Role
+from requests_app.models.runs import Phase, Verdict
+from requests_app.services.errors import Invalid, WrongState
+from requests_app.services.locking import require_role
+from requests_app.services.run_rows import (
+    ACTIVE,
+    adapter_row,
+    adapters_in_force,
+    end_run,
+    enter_phase,
+    held_case_and_run,
+    held_run,
+    lease_time,
+    locked_run,
+    locked_run_and_rivals,
+)
+from requests_app.services.run_values import (
+    AdapterRow,
+    Lease,
+    ProbeRow,
+    RunInput,
+    canonical_bytes,
+    without_floats,
+)
+from requests_app.verifier import canonical
+
+__all__ = [
+    "AdapterRow",
+    "Lease",
+    "ProbeRow",
+    "RunInput",
+    "adapters_in_force",
+    "add_event",
+    "cancel_run",
+    "extend_lease",
+    "fail_run",
+    "finish_run",
+    "is_cancelled",
+    "lease_run",
+    "read_input",
+    "record_adapter",
+    "record_evidence",
+    "record_protocol",
+    "register_release",
+    "runs_to_wake",
+    "stop_run",
+]
+
+WAKE_AFTER = timedelta(seconds=5)
+ERROR_LENGTH = 200
+MEASURED = frozenset({Verdict.WITHIN, Verdict.NOT_MET, Verdict.INCONCLUSIVE})
+
+
+# --- Leases -------------------------------------------------------------------------------------
+@transaction.atomic
+def lease_run(*, run_id: UUID, owner: str) -> Lease | None:
+    """Take a queued run, or a running one whose lease ran out; None if there is nothing to do.
+
+    On one model only one run works at a time, so that each is trained against all adapters in
+    force. After RTBF_MAX_ATTEMPTS leases the run fails with `too_many_attempts`.
+    """
+    case, run, same_model = locked_run_and_rivals(run_id)
+    now = timezone.now()
+    working = [rival.pk for rival in same_model if _is_leased(rival, now)]
+    if run.state not in ACTIVE or working:
+        return None
+    if run.cancel_requested_at is not None:
+        end_run(case, run, RunState.CANCELLED, error="cancelled", actor=WORKER.name)
+        return None
+    if run.attempts >= settings.RTBF_MAX_ATTEMPTS:
+        end_run(case, run, RunState.FAILED, error="too_many_attempts", actor=SYSTEM.name)
+        return None
+    if run.state == RunState.QUEUED:
+        move_run(run, RunState.RUNNING)
+        run.started_at = now
+    run.attempts += 1
+    run.fence += 1
+    run.lease_owner = owner[:80]
+    run.lease_expires_at = now + lease_time()
+    run.save()
+    return Lease(run_id=run.id, owner=owner, fence=run.fence)
+
+
+def extend_lease(lease: Lease) -> bool:
+    """Hold the run for RTBF_LEASE_SECONDS more; False if it is no longer ours."""
+    held = ErasureRun.objects.filter(
+        pk=lease.run_id, fence=lease.fence, state=RunState.RUNNING
+    ).update(lease_expires_at=timezone.now() + lease_time())
+    return bool(held)
+
+
+def is_cancelled(lease: Lease) -> bool:
+    """Tell whether somebody asked to cancel; the worker then calls `stop_run`."""
+    return ErasureRun.objects.filter(pk=lease.run_id, cancel_requested_at__isnull=False).exists()
+
+
+def runs_to_wake() -> list[UUID]:
+    """Runs that somebody should take up: queued for over five seconds, or with an expired lease."""
+    now = timezone.now()
+    waiting = Q(state=RunState.QUEUED, created_at__lt=now - WAKE_AFTER)
+    orphaned = Q(state=RunState.RUNNING, lease_expires_at__lt=now)
+    rows = ErasureRun.objects.filter(waiting | orphaned).order_by("created_at", "id")
+    return list(rows.values_list("id", flat=True))
+
+
+# --- Reading and progress -----------------------------------------------------------------------
+@transaction.atomic
+def read_input(lease: Lease) -> RunInput:
+    """Everything the worker needs, decrypted: keep it in memory only."""
+    run = held_run(lease)
+    case = run.case
+    live = Release.objects.filter(model_name=run.model_name, is_live=True).first()
+    adapter = Adapter.objects.select_related("run").filter(run=run).first()
+    return RunInput(
+        run_id=run.id,
+        case_id=case.id,
+        model_name=run.model_name,
+        number=run.number,
+        seed=run.seed,
+        phase=run.phase,
+        protocol=_stored_protocol(run),
+        adapter=adapter_row(adapter) if adapter else None,
+        verdict=run.verdict,
+        name=vault.get(case, "name"),
+        aliases=tuple(vault.get(case, "aliases")),
+        facts=tuple((f["question"], f["answer"]) for f in vault.get(case, "facts", default=[])),
+        adapters_in_force=adapters_in_force(run.model_name),
+        parent_release=live.digest if live else None,
+    )
+
+
+@transaction.atomic
+def add_event(
+    lease: Lease, *, phase: str, step: int, total: int, figures: Mapping[str, Any]
+) -> None:
+    """Store one step of progress for the live page, and extend the lease."""
+    run = held_run(lease)
+    enter_phase(run, phase)
+    run.lease_expires_at = timezone.now() + lease_time()
+    run.save(update_fields=["phase", "lease_expires_at"])
+    last = run.events.aggregate(last=Max("seq"))["last"]
+    RunEvent.objects.create(
+        run=run,
+        seq=0 if last is None else last + 1,
+        at=timezone.now(),
+        phase=phase,
+        step=step,
+        total=total,
+        figures=without_floats(dict(figures)),
+    )
+
+
+# --- Results ------------------------------------------------------------------------------------
+@transaction.atomic
+def record_protocol(lease: Lease, *, protocol: Mapping[str, Any]) -> str:
+    """Store and log the test plan before training; returns the SHA-256 of its RFC 8785 bytes.
+
+    A plan of this run that was logged before stays; Invalid if the new one differs from it.
+    """
+    case, run = held_case_and_run(lease)
+    plan = canonical_bytes(protocol, what="The protocol")
+    digest = hashlib.sha256(plan).hexdigest()
+    if run.protocol is not None:
+        if run.protocol_sha256 != digest:
+            raise Invalid("This run already has another protocol: a test plan is fixed once.")
+        return digest
+    run.protocol, run.protocol_sha256 = plan, digest
+    enter_phase(run, Phase.TRAIN)
+    run.save()
+    audit.append_entry(
+        type="run.protocol_fixed",
+        actor=WORKER.name,
+        case=case,
+        data={"run": str(run.id), "sha256": digest},
+    )
+    return digest
+
+
+@transaction.atomic
+def record_adapter(
+    lease: Lease,
+    *,
+    sha256: str,
+    config_sha256: str,
+    gate_sha256: str,
+    base_sha256: str,
+    overlap: str,
+    settings: Mapping[str, Any],
+) -> Adapter:
+    """Record the stored adapter by its digests; refused if no protocol was logged before."""
+    case, run = held_case_and_run(lease)
+    if run.protocol is None:
+        raise Invalid("Log the protocol first: a test plan is fixed before training.")
+    if earlier := Adapter.objects.filter(run=run).first():
+        if earlier.sha256 != sha256:
+            raise Invalid("This run already has another adapter.")
+        return earlier
+    digests = {
+        "sha256": _digest(sha256),
+        "config_sha256": _digest(config_sha256),
+        "gate_sha256": _digest(gate_sha256),
+        "base_sha256": _digest(base_sha256),
+    }
+    adapter = Adapter.objects.create(
+        run=run,
+        overlap=str(overlap),
+        settings=without_floats(dict(settings)),
+        created_at=timezone.now(),
+        **digests,
+    )
+    enter_phase(run, Phase.VERIFY)
+    run.save()
+    audit.append_entry(
+        type="adapter.created",
+        actor=WORKER.name,
+        case=case,
+        data={
+            "run": str(run.id),
+            "model": run.model_name,
+            "overlap": str(overlap),
+            "settings_sha256": hashlib.sha256(canonical.dumps(adapter.settings)).hexdigest(),
+            **digests,
+        },
+    )
+    return adapter
+
+
+@transaction.atomic
+def record_evidence(
+    lease: Lease, *, evidence: Mapping[str, Any], verdict: str, probes: Sequence[ProbeRow]
+) -> None:
+    """Store and log what was measured; figures only, floats become decimal strings.
+
+    The first evidence of a run stays: verifying again after a crash changes nothing. Only an
+    inconclusive run may have no adapter (the model knows nothing that could be measured).
+    """
+    case, run = held_case_and_run(lease)
+    if run.evidence is not None:
+        return
+    if verdict not in MEASURED:
+        raise Invalid(f"There is no verdict “{verdict}”. Known: {', '.join(sorted(MEASURED))}.")
+    if verdict != Verdict.INCONCLUSIVE and not Adapter.objects.filter(run=run).exists():
+        raise Invalid("Record the adapter first: the stored artefact is what is verified.")
+    figures = without_floats(dict(evidence))
+    run.evidence, run.verdict = figures, verdict
+    enter_phase(run, Phase.RELEASE)
+    run.save()
+    ProbeResult.objects.bulk_create(ProbeResult(run=run, **probe.as_fields()) for probe in probes)
+    audit.append_entry(
+        type="run.verified",
+        actor=WORKER.name,
+        case=case,
+        data={
+            "run": str(run.id),
+            "verdict": verdict,
+            "figures_sha256": hashlib.sha256(canonical.dumps(figures)).hexdigest(),
+            "estimates": {probe.probe: probe.as_estimates() for probe in probes},
+        },
+    )
+
+
+@transaction.atomic
+def register_release(lease: Lease, *, manifest: bytes) -> Release:
+    """Register a release by the digest of its manifest; it goes live only within thresholds.
+
+    Its parent is the release that was live until now, and the manifest must name every adapter in
+    force, in order, then this run's: Invalid otherwise, so that no earlier case loses its adapter.
+    """
+    case, run = held_case_and_run(lease)
+    if run.evidence is None:
+        raise Invalid("Record the evidence first: a release is made of what was verified.")
+    if run.release is not None:
+        return run.release
+    live = (
+        Release.objects.select_for_update().filter(model_name=run.model_name, is_live=True).first()
+    )
+    _check_manifest(
+        manifest, [*(a.sha256 for a in adapters_in_force(run.model_name)), run.adapter.sha256]
+    )
+    goes_live = run.verdict == Verdict.WITHIN
+    if live is not None and goes_live:
+        live.is_live = False
+        live.save(update_fields=["is_live"])
+    release = Release.objects.create(
+        digest=hashlib.sha256(manifest).hexdigest(),
+        model_name=run.model_name,
+        parent=live,
+        manifest=manifest,
+        is_live=goes_live,
+        created_at=timezone.now(),
+    )
+    run.release = release
+    enter_phase(run, Phase.DONE)
+    run.save()
+    audit.append_entry(
+        type="release.registered",
+        actor=WORKER.name,
+        case=case,
+        data={
+            "run": str(run.id),
+            "model": run.model_name,
+            "release": release.digest,
+            "parent": live.digest if live else "",
+            "live": goes_live,
+        },
+    )
+    return release
+
+
+# --- Endings ------------------------------------------------------------------------------------
+@transaction.atomic
+def finish_run(lease: Lease) -> None:
+    """End the run as succeeded; its case goes on once no run of it is left."""
+    case, run = held_case_and_run(lease)
+    if run.evidence is None:
+        raise Invalid("A run without evidence has not succeeded.")
+    end_run(case, run, RunState.SUCCEEDED, error="", actor=WORKER.name)
+
+
+@transaction.atomic
+def fail_run(lease: Lease, *, error: str) -> None:
+    """End the run as failed with a code or a short sentence that holds no personal data."""
+    case, run = held_case_and_run(lease)
+    end_run(case, run, RunState.FAILED, error=error[:ERROR_LENGTH], actor=WORKER.name)
+
+
+@transaction.atomic
+def stop_run(lease: Lease) -> None:
+    """End a run whose cancellation was asked for; WrongState if nobody did."""
+    case, run = held_case_and_run(lease)
+    if run.cancel_requested_at is None:
+        raise WrongState("Nobody asked to cancel this run.")
+    end_run(case, run, RunState.CANCELLED, error="cancelled", actor=WORKER.name)
+
+
+@transaction.atomic
+def cancel_run(*, run_id: UUID, actor_member: StaffMember) -> ErasureRun:
+    """Cancel a queued run at once, or ask the worker of a running one to stop at its next step."""
+    require_role(actor_member, Role.OFFICER, Role.APPROVER, Role.ENGINEER)
+    case, run = locked_run(run_id)
+    if run.state not in ACTIVE:
+        raise WrongState("This run has ended: there is nothing to cancel.")
+    if run.cancel_requested_at is not None:
+        return run
+    actor = staff_actor(actor_member).name
+    run.cancel_requested_at = timezone.now()
+    if run.state == RunState.QUEUED:
+        end_run(case, run, RunState.CANCELLED, error="cancelled", actor=actor)
+        return run
+    run.save(update_fields=["cancel_requested_at"])
+    audit.append_entry(
+        type="run.cancel_requested", actor=actor, case=case, data={"run": str(run.id)}
+    )
+    return run
+
+
+# --- Inside -------------------------------------------------------------------------------------
+def _is_leased(run: ErasureRun, now: datetime) -> bool:
+    return (
+        run.state == RunState.RUNNING
+        and run.lease_expires_at is not None
+        and run.lease_expires_at >= now
+    )
+
+
+def _stored_protocol(run: ErasureRun) -> dict[str, Any] | None:
+    if run.protocol is None:
+        return None
+    value = canonical.loads(bytes(run.protocol), file="protocol")
+    if not isinstance(value, dict):
+        raise Invalid("The stored protocol is not an object.")
+    return value
+
+
+def _digest(value: str) -> str:
+    if len(value) != 64 or set(value) - set("0123456789abcdef"):
+        raise Invalid("A digest must be 64 lower-case hexadecimal digits.")
+    return value
+
+
+def _check_manifest(manifest: bytes, digests: Sequence[str]) -> None:
+    position = 0
+    for digest in digests:
+        position = manifest.find(digest.encode(), position) + 1
+        if not position:
+            raise Invalid(
+                "The release does not name all adapters in force in their order: another release"
+                " went live meanwhile. Run again."
+            )

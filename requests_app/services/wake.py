@@ -1,0 +1,32 @@
+"""Waking the queue after commit. Messages carry ids only; a lost one costs one sweep interval."""
+
+from __future__ import annotations
+
+import logging
+import re
+from functools import partial
+from uuid import UUID
+
+from celery import current_app
+from django.db import transaction
+from kombu.exceptions import OperationalError
+
+logger = logging.getLogger(__name__)
+
+ONLY_IDS = re.compile(r"^[0-9a-f-]{36}$")
+
+
+def send(task: str, *ids: UUID, queue: str = "legal", expires: int | None = None) -> None:
+    """Put one message on the queue now; if the broker is away, say so and leave it to the sweep."""
+    args = [str(i) for i in ids]
+    if not all(ONLY_IDS.match(arg) for arg in args):
+        raise ValueError("Only ids may go through the queue.")
+    try:
+        current_app.send_task(task, args=args, queue=queue, expires=expires, retry=False)
+    except OperationalError:
+        logger.warning("The queue cannot be reached; the next sweep starts %s.", task)
+
+
+def send_after_commit(task: str, *ids: UUID, queue: str = "legal") -> None:
+    """Put one message on the queue once the current transaction has committed."""
+    transaction.on_commit(partial(send, task, *ids, queue=queue))

@@ -1,0 +1,28 @@
+"""Tasks of the legal queue: each fetches ids and calls one service. No message carries data."""
+
+from celery import shared_task
+from django.conf import settings
+
+from requests_app import vault
+from requests_app.services import letters, runs, wake
+from requests_app.services.decisions import RUN_TASK
+
+
+@shared_task(name="requests_app.sweep_runs")
+def sweep_runs() -> None:
+    """Wake every run that nobody works on; the message expires, since the next sweep repeats it."""
+    for run_id in runs.runs_to_wake():
+        wake.send(RUN_TASK, run_id, queue="model", expires=2 * settings.RTBF_SWEEP_SECONDS)
+
+
+@shared_task(name="requests_app.send_letters")
+def send_letters() -> None:
+    """Mail the codes and announce the letters that wait."""
+    letters.send_pending_codes()
+    letters.send_pending_letters()
+
+
+@shared_task(name="requests_app.purge_drafts")
+def purge_drafts() -> None:
+    """Delete form drafts older than a day."""
+    vault.purge_drafts()

@@ -1,0 +1,226 @@
+"""The vault: personal data of cases, each case under its own key.
+
+A random 256-bit data key per case encrypts every item with AES-256-GCM (NIST SP 800-38D, 96-bit
+random nonce). The data key is wrapped by the key-encryption key, which lies outside the database:
+`RTBF_KEK` (base64, 32 bytes), or the file `kek` in `RTBF_KEY_DIR`, which the embedded installation
+makes for itself. Destroying the wrapped key makes every item of the case unreadable for good.
+
+Item names: `email`, `name`, `aliases`, `message`, `facts`, `code` (until mailed),
+`identity/note`, `scope/<id>/reasoning`, `decision/<id>/reasoning`, `letter/<id>`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import secrets
+import stat
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import transaction
+from django.utils import timezone
+
+from requests_app.models import Case, CaseKey, Draft, VaultItem
+from requests_app.verifier import canonical
+
+KEY_BYTES = 32
+NONCE_BYTES = 12
+DRAFT_LIFE = timedelta(hours=24)
+_REQUIRED = object()
+
+
+class VaultError(Exception):
+    """The vault cannot do it; the text names case id and item, never a value."""
+
+
+class VaultSealed(VaultError):
+    """The case's key was destroyed: nothing of it can be read or written any more."""
+
+
+class VaultMissing(VaultError):
+    """The case has no such item."""
+
+
+class VaultDamaged(VaultError):
+    """The stored bytes do not belong to this key, case, name and version."""
+
+
+# --- Items of a case ----------------------------------------------------------------------------
+def create_case_key(case: Case) -> None:
+    """Make and store the wrapped data key of a new case."""
+    key = secrets.token_bytes(KEY_BYTES)
+    CaseKey.objects.create(case=case, wrapped=_seal(_kek(), key, _aad("key", str(case.id))))
+
+
+def put(case: Case, name: str, value: Any) -> None:
+    """Encrypt a JSON value as item `name`, replacing an earlier one; VaultSealed after sealing."""
+    with transaction.atomic():
+        key = _case_key(case)
+        item = VaultItem.objects.select_for_update().filter(case=case, name=name).first()
+        if item is None:
+            item = VaultItem(case=case, name=name, version=0)
+        item.version += 1
+        item.ciphertext = _seal(key, _encode(value), _aad(str(case.id), name, item.version))
+        item.save()
+
+
+def get(case: Case, name: str, default: Any = _REQUIRED) -> Any:
+    """Decrypt item `name`.
+
+    Raises VaultMissing if there is none and no default, VaultSealed after sealing, VaultDamaged if
+    the bytes were changed, moved to another case or name, or set back to an older version.
+    """
+    key = _case_key(case)
+    item = VaultItem.objects.filter(case=case, name=name).first()
+    if item is None:
+        if default is _REQUIRED:
+            raise VaultMissing(f"The vault has no “{name}” for case {case.id}.")
+        return default
+    return json.loads(
+        _open(key, bytes(item.ciphertext), _aad(str(case.id), name, item.version), what=str(item))
+    )
+
+
+def has(case: Case, name: str) -> bool:
+    """Tell whether the case has an item of that name."""
+    return VaultItem.objects.filter(case=case, name=name).exists()
+
+
+def remove(case: Case, name: str) -> None:
+    """Delete one item, if it is there."""
+    VaultItem.objects.filter(case=case, name=name).delete()
+
+
+def destroy_key(case: Case) -> None:
+    """Destroy the wrapped key of a case; what it encrypted stays unreadable (crypto-shredding)."""
+    CaseKey.objects.filter(case=case, destroyed_at=None).update(
+        wrapped=None, destroyed_at=timezone.now()
+    )
+
+
+def erase_items(case: Case) -> int:
+    """Delete the ciphertext of a case; returns how many items there were."""
+    count: int = VaultItem.objects.filter(case=case).count()
+    VaultItem.objects.filter(case=case).delete()
+    return count
+
+
+# --- Drafts of the public form ------------------------------------------------------------------
+def save_draft(draft_id: UUID | None, answers: dict[str, Any]) -> Draft:
+    """Encrypt the answers under a fresh key; an unknown or purged id gets a new draft."""
+    draft = Draft.objects.filter(pk=draft_id).first() if draft_id else None
+    draft = draft or Draft(id=uuid4())
+    key = secrets.token_bytes(KEY_BYTES)
+    draft.wrapped = _seal(_kek(), key, _aad("draft-key", str(draft.id)))
+    draft.ciphertext = _seal(key, _encode(answers), _aad("draft", str(draft.id)))
+    draft.save()
+    return draft
+
+
+def load_draft(draft_id: UUID | None) -> dict[str, Any] | None:
+    """The answers of a draft, or None if it is unknown or older than 24 hours."""
+    since = timezone.now() - DRAFT_LIFE
+    draft = Draft.objects.filter(pk=draft_id, created_at__gt=since).first() if draft_id else None
+    if draft is None:
+        return None
+    key = _open(_kek(), bytes(draft.wrapped), _aad("draft-key", str(draft.id)), what="draft key")
+    answers: dict[str, Any] = json.loads(
+        _open(key, bytes(draft.ciphertext), _aad("draft", str(draft.id)), what="draft")
+    )
+    return answers
+
+
+def delete_draft(draft_id: UUID | None) -> None:
+    """Delete a draft, if it is there."""
+    if draft_id:
+        Draft.objects.filter(pk=draft_id).delete()
+
+
+def purge_drafts() -> int:
+    """Delete drafts older than 24 hours; returns how many."""
+    old = Draft.objects.filter(created_at__lte=timezone.now() - DRAFT_LIFE)
+    count: int = old.count()
+    old.delete()
+    return count
+
+
+# --- Keys and bytes -----------------------------------------------------------------------------
+def _case_key(case: Case) -> bytes:
+    row = CaseKey.objects.filter(case=case).first()
+    if row is None:
+        raise VaultMissing(f"Case {case.id} has no key.")
+    if row.wrapped is None:
+        raise VaultSealed(f"The key of case {case.id} was destroyed when the case was sealed.")
+    return _open(_kek(), bytes(row.wrapped), _aad("key", str(case.id)), what=str(row))
+
+
+def _kek() -> bytes:
+    """The key-encryption key: from the environment, or the installation's own 0600 file."""
+    if text := os.environ.get("RTBF_KEK"):
+        return _decode_kek(text, "RTBF_KEK")
+    path = Path(settings.RTBF_KEY_DIR) / "kek"
+    if not path.exists():
+        if settings.RTBF_PRODUCTION:
+            raise ImproperlyConfigured(
+                "Set RTBF_KEK (base64 of 32 random bytes) or put it into RTBF_KEY_DIR/kek:"
+                " a production installation brings its own key-encryption key."
+            )
+        _make_kek(path)
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise ImproperlyConfigured(f"{path} can be read by others: chmod 600 {path}")
+    return _decode_kek(path.read_text(), str(path))
+
+
+def _decode_kek(text: str, where: str) -> bytes:
+    try:
+        key = base64.b64decode(text.strip(), validate=True)
+    except binascii.Error:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise ImproperlyConfigured(f"{where} must hold the base64 of exactly 32 bytes.")
+    return key
+
+
+def _make_kek(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    partial = path.with_name(f"kek.{os.getpid()}.{secrets.token_hex(4)}")
+    partial.touch(mode=0o600)
+    partial.write_text(base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode())
+    try:
+        os.link(partial, path)  # atomic: the first process wins, the others read its key
+    except FileExistsError:
+        pass
+    finally:
+        partial.unlink()
+
+
+def _encode(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _aad(*parts: str | int) -> bytes:
+    return canonical.dumps(list(parts))
+
+
+def _seal(key: bytes, plain: bytes, aad: bytes) -> bytes:
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    return nonce + AESGCM(key).encrypt(nonce, plain, aad)
+
+
+def _open(key: bytes, sealed: bytes, aad: bytes, *, what: str) -> bytes:
+    try:
+        return AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], aad)
+    except (InvalidTag, ValueError):
+        raise VaultDamaged(
+            f"{what} cannot be decrypted: the bytes were changed, or RTBF_KEK is not the key they"
+            " were written under."
+        ) from None

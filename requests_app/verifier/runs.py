@@ -1,0 +1,244 @@
+"""What the events of a case say about its erasure runs, and whether a statement says the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from . import canonical, statements
+from .errors import Invalid
+
+ENDINGS = {"run.finished": "finished", "run.failed": "failed", "run.cancelled": "cancelled"}
+SUBJECTS = (("adapter_model.safetensors", "sha256"), ("adapter_config.json", "config_sha256"))
+FIGURES = ("n", "before", "after", "control", "bound", "threshold")
+_STEPS = {"run.protocol_fixed": "protocol", "adapter.created": "adapter", "run.verified": "figures"}
+_ADAPTER = ("sha256", "config_sha256", "gate_sha256", "base_sha256", "settings_sha256", "overlap")
+
+
+class LoggedEvent(Protocol):
+    """An entry of the case: where in the log it is, from which file, and what it says."""
+
+    @property
+    def seq(self) -> int: ...
+    @property
+    def file(self) -> str: ...
+    @property
+    def body(self) -> Mapping[str, Any]: ...
+    @property
+    def raw(self) -> bytes: ...
+
+
+def run_facts(events: Iterable[LoggedEvent]) -> list[dict[str, Any]]:
+    """Each run of a case as its events tell it, in the order of queueing.
+
+    Keys: run, model, number, seed, state, verdict, error, protocol, adapter, figures, release; the
+    last four are null until logged. `figures` carries the logged estimates by probe. Invalid when
+    events of a run come twice or in the wrong order: a test plan is fixed before the adapter is
+    made, and the adapter is made before it is tested. Without an adapter a run can only be
+    inconclusive.
+    """
+    runs: dict[str, dict[str, Any]] = {}
+    for event in events:
+        data, kind = event.body["data"], event.body["type"]
+        name = data.get("run") if isinstance(data, Mapping) else None
+        if not isinstance(name, str):
+            continue
+        try:
+            if kind == "run.queued":
+                runs[name] = _queued(runs, name, data)
+            else:
+                _add(runs[name], kind, data, event.seq)
+        except (KeyError, TypeError):
+            raise Invalid(f"{kind} does not fit its erasure run.", file=event.file) from None
+        except ValueError as problem:
+            raise Invalid(f"The erasure run {name}: {problem}.", file=event.file) from None
+    return list(runs.values())
+
+
+def claim_of(runs: Sequence[Mapping[str, Any]]) -> str:
+    """The strongest claim that the latest run of each model carries."""
+    latest = {run["model"]: run for run in runs}.values()
+    finished = [run for run in latest if run["state"] == "finished" and run["adapter"]]
+    if latest and len(finished) == len(latest):
+        if all(run["verdict"] == statements.WITHIN for run in finished):
+            return statements.SUPPRESSION_MEASURED
+        return statements.PROCEDURE_EXECUTED
+    if any(run["adapter"] for run in runs):
+        return statements.PROCEDURE_EXECUTED
+    return statements.REQUEST_RECORDED
+
+
+def conclusions(
+    facts: Sequence[Mapping[str, Any]], events: Sequence[LoggedEvent]
+) -> dict[str, Any]:
+    """Claim, limits and outcome of a case: what a statement concludes from its events."""
+    claim = claim_of(facts)
+    gated = any(fact["adapter"] for fact in facts)
+    approved = [e.body["data"] for e in events if e.body["type"] == "decision.approved"]
+    return {
+        "claim": {
+            "name": claim,
+            "says": statements.CLAIMS[claim],
+            "level": "gated" if gated else "none",
+            "scope": "adapter-active" if gated else "none",
+            "baseModelUnchanged": True,
+        },
+        "limitations": list(statements.LIMITATIONS if gated else statements.WITHOUT_RUN),
+        "outcome": approved[-1].get("outcome") if approved else None,
+    }
+
+
+def check_runs(
+    files: Mapping[str, bytes], statement: Mapping[str, Any], events: Sequence[LoggedEvent]
+) -> None:
+    """Invalid unless the statement's runs, claim and subject are those that the events carry."""
+    facts = run_facts(events)
+    predicate = statement["predicate"]
+    if [run.get("run") for run in predicate["runs"]] != [fact["run"] for fact in facts]:
+        raise Invalid(
+            "The statement does not name exactly the erasure runs of the events.",
+            file=statements.STATEMENT,
+        )
+    for stated, fact in zip(predicate["runs"], facts, strict=True):
+        _check_run(files, stated, fact)
+    for key, value in conclusions(facts, events).items():
+        if canonical.dumps(predicate[key]) != canonical.dumps(value):
+            raise Invalid(f"“{key}” is not what the events carry.", file=statements.STATEMENT)
+    if statement["subject"] != subject_of(facts, events):
+        raise Invalid(
+            "The subject of the statement is not what the events produced.",
+            file=statements.STATEMENT,
+        )
+
+
+def subject_of(
+    facts: Sequence[Mapping[str, Any]], events: Sequence[LoggedEvent]
+) -> list[dict[str, Any]]:
+    """What a statement is about: the adapters with their configurations, latest run first.
+
+    Without an adapter it is the last event of the case.
+    """
+    made = [fact for fact in reversed(facts) if fact["adapter"]]
+    if not made:
+        name = statements.event_file(len(events) - 1)
+        return [{"name": name, "digest": {"sha256": hashlib.sha256(events[-1].raw).hexdigest()}}]
+    subject = []
+    for place, fact in enumerate(made):
+        folder = f"{fact['model']}/{fact['number']}/" if place else ""
+        for name, key in SUBJECTS:
+            subject.append({"name": folder + name, "digest": {"sha256": fact["adapter"][key]}})
+    return subject
+
+
+def _queued(runs: Mapping[str, Any], name: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    if name in runs:
+        raise ValueError("it was queued twice")
+    return {
+        "run": name,
+        "model": _text(data, "model"),
+        "number": data["number"],
+        "seed": data["seed"],
+        "state": "queued",
+        "verdict": "",
+        "error": "",
+        "protocol": None,
+        "adapter": None,
+        "figures": None,
+        "release": None,
+    }
+
+
+def _add(run: dict[str, Any], kind: str, data: Mapping[str, Any], seq: int) -> None:
+    """Add one later event to the run; ValueError when it comes twice or too early."""
+    if kind in _STEPS:
+        place = list(_STEPS).index(kind)
+        later = [run[key] for key in list(_STEPS.values())[place:]]
+        if run["state"] in ENDINGS.values() or any(later):
+            raise ValueError(f"{kind} comes twice or too late")
+        run["state"] = "running"
+    if kind == "run.protocol_fixed":
+        run["protocol"] = {"sha256": _text(data, "sha256"), "logged_at": seq}
+    elif kind == "adapter.created":
+        if run["protocol"] is None:
+            raise ValueError("its adapter was made before its test plan was fixed")
+        run["adapter"] = {**{key: _text(data, key) for key in _ADAPTER}, "logged_at": seq}
+    elif kind == "run.verified":
+        run["verdict"] = _text(data, "verdict")
+        if run["adapter"] is None and run["verdict"] != statements.INCONCLUSIVE:
+            raise ValueError("it has a verdict on an adapter that was not logged before")
+        rows = dict(data["estimates"])
+        run["figures"] = {
+            "sha256": _text(data, "figures_sha256"),
+            "logged_at": seq,
+            "estimates": {name: {key: row[key] for key in FIGURES} for name, row in rows.items()},
+        }
+    elif kind == "release.registered":
+        run["release"] = _text(data, "release")
+    elif kind in ENDINGS:
+        if run["state"] in ENDINGS.values():
+            raise ValueError("it ended twice")
+        run["state"] = ENDINGS[kind]
+        run["verdict"], run["error"] = _text(data, "verdict"), _text(data, "error")
+
+
+def _text(data: Mapping[str, Any], key: str) -> str:
+    value = data[key]
+    if not isinstance(value, str):
+        raise ValueError(f"“{key}” is not a text")
+    return value
+
+
+def _check_run(
+    files: Mapping[str, bytes], stated: Mapping[str, Any], fact: Mapping[str, Any]
+) -> None:
+    name = fact["run"]
+    if set(stated) != {*fact, "tests", "files"}:
+        raise Invalid(f"The run {name} does not have its fields.", file=statements.STATEMENT)
+    for key, value in fact.items():
+        if canonical.dumps(stated[key]) != canonical.dumps(value):
+            raise Invalid(
+                f"“{key}” of the run {name} is not what the events say.", file=statements.STATEMENT
+            )
+    match stated:
+        case {"tests": list(tests), "files": dict(listed)}:
+            pass
+        case _:
+            raise Invalid(f"The run {name} does not have its fields.", file=statements.STATEMENT)
+    estimates = fact["figures"]["estimates"] if fact["figures"] else {}
+    if canonical.dumps(_by_name(tests)) != canonical.dumps(estimates):
+        raise Invalid(
+            f"The tests of the run {name} are not those that were logged.",
+            file=statements.STATEMENT,
+        )
+    expected = {
+        "protocol": (fact["protocol"] or {}).get("sha256"),
+        "config": (fact["adapter"] or {}).get("settings_sha256"),
+        "metrics": (fact["figures"] or {}).get("sha256"),
+    }
+    for key, digest in expected.items():
+        if (key in listed) != (digest is not None):
+            raise Invalid(f"The run {name} lacks its {key} file.", file=statements.STATEMENT)
+        if digest is not None and _digest(files, listed[key]) != digest:
+            raise Invalid("The file is not the one whose digest was logged.", file=listed[key])
+    if ("testResult" in listed) != (fact["figures"] is not None and fact["adapter"] is not None):
+        raise Invalid(f"The run {name} lacks its test result.", file=statements.STATEMENT)
+
+
+def _by_name(tests: Sequence[Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for test in tests:
+        match test:
+            case {"name": str(name), "question": str(), "result": str(), **figures} if (
+                name not in found
+            ):
+                found[name] = figures
+            case _:
+                raise Invalid("A test is malformed.", file=statements.STATEMENT)
+    return found
+
+
+def _digest(files: Mapping[str, bytes], name: object) -> str:
+    if not isinstance(name, str) or name not in files:
+        raise Invalid(f"The file {name} of a run is missing.", file=statements.STATEMENT)
+    return hashlib.sha256(files[name]).hexdigest()

@@ -1,0 +1,58 @@
+"""What bundles state: types, file names, claims, limits; one place for writer and verifier."""
+
+from __future__ import annotations
+
+EVIDENCE_TYPE = "https://rtbf.example/attestation/unlearning-evidence/v1"
+TEST_RESULT_TYPE = "https://in-toto.io/attestation/test-result/v0.1"
+
+STATEMENT = "statement.dsse.json"
+CHECKPOINT = "log/checkpoint"
+CONSISTENCY = "log/consistency.json"
+TRUST = "keys/trust.txt"
+
+CLOSING = frozenset({"bundle.exported", "case.sealed"})  # entries that count the case's entries
+
+# Claims, from weak to strong; each says only what the record can carry.
+REQUEST_RECORDED = "request-recorded"
+PROCEDURE_EXECUTED = "procedure-executed"
+SUPPRESSION_MEASURED = "suppression-measured"
+CLAIMS = {
+    REQUEST_RECORDED: "The request was received and handled as logged.",
+    PROCEDURE_EXECUTED: "The procedure ran and produced the adapter; the tests did not end within"
+    " the agreed thresholds, or did not end.",
+    SUPPRESSION_MEASURED: "With the adapter active, the tests fixed beforehand measured suppression"
+    " within the agreed thresholds.",
+}
+
+WITHIN = "within_thresholds"
+INCONCLUSIVE = "inconclusive"
+RESULTS = {WITHIN: "PASSED", "not_met": "FAILED", INCONCLUSIVE: "WARNED"}  # in-toto's words
+
+LIMITATIONS = {
+    "L1": "It is not proof that the information has been removed from the model's parameters."
+    " Current science offers no such proof for large language models.",
+    "L2": "The information may still be present in the original model and may be recoverable if the"
+    " adapter is removed, or by further training, compression of the model, or prompts not covered"
+    " by the tests.",
+    "L3": "It does not show that the recorded inputs were truthful; it shows that the record has"
+    " not changed since.",
+    "L4": "It covers only the systems that the record names, not other copies, backups, search"
+    " indexes or recipients.",
+    "L5": "The results apply to the release identified by its digest; later changes require renewed"
+    " testing.",
+    "L6": "It is not legal advice and does not decide whether Article 17 GDPR is satisfied; that"
+    " assessment rests with the controller and, where applicable, the supervisory authority.",
+}
+WITHOUT_RUN = ("L3", "L4", "L6")  # the limits of a bundle in which no model was touched
+NO_WITNESS = (
+    "No witness and no time-stamping authority has signed the checkpoint: whoever holds the log key"
+    " could have written another history before handing this one out."
+)
+
+
+def event_file(case_seq: int) -> str:
+    return f"events/{case_seq:04d}.json"
+
+
+def proof_name(case_seq: int) -> str:
+    return f"events/{case_seq:04d}.tlog-proof"

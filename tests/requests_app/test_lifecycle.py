@@ -1,0 +1,79 @@
+"""Both tables of moves, pair by pair."""
+
+from itertools import product
+
+import pytest
+
+from requests_app.lifecycle import (
+    CASE_MOVES,
+    RUN_MOVES,
+    CaseStatus,
+    MoveNotAllowed,
+    RunState,
+    first_status,
+    move_case,
+    move_run,
+)
+from requests_app.models import Case, ErasureRun
+
+
+@pytest.mark.parametrize("start, to", [*product(CaseStatus, CaseStatus)])
+def test_every_pair_of_case_statuses(start: CaseStatus, to: CaseStatus) -> None:
+    case = Case(status=start)
+    if to in CASE_MOVES[start]:
+        move_case(case, to)
+        assert case.status == to
+    else:
+        with pytest.raises(MoveNotAllowed):
+            move_case(case, to)
+        assert case.status == start
+
+
+@pytest.mark.parametrize("start, to", [*product(RunState, RunState)])
+def test_every_pair_of_run_states(start: RunState, to: RunState) -> None:
+    run = ErasureRun(state=start)
+    if to in RUN_MOVES[start]:
+        move_run(run, to)
+        assert run.state == to
+    else:
+        with pytest.raises(MoveNotAllowed):
+            move_run(run, to)
+        assert run.state == start
+
+
+def test_both_tables_name_every_status() -> None:
+    assert set(CASE_MOVES) == set(CaseStatus)
+    assert set(RUN_MOVES) == set(RunState)
+
+
+def reachable(without: CaseStatus) -> set[CaseStatus]:
+    found, todo = {first_status(mailbox_unconfirmed=True)}, [CaseStatus.AWAITING_CONFIRMATION]
+    while todo:
+        for to in CASE_MOVES[todo.pop()] - found - {without}:
+            found.add(to)
+            todo.append(to)
+    return found
+
+
+@pytest.mark.parametrize(
+    "gate", [CaseStatus.IDENTITY_CHECK, CaseStatus.IN_REVIEW, CaseStatus.AWAITING_APPROVAL]
+)
+def test_no_path_to_executing_leaves_out_identity_review_or_the_second_person(
+    gate: CaseStatus,
+) -> None:
+    assert CaseStatus.EXECUTING in reachable(CaseStatus.WITHDRAWN)
+    assert CaseStatus.EXECUTING not in reachable(gate)
+
+
+def test_every_case_can_be_sealed_in_the_end() -> None:
+    for start in CaseStatus:
+        found, todo = {start}, [start]
+        while todo:
+            for to in CASE_MOVES[todo.pop()] - found:
+                found.add(to)
+                todo.append(to)
+        assert CaseStatus.SEALED in found
+
+
+def test_a_request_on_paper_needs_no_mailed_code() -> None:
+    assert first_status(mailbox_unconfirmed=False) == CaseStatus.IDENTITY_CHECK

@@ -1,0 +1,170 @@
+"""The Merkle tree against published vectors, its definition, and every small size."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from requests_app.verifier import merkle
+from requests_app.verifier.merkle import ProofError
+
+# Test leaves and roots of the Certificate Transparency reference implementation (RFC 6962).
+CT_LEAVES = [
+    bytes.fromhex(leaf)
+    for leaf in (
+        "",
+        "00",
+        "10",
+        "2021",
+        "3031",
+        "40414243",
+        "5051525354555657",
+        "606162636465666768696a6b6c6d6e6f",
+    )
+]
+CT_ROOTS = [
+    "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+    "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+    "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
+    "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+    "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
+    "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
+    "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
+    "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
+]
+LEAVES = [merkle.leaf_hash(bytes([number])) for number in range(64)]
+TREE = merkle.Tree(LEAVES)
+sizes = st.integers(1, 64)
+
+
+def defined_root(leaves: list[bytes]) -> bytes:
+    """The definition of RFC 9162 2.1.1, word for word."""
+    if len(leaves) == 1:
+        return leaves[0]
+    split = 1
+    while split * 2 < len(leaves):
+        split *= 2
+    return merkle.node_hash(defined_root(leaves[:split]), defined_root(leaves[split:]))
+
+
+def test_roots_equal_those_of_the_reference_implementation() -> None:
+    hashes = [merkle.leaf_hash(leaf) for leaf in CT_LEAVES]
+    tree = merkle.Tree(hashes)
+    assert [tree.root(size).hex() for size in range(1, 9)] == CT_ROOTS
+    assert merkle.Tree([]).root() == merkle.EMPTY_ROOT
+
+
+@pytest.mark.parametrize("size", range(1, 65))
+def test_tree_frontier_and_definition_agree(size: int) -> None:
+    frontier: list[bytes] = []
+    for number in range(size):
+        frontier = merkle.extend(frontier, number, LEAVES[number])
+    expected = defined_root(LEAVES[:size])
+    assert TREE.root(size) == merkle.Tree(LEAVES[:size]).root() == expected
+    assert merkle.frontier_root(frontier) == expected
+    assert len(frontier) == size.bit_count()
+
+
+@pytest.mark.parametrize("size", range(1, 65))
+def test_every_leaf_of_every_size_has_a_proof_that_verifies(size: int) -> None:
+    for index in range(size):
+        merkle.verify_inclusion(
+            LEAVES[index],
+            index=index,
+            size=size,
+            path=TREE.inclusion(index, size),
+            root=TREE.root(size),
+        )
+
+
+@pytest.mark.parametrize("second", range(1, 65))
+def test_every_pair_of_sizes_has_a_consistency_proof_that_verifies(second: int) -> None:
+    for first in range(second + 1):
+        merkle.verify_consistency(
+            first=first,
+            second=second,
+            path=TREE.consistency(first, second),
+            first_root=TREE.root(first),
+            second_root=TREE.root(second),
+        )
+
+
+@given(sizes, st.data())
+def test_a_proof_verifies_for_no_other_leaf_index_size_path_or_root(size: int, data) -> None:
+    index = data.draw(st.integers(0, size - 1))
+    path = TREE.inclusion(index, size)
+    wrong = data.draw(
+        st.sampled_from(["leaf", "index", "size", "longer", "shorter", "flip", "root"])
+    )
+    leaf, at, of, root = LEAVES[index], index, size, TREE.root(size)
+    if wrong == "leaf":
+        leaf = merkle.leaf_hash(b"another")
+    elif wrong == "index":
+        at = data.draw(st.integers(-1, 70).filter(lambda other: other != index))
+    elif wrong == "size":
+        of = data.draw(st.integers(0, 200).filter(lambda n: _depth(index, n) != len(path)))
+    elif wrong == "longer":
+        path.insert(data.draw(st.integers(0, len(path))), LEAVES[0])
+    elif wrong == "shorter" and path:
+        path.pop(data.draw(st.integers(0, len(path) - 1)))
+    elif wrong == "flip" and path:
+        path[0] = _flip(path[0], data.draw(st.integers(0, 255)))
+    else:
+        root = _flip(root, data.draw(st.integers(0, 255)))
+    with pytest.raises(ProofError):
+        merkle.verify_inclusion(leaf, index=at, size=of, path=path, root=root)
+
+
+@given(sizes, st.data())
+def test_a_consistency_proof_verifies_for_no_other_history(second: int, data) -> None:
+    first = data.draw(st.integers(1, second))
+    path = TREE.consistency(first, second)
+    old, new = TREE.root(first), TREE.root(second)
+    wrong = data.draw(st.sampled_from(["old", "new", "longer", "shorter", "flip"]))
+    if wrong == "longer":
+        path.append(LEAVES[0])
+    elif wrong == "shorter" and path:
+        path.pop(data.draw(st.integers(0, len(path) - 1)))
+    elif wrong == "flip" and path:
+        path[-1] = _flip(path[-1], data.draw(st.integers(0, 255)))
+    elif wrong == "old":
+        old = _flip(old, data.draw(st.integers(0, 255)))
+    else:
+        new = _flip(new, data.draw(st.integers(0, 255)))
+    with pytest.raises(ProofError):
+        merkle.verify_consistency(
+            first=first, second=second, path=path, first_root=old, second_root=new
+        )
+
+
+def test_a_rewritten_history_has_no_consistency_proof() -> None:
+    rewritten = merkle.Tree([merkle.leaf_hash(b"x"), *LEAVES[1:]])
+    with pytest.raises(ProofError, match="unchanged"):
+        merkle.verify_consistency(
+            first=7,
+            second=20,
+            path=rewritten.consistency(7, 20),
+            first_root=TREE.root(7),
+            second_root=rewritten.root(20),
+        )
+
+
+@pytest.mark.parametrize(("first", "second"), [(5, 3), (-1, 3), (2, 65)])
+def test_there_is_no_proof_between_impossible_sizes(first: int, second: int) -> None:
+    with pytest.raises(ValueError, match="tree"):
+        TREE.consistency(first, second)
+
+
+def test_a_frontier_of_another_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="subtrees"):
+        merkle.extend(LEAVES[:2], 4, LEAVES[2])
+
+
+def _depth(index: int, size: int) -> int:
+    """Length of the inclusion path of a leaf; -1 if there is no such leaf."""
+    return len(merkle.Tree([b"\x00" * 32] * size).inclusion(index)) if index < size else -1
+
+
+def _flip(digest: bytes, bit: int) -> bytes:
+    changed = bytearray(digest)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)

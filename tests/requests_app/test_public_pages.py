@@ -1,0 +1,420 @@
+"""The data subject's pages: the form, the code, the status page; neutral about who is known."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.conf import settings as django_settings
+from django.contrib.sessions.models import Session
+from django.core.cache import cache
+from django.http import HttpResponse
+from django.test import Client
+from pytest_django.fixtures import Settings
+
+from requests_app import vault
+from requests_app.lifecycle import CaseStatus
+from requests_app.models import Case, Draft
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+
+CONTACT = {"name": factories.NAME, "email": factories.EMAIL, "aliases": factories.ALIAS}
+WHAT = {"systems": ["model"], "message": factories.MESSAGE}
+
+
+def answer_all(client: Client) -> None:
+    client.post("/erasure/new/who", {"who": "myself"})
+    client.post("/erasure/new/contact", CONTACT)
+    client.post("/erasure/new/what", WHAT)
+
+
+def send(client: Client) -> str:
+    """Fill in and send; returns the reference."""
+    answer_all(client)
+    response = client.post("/erasure/new/check")
+    assert response.status_code == 302
+    return str(response.url.rsplit("/", 1)[1])  # type: ignore[attr-defined]
+
+
+def text(response: HttpResponse) -> str:
+    return response.content.decode()
+
+
+def title(response: HttpResponse) -> str:
+    found = re.search(r"<title>(.*?)</title>", text(response), re.S)
+    assert found is not None
+    return found[1]
+
+
+@pytest.fixture
+def client() -> Client:
+    return Client()
+
+
+@pytest.fixture(autouse=True)
+def _fresh_limits() -> Iterator[None]:
+    cache.clear()
+    yield
+    cache.clear()
+
+
+# --- Every page ---------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/erasure/new/who",
+        "/erasure/new/contact",
+        "/erasure/new/what",
+        "/erasure/new/check",
+        "/erasure/sent/ERQ-2026-000001",
+        "/erasure/confirm",
+        "/erasure/confirmed",
+        "/status",
+        "/privacy",
+        "/accessibility",
+        "/accounts/login/",
+    ],
+)
+def test_page_opens_with_one_heading_and_strict_headers(client: Client, path: str) -> None:
+    response = client.get(path)
+    assert response.status_code == 200
+    assert len(re.findall(r"<h1[ >]", text(response))) == 1
+    assert (
+        response.headers["Cache-Control"].startswith("no-store")
+        or "no-cache" in (response.headers["Cache-Control"])
+    )
+    policy = response.headers["Content-Security-Policy"]
+    assert "script-src 'self'" in policy
+    assert "unsafe" not in policy
+    assert response.headers["X-Robots-Tag"] == "noindex"
+    assert response.headers["Referrer-Policy"] == "no-referrer"
+
+
+def test_templates_hold_no_inline_script_or_style() -> None:
+    folder = Path(django_settings.BASE_DIR) / "templates"
+    pages = [path for path in folder.rglob("*.html") if path.parent.name != "exports"]  # files
+    assert pages
+    for path in pages:
+        page = path.read_text(encoding="utf-8")
+        assert not re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:", page), path
+        assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", page)), path
+
+
+def test_vendored_script_has_the_digest_its_readme_gives() -> None:
+    folder = Path(django_settings.BASE_DIR) / "requests_app" / "static" / "vendor"
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    for script in folder.glob("*.js"):
+        line = next(line for line in readme.splitlines() if f"`{script.name}`" in line)
+        assert hashlib.sha256(script.read_bytes()).hexdigest() in line
+
+
+def test_unknown_address_gives_a_plain_page(client: Client) -> None:
+    response = client.get("/nothing-here")
+    assert response.status_code == 404
+    assert "Page not found" in text(response)
+
+
+def test_form_without_its_token_is_refused_with_what_to_do() -> None:
+    response = Client(enforce_csrf_checks=True).post("/erasure/new/who", {"who": "myself"})
+    assert response.status_code == 403
+    assert "reload the page" in text(response)
+
+
+def test_server_error_page_needs_nothing_from_the_request(client: Client) -> None:
+    from django.template.loader import render_to_string
+
+    assert "Something went wrong" in render_to_string("500.html")
+
+
+# --- The form -----------------------------------------------------------------------------------
+def test_form_leads_through_every_question_to_a_case(client: Client) -> None:
+    steps = [
+        ("who", {"who": "myself"}, "/erasure/new/contact"),
+        ("contact", CONTACT, "/erasure/new/what"),
+        ("what", WHAT, "/erasure/new/check"),
+    ]
+    for name, answers, following in steps:
+        response = client.post(f"/erasure/new/{name}", answers)
+        assert response.url == following  # type: ignore[attr-defined]
+    page = text(client.get("/erasure/new/check"))
+    for answer in (factories.NAME, factories.EMAIL, factories.ALIAS, factories.MESSAGE):
+        assert answer in page
+    assert "Change" in page
+    response = client.post("/erasure/new/check")
+    case = Case.objects.get()
+    assert response.url == f"/erasure/sent/{case.reference}"  # type: ignore[attr-defined]
+    assert case.status == CaseStatus.AWAITING_CONFIRMATION
+    assert vault.get(case, "name") == factories.NAME
+    assert vault.get(case, "aliases") == [factories.ALIAS]
+    assert vault.get(case, "message") == factories.MESSAGE
+    assert [(i.kind, i.target) for i in case.scope_items.all()] == [("model", "demo")]
+    assert not Draft.objects.exists()
+
+
+def test_session_holds_no_answer_in_clear(client: Client) -> None:
+    answer_all(client)
+    kept = " ".join(str(s.get_decoded()) for s in Session.objects.all())
+    assert "draft_id" in kept
+    assert not [canary for canary in factories.CANARIES if canary in kept]
+
+
+def test_not_sure_means_everything_there_is(client: Client) -> None:
+    client.post("/erasure/new/who", {"who": "myself"})
+    client.post("/erasure/new/contact", CONTACT)
+    client.post("/erasure/new/what", {"systems": ["not_sure"]})
+    client.post("/erasure/new/check")
+    assert {i.kind for i in Case.objects.get().scope_items.all()} == {"model", "data_store"}
+
+
+def test_request_for_somebody_else_says_so_to_staff(client: Client) -> None:
+    client.post("/erasure/new/who", {"who": "someone_else"})
+    client.post("/erasure/new/contact", CONTACT)
+    client.post("/erasure/new/what", WHAT)
+    client.post("/erasure/new/check")
+    message = vault.get(Case.objects.get(), "message")
+    assert "somebody else" in message
+    assert factories.MESSAGE in message
+
+
+def test_skipping_ahead_leads_to_the_first_open_question(client: Client) -> None:
+    client.post("/erasure/new/who", {"who": "myself"})
+    assert client.get("/erasure/new/check").url == "/erasure/new/contact"  # type: ignore[attr-defined]
+    assert client.post("/erasure/new/check").url == "/erasure/new/contact"  # type: ignore[attr-defined]
+    assert not Case.objects.exists()
+
+
+def test_changing_an_answer_leads_back_to_the_check_page(client: Client) -> None:
+    answer_all(client)
+    page = text(client.get("/erasure/new/contact"))
+    assert factories.NAME in page
+    response = client.post("/erasure/new/contact", {**CONTACT, "name": "Other Name"})
+    assert response.url == "/erasure/new/check"  # type: ignore[attr-defined]
+    assert "Other Name" in text(client.get("/erasure/new/check"))
+
+
+@pytest.mark.parametrize(
+    ("step", "answers", "target"),
+    [
+        ("who", {}, "#id_who_0"),
+        ("who", {"who": "nobody"}, "#id_who_0"),
+        ("contact", {"name": "", "email": "a@b.example"}, "#id_name"),
+        ("contact", {"name": "A", "email": "not an address"}, "#id_email"),
+        ("contact", {"name": "A", "email": "a@b.example", "aliases": "x\n" * 21}, "#id_aliases"),
+        ("what", {}, "#id_systems_0"),
+        ("what", {"systems": ["model"], "message": "x" * 2001}, "#id_message"),
+    ],
+)
+def test_wrong_answer_gives_an_error_summary_that_leads_to_the_field(
+    client: Client, step: str, answers: dict[str, str], target: str
+) -> None:
+    response = client.post(f"/erasure/new/{step}", answers)
+    page = text(response)
+    assert response.status_code == 422
+    assert title(response).startswith("Error: ")
+    assert "There is a problem" in page
+    assert f'href="{target}"' in page
+    assert f'id="{target[1:]}"' in page
+    assert page.index("There is a problem") < page.index("<h1")
+    assert not Draft.objects.exists()
+
+
+def test_sending_twice_makes_one_case(client: Client) -> None:
+    reference = send(client)
+    again = client.post("/erasure/new/check")
+    assert again.url == f"/erasure/sent/{reference}"  # type: ignore[attr-defined]
+    assert Case.objects.count() == 1
+
+
+def test_purged_draft_is_explained(client: Client) -> None:
+    answer_all(client)
+    Draft.objects.all().delete()
+    response = client.get("/erasure/new/check")
+    assert response.status_code == 410
+    assert "within 24 hours" in text(response)
+
+
+def test_typed_markup_is_shown_as_text(client: Client) -> None:
+    client.post("/erasure/new/who", {"who": "myself"})
+    client.post("/erasure/new/contact", {**CONTACT, "name": "<script>alert(1)</script>"})
+    client.post("/erasure/new/what", WHAT)
+    page = text(client.get("/erasure/new/check"))
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert" in page
+
+
+# --- Confirmation -------------------------------------------------------------------------------
+def test_access_code_is_shown_once_and_opens_the_status_page(client: Client) -> None:
+    reference = send(client)
+    first = text(client.get(f"/erasure/sent/{reference}"))
+    found = re.search(r'<output id="access-code">([0-9A-Z-]+)</output>', first)
+    assert found is not None
+    second = text(client.get(f"/erasure/sent/{reference}"))
+    assert found[1] not in second
+    assert reference in second
+    response = Client().post("/status", {"reference": reference, "access_code": found[1]})
+    assert response.url == f"/status/{reference}"  # type: ignore[attr-defined]
+
+
+def test_bookmarked_confirmation_is_the_same_for_any_reference(client: Client) -> None:
+    reference = send(client)
+    known = text(Client().get(f"/erasure/sent/{reference}")).replace(reference, "REF")
+    unknown = text(Client().get("/erasure/sent/ERQ-2026-999999")).replace("ERQ-2026-999999", "REF")
+    assert known == unknown
+
+
+# --- The mailed code ----------------------------------------------------------------------------
+def test_mailed_code_confirms_the_address(client: Client) -> None:
+    case = factories.open_case().case
+    response = client.post(
+        "/erasure/confirm", {"reference": case.reference.lower(), "code": factories.mailed_code()}
+    )
+    assert response.url == "/erasure/confirmed"  # type: ignore[attr-defined]
+    case.refresh_from_db()
+    assert case.status == CaseStatus.IDENTITY_CHECK
+    assert "Identity" not in title(client.get("/erasure/confirmed"))
+
+
+def test_wrong_worn_out_and_unknown_codes_get_the_same_answer(client: Client) -> None:
+    case = factories.open_case().case
+    code = factories.mailed_code()
+
+    def answer(reference: str, given: str) -> str:
+        response = client.post("/erasure/confirm", {"reference": reference, "code": given})
+        assert response.status_code == 422
+        page = text(response)
+        return re.sub(r'name="csrfmiddlewaretoken" value="\w+"|value="[^"]*"', "", page)
+
+    wrong = answer(case.reference, "0000-0000")
+    unknown = answer("ERQ-2026-999999", "0000-0000")
+    for _ in range(4):
+        answer(case.reference, "0000-0000")
+    worn_out = answer(case.reference, code)
+    assert wrong == unknown == worn_out
+    case.refresh_from_db()
+    assert case.status == CaseStatus.AWAITING_CONFIRMATION
+
+
+def test_asking_for_a_new_code_tells_nothing_about_the_reference(client: Client) -> None:
+    case = factories.open_case().case
+
+    def answer(reference: str) -> str:
+        response = client.post("/erasure/resend", {"reference": reference}, follow=True)
+        return re.sub(r'value="\w{64}"', "", text(response))
+
+    assert answer(case.reference) == answer("ERQ-2026-999999")
+    assert client.post("/erasure/resend", {"reference": ""}).status_code == 422
+
+
+def test_code_page_offers_the_reference_of_this_session_and_one_time_code_filling(
+    client: Client,
+) -> None:
+    reference = send(client)
+    page = text(client.get("/erasure/confirm"))
+    assert f'value="{reference}"' in page
+    assert 'autocomplete="one-time-code"' in page
+
+
+# --- Status page --------------------------------------------------------------------------------
+def opened(client: Client) -> Case:
+    """A case in review, its status page opened in this session."""
+    case = factories.open_case()
+    factories.intake.confirm_email(reference=case.case.reference, code=factories.mailed_code())
+    client.post("/status", {"reference": case.case.reference, "access_code": case.access_code})
+    return Case.objects.get(pk=case.case.pk)
+
+
+def test_status_page_shows_stages_dates_and_letters(client: Client) -> None:
+    case = opened(client)
+    response = client.get(f"/status/{case.reference}")
+    page = text(response)
+    assert page.count('aria-current="step"') == 1
+    assert "Your e-mail address is confirmed" in page
+    letter = case.letters.get()
+    download = client.get(f"/status/{case.reference}/letters/{letter.pk}")
+    assert download.headers["Content-Type"].startswith("text/plain")
+    assert case.reference in text(download)
+    assert hashlib.sha256(download.content).hexdigest() == letter.sha256
+    assert not [canary for canary in factories.CANARIES if canary in page]
+
+
+def test_status_page_needs_the_access_code_for_any_reference(client: Client) -> None:
+    case = factories.confirmed_case()
+    for path in (
+        f"/status/{case.reference}",
+        f"/status/{case.reference}/letters/{case.letters.get().pk}",
+        f"/status/{case.reference}/withdraw",
+        "/status/ERQ-2026-999999",
+    ):
+        assert client.get(path).url == "/status"  # type: ignore[attr-defined]
+
+
+def test_wrong_access_code_and_unknown_reference_get_the_same_answer(client: Client) -> None:
+    case = factories.confirmed_case()
+    pages = [
+        re.sub(r'value="[^"]*"', "", text(response))
+        for reference in (case.reference, "ERQ-2026-999999")
+        for response in [client.post("/status", {"reference": reference, "access_code": "0" * 16})]
+        if response.status_code == 422
+    ]
+    assert len(pages) == 2
+    assert pages[0] == pages[1]
+
+
+def test_letter_of_another_case_is_not_given_out(client: Client) -> None:
+    case = opened(client)
+    other = factories.confirmed_case()
+    path = f"/status/{case.reference}/letters/{other.letters.get().pk}"
+    assert client.get(path).status_code == 404
+
+
+def test_person_withdraws_after_being_asked_once_more(client: Client) -> None:
+    case = opened(client)
+    path = f"/status/{case.reference}/withdraw"
+    assert "erase nothing" in text(client.get(path))
+    page = text(client.post(path, follow=True))
+    case.refresh_from_db()
+    assert case.status == CaseStatus.WITHDRAWN
+    assert "Your request is withdrawn" in page
+    assert "Withdraw this request" not in page
+
+
+def test_refused_case_has_no_erasure_stage(client: Client) -> None:
+    case = factories.open_case()
+    factories.intake.confirm_email(reference=case.case.reference, code=factories.mailed_code())
+    client.post("/status", {"reference": case.case.reference, "access_code": case.access_code})
+    actor = factories.staff_actor(factories.make_staff("officer"))
+    factories.cases.record_identity(case_id=case.case.id, method="mailbox", note="", actor=actor)
+    factories.propose(case.case, outcome="refused")
+    factories.cases.approve_decision(
+        case_id=case.case.id, actor_member=factories.make_staff("approver")
+    )
+    page = text(client.get(f"/status/{case.case.reference}"))
+    assert page.count("Not part of this request.") == 2
+
+
+# --- Limits -------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("path", "fields", "tries"),
+    [
+        ("/erasure/confirm", {"reference": "ERQ-2026-000001", "code": "0000-0000"}, 20),
+        ("/erasure/resend", {"reference": "ERQ-2026-000001"}, 6),
+        ("/status", {"reference": "ERQ-2026-000001", "access_code": "0000"}, 20),
+        ("/erasure/new/check", {}, 20),
+    ],
+)
+def test_too_many_tries_from_one_address_get_a_page_with_other_ways(
+    client: Client, path: str, fields: dict[str, str], tries: int, settings: Settings
+) -> None:
+    for _ in range(tries):
+        assert client.post(path, fields).status_code != 429
+    response = client.post(path, fields)
+    assert response.status_code == 429
+    assert settings.RTBF_CONTROLLER_PHONE in text(response)
+    assert int(response.headers["Retry-After"]) > 0
+    assert client.get(path, follow=True).status_code == 200
+    assert Client(REMOTE_ADDR="192.0.2.7").post(path, fields).status_code != 429

@@ -1,0 +1,216 @@
+"""The signer signs what extends its memory and refuses everything else."""
+
+import json
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection, transaction
+
+from requests_app import audit
+from requests_app.models import AuditEntry, AuditKey, Checkpoint, LogHead
+from requests_app.signer import STATE_FILE, SignerRefused, open_signer, sign_next
+from requests_app.verifier import merkle, notes
+from tests.append_only import triggers_dropped
+from tests.requests_app.bundles import sign
+
+pytestmark = pytest.mark.database
+
+
+def append(count: int = 1) -> None:
+    for _ in range(count):
+        with transaction.atomic():
+            number = AuditEntry.objects.count()
+            audit.append_entry(type="test.happened", actor="system:test", data={"number": number})
+
+
+def rewrite(seq: int, *, also_leaf: bool) -> None:
+    """What an owner of the database can do behind the triggers."""
+    body = bytes(AuditEntry.objects.get(seq=seq).body).replace(b"happened", b"HAPPENED")
+    with triggers_dropped():
+        AuditEntry.objects.filter(seq=seq).update(body=body, type="test.HAPPENED")
+        if also_leaf:
+            AuditEntry.objects.filter(seq=seq).update(leaf_hash=merkle.leaf_hash(body))
+            tree = audit.log_tree()
+            frontier: list[bytes] = []
+            for number, leaf in enumerate(
+                AuditEntry.objects.order_by("seq").values_list("leaf_hash", flat=True)
+            ):
+                frontier = merkle.extend(frontier, number, bytes(leaf))
+            LogHead.objects.update(size=tree.size, frontier=[node.hex() for node in frontier])
+
+
+@pytest.mark.django_db
+def test_the_signed_checkpoint_opens_with_the_key_that_the_log_made_known() -> None:
+    append(3)
+    checkpoint = sign()
+    assert checkpoint is not None
+    key = notes.parse_vkey(AuditKey.objects.get(purpose="log").vkey)
+    head, _ = notes.open_checkpoint(checkpoint.note.encode(), [key], file="checkpoint")
+    assert (head.size, head.root) == (LogHead.objects.get().size, audit.root(head.size))
+    assert AuditEntry.objects.filter(type="key.added").count() == 1
+
+
+@pytest.mark.django_db
+def test_a_head_is_signed_once_and_a_grown_one_again() -> None:
+    append()
+    first = sign()
+    assert first is not None
+    assert sign() is None
+    append(5)
+    second = sign()
+    assert second is not None
+    assert second.size == first.size + 5
+
+
+@pytest.mark.django_db
+def test_a_signer_that_stays_up_signs_each_new_head(settings) -> None:
+    with open_signer(settings.RTBF_SIGNER_DIR) as signer:
+        for _ in range(3):
+            append()
+            signer, checkpoint = sign_next(signer)
+            assert checkpoint is not None
+        assert sign_next(signer)[1] is None
+    assert Checkpoint.objects.count() == 3
+
+
+@pytest.mark.django_db
+def test_after_a_crash_between_memory_and_checkpoint_the_same_note_is_made_again(
+    settings, monkeypatch
+) -> None:
+    append(2)
+    with open_signer(settings.RTBF_SIGNER_DIR) as signer, monkeypatch.context() as crash:
+        crash.setattr("requests_app.signer._store", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            sign_next(signer)
+    assert not Checkpoint.objects.exists()
+    checkpoint = sign()
+    assert checkpoint is not None
+    assert checkpoint.size == LogHead.objects.get().size
+
+
+@pytest.mark.django_db
+def test_key_and_memory_are_for_the_signer_alone(settings) -> None:
+    append()
+    sign()
+    folder = Path(settings.RTBF_SIGNER_DIR)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "log.pem").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.django_db
+def test_a_key_that_others_can_read_is_refused(settings) -> None:
+    append()
+    sign()
+    (Path(settings.RTBF_SIGNER_DIR) / "log.pem").chmod(0o644)
+    with pytest.raises(CommandError, match="chmod 600"):
+        call_command("sign_checkpoints", once=True)
+
+
+@pytest.mark.django_db
+def test_a_second_signer_in_the_same_folder_is_refused(settings) -> None:
+    append()
+    folder = settings.RTBF_SIGNER_DIR
+    with open_signer(folder), pytest.raises(SignerRefused, match="Another signer"):
+        open_signer(folder).__enter__()
+
+
+@pytest.mark.django_db
+def test_a_signer_without_its_memory_is_refused(settings) -> None:
+    append()
+    sign()
+    (Path(settings.RTBF_SIGNER_DIR) / STATE_FILE).unlink()
+    with pytest.raises(SignerRefused, match="Restore the signer's folder"):
+        sign()
+
+
+@pytest.mark.django_db
+def test_a_signer_with_a_damaged_memory_is_refused(settings) -> None:
+    append()
+    sign()
+    path = Path(settings.RTBF_SIGNER_DIR) / STATE_FILE
+    state = json.loads(path.read_text())
+    path.write_text(json.dumps({**state, "root": "00" * 32}))
+    with pytest.raises(SignerRefused, match="damaged"):
+        sign()
+
+
+@pytest.mark.django_db
+def test_another_key_than_the_known_one_is_refused(settings, tmp_path) -> None:
+    append()
+    with open_signer(tmp_path / "elsewhere"):
+        pass  # makes another key known before anything is signed
+    with pytest.raises(SignerRefused, match="another key"):
+        sign()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("also_leaf", [False, True])
+@pytest.mark.parametrize("grown", [False, True])
+def test_an_entry_rewritten_behind_the_triggers_is_signed_by_no_signer(
+    also_leaf: bool, grown: bool
+) -> None:
+    append(6)
+    sign()
+    rewrite(3, also_leaf=also_leaf)
+    if grown:
+        append()
+    with pytest.raises(CommandError, match="Nothing was signed"):
+        call_command("sign_checkpoints", once=True)
+    with pytest.raises(CommandError, match=r"changed after"):
+        call_command("verify_log")
+    assert Checkpoint.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_history_rewritten_under_a_running_signer_is_not_signed(settings) -> None:
+    append(6)
+    with open_signer(settings.RTBF_SIGNER_DIR) as signer:
+        signer, _ = sign_next(signer)
+        rewrite(3, also_leaf=True)
+        append()
+        with pytest.raises(SignerRefused, match="does not extend"):
+            sign_next(signer)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_log_cut_back_to_an_earlier_backup_is_not_signed() -> None:
+    append(6)
+    sign()
+    with triggers_dropped():
+        AuditEntry.objects.filter(seq__gte=4).delete()
+        frontier: list[bytes] = []
+        for row in AuditEntry.objects.order_by("seq"):
+            frontier = merkle.extend(frontier, row.seq, bytes(row.leaf_hash))
+        LogHead.objects.update(size=4, frontier=[node.hex() for node in frontier])
+    with pytest.raises(CommandError, match="Nothing was signed"):
+        call_command("sign_checkpoints", once=True)
+    with pytest.raises(CommandError, match="were signed"):
+        call_command("verify_log")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_database_refuses_changes_again_after_a_flush() -> None:
+    append()
+    with pytest.raises(Exception, match="append-only"), connection.cursor() as cursor:
+        cursor.execute("DELETE FROM requests_app_auditentry")
+
+
+@pytest.mark.django_db
+def test_verify_log_says_what_it_found_in_order(capsys) -> None:
+    append(4)
+    sign()
+    call_command("verify_log")
+    assert "6 entries in 0 cases and 1 checkpoints" in capsys.readouterr().out
+
+
+@pytest.mark.django_db
+def test_trust_is_exported_only_once_the_log_has_a_key(tmp_path) -> None:
+    with pytest.raises(CommandError, match="Start the signer first"):
+        call_command("export_trust")
+    sign()
+    append()
+    sign()
+    call_command("export_trust", str(tmp_path / "trust.txt"))
+    lines = (tmp_path / "trust.txt").read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["#", "attest", "log"]
