@@ -69,7 +69,7 @@ class ProbeRow:
     threshold: str = ""
     holds: bool | None = None
 
-    def as_estimates(self) -> dict[str, str | int]:
+    def as_estimates(self) -> dict[str, str | int | bool | None]:
         """The figures as the audit entry carries them."""
         return {
             "n": self.n,
@@ -78,6 +78,7 @@ class ProbeRow:
             "control": self.control,
             "bound": self.bound,
             "threshold": self.threshold,
+            "holds": self.holds,
         }
 
     def as_fields(self) -> dict[str, Any]:
@@ -85,7 +86,6 @@ class ProbeRow:
         return {
             "probe": self.probe,
             "question": self.question,
-            "holds": self.holds,
             **self.as_estimates(),
         }
 

@@ -1,4 +1,4 @@
-"""Bundles for tests: real cases through the real services, signed by a real signer; and forgeries."""
+"""Bundles for tests: real cases through the real services, a real signer; and forgeries."""
 
 from __future__ import annotations
 

@@ -22,7 +22,6 @@ def made() -> Made:
     return made_bundle()
 
 
-# --- What an insider with the attest key cannot do ------------------------------------------------
 def test_the_attest_key_alone_can_repeat_what_was_logged(made: Made) -> None:
     assert forge(made, {}) == made.bundle
 

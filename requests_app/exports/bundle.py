@@ -1,0 +1,95 @@
+"""The evidence bundle: one ZIP that verifies offline (`python -m requests_app.verifier`).
+
+Made as of the case's last `bundle.exported` or `case.sealed` entry, against the first signed
+checkpoint that covers it: asked for again, it has the same bytes. It never holds adapter weights or
+personal data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from requests_app import attestations, keys
+from requests_app.dossier import Dossier, LogProofs, as_exported
+from requests_app.exports import report_html
+from requests_app.verifier import archive, canonical, notes, statements
+
+TITLE = "Evidence bundle (signed, verifies offline)"
+CONTENT_TYPE = "application/zip"
+EXTENSION = "zip"
+
+SCHEMAS = Path(statements.__file__).parent / "schemas"
+
+
+def render(dossier: Dossier, *, since: int | None = None) -> bytes:
+    """ZIP bytes; dossier.BundleNotReady until a signed checkpoint covers the export.
+
+    `since`: size of a checkpoint that the auditor already holds (see dossier.as_exported).
+    """
+    exported = as_exported(dossier, since=since)
+    log = exported.log
+    if log is None:
+        raise ValueError("An exported dossier has its log proofs.")
+    key = keys.attest_key()
+    files: dict[str, bytes] = {
+        "README.txt": (SCHEMAS.parent / "README.txt").read_bytes(),
+        "report.html": report_html.render(exported),
+        statements.TRUST: log.trust.encode(),
+        **{f"schemas/{path.name}": path.read_bytes() for path in sorted(SCHEMAS.glob("*.json"))},
+        **_log_files(exported, log),
+    }
+    run_files: dict[str, Mapping[str, str]] = {}
+    facts = exported.run_facts
+    for fact in facts:
+        contents = _run_files(exported, fact, key)
+        folder = "" if fact is facts[-1] else f"{fact['run']}/"
+        run_files[fact["run"]] = {role: _path(folder, role) for role in contents}
+        files.update({_path(folder, role): data for role, data in contents.items()})
+    statement = attestations.evidence_statement(
+        exported, log=log, files=files, run_files=run_files, key=key
+    )
+    return archive.write_archive({**files, statements.STATEMENT: statement})
+
+
+def _log_files(dossier: Dossier, log: LogProofs) -> dict[str, bytes]:
+    """Events, their proofs, the checkpoint, and the consistency proof."""
+    files = {
+        statements.CHECKPOINT: log.note,
+        statements.CONSISTENCY: canonical.dumps(
+            {
+                "first": {"size": log.first, "root": notes.encode(log.first_root)},
+                "path": [notes.encode(node) for node in log.consistency],
+            }
+        ),
+    }
+    for event, path in zip(dossier.events, log.inclusion, strict=True):
+        files[event.file] = event.raw
+        files[statements.proof_name(event.case_seq)] = notes.proof_file(
+            notes.InclusionProof(index=event.seq, path=path, note=log.note)
+        )
+    return files
+
+
+def _run_files(dossier: Dossier, fact: Mapping[str, Any], key: keys.SigningKey) -> dict[str, bytes]:
+    """What a run stored, as of its logged events: nothing that was not logged by then."""
+    run = dossier.run(fact["run"])
+    files: dict[str, bytes] = {}
+    if fact["protocol"] and run.protocol is not None:
+        files["protocol"] = run.protocol
+    if fact["adapter"]:
+        files["config"] = canonical.dumps(run.settings)
+    if fact["figures"] and run.evidence is not None:
+        files["metrics"] = canonical.dumps(run.evidence)
+        files["environment"] = canonical.dumps(run.evidence.get("environment"))
+    if fact["figures"] and fact["adapter"]:
+        files["testResult"] = attestations.test_result_statement(dossier, fact, key=key)
+    return files
+
+
+def _path(folder: str, role: str) -> str:
+    """The latest run's files lie where readers look first, those of earlier runs by run id."""
+    if role == "testResult":
+        return f"eval/{folder}test-result.dsse.json" if folder else "test-result.dsse.json"
+    return f"eval/{folder}{role}.json"

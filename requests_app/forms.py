@@ -1,0 +1,351 @@
+"""Forms of the public pages and of the staff pages. Rules of law live in services, not here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django import forms
+
+from requests_app.models import ScopeItem
+from requests_app.models.record import Channel, Exemption, Ground, Outcome
+from requests_app.services.cases import IDENTITY_METHODS
+from requests_app.services.intake import ALIASES, MESSAGE_LENGTH, NAME_LENGTH
+
+WHO = {
+    "myself": "For myself",
+    "someone_else": "For somebody else",
+    "not_sure": "I do not know",
+}
+SYSTEMS = {
+    "data_store": "Account and customer records",
+    "model": "AI models that may have learned my data",
+    "not_sure": "I am not sure",
+}
+EVERYTHING = ("data_store", "model")
+IDENTITY_WORDS = {
+    "mailbox": "Control of the mailbox was confirmed, and there is no reasonable doubt",
+    "held_attributes": "Details we hold were asked for and matched",
+    "logged_in": "The person was logged in to their account",
+    "document_seen": "A document was seen (no copy kept)",
+}
+
+
+class PlainForm(forms.Form):
+    """Errors come from the server, in one summary and beside the field; never from the browser."""
+
+    use_required_attribute = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("label_suffix", "")
+        super().__init__(*args, **kwargs)
+
+
+def text_lines(text: str) -> tuple[str, ...]:
+    """The lines of a text area that hold something."""
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
+
+
+class AliasesMixin(forms.Form):
+    """Other names, one a line."""
+
+    aliases = forms.CharField(
+        label="Other names",
+        required=False,
+        help_text="For example a maiden name, a nickname or another spelling. One on each line.",
+        widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false", "autocomplete": "off"}),
+    )
+
+    def clean_aliases(self) -> tuple[str, ...]:
+        names = text_lines(self.cleaned_data["aliases"])
+        if len(names) > ALIASES:
+            raise forms.ValidationError(f"Give at most {ALIASES} other names.")
+        if any(len(name) > NAME_LENGTH for name in names):
+            raise forms.ValidationError(f"Each name must be {NAME_LENGTH} characters or fewer.")
+        return names
+
+
+# --- Public -------------------------------------------------------------------------------------
+class WhoForm(PlainForm):
+    who = forms.ChoiceField(
+        label="Who is this request for?",
+        choices=list(WHO.items()),
+        widget=forms.RadioSelect,
+        error_messages={
+            "required": "Select who this request is for",
+            "invalid_choice": "Select one of the answers given",
+        },
+    )
+
+
+class ContactForm(AliasesMixin, PlainForm):
+    name = forms.CharField(
+        label="Name, as we may hold it",
+        max_length=NAME_LENGTH,
+        help_text="The name of the person whose data is to be erased.",
+        widget=forms.TextInput(attrs={"autocomplete": "name", "spellcheck": "false"}),
+        error_messages={"required": "Enter the name of the person"},
+    )
+    email = forms.EmailField(
+        label="E-mail address",
+        max_length=254,
+        help_text="We send a code to confirm it, and tell you there when a letter is waiting.",
+        widget=forms.EmailInput(attrs={"autocomplete": "email", "spellcheck": "false"}),
+        error_messages={
+            "required": "Enter an e-mail address",
+            "invalid": "Enter an e-mail address in the right form, like name@example.org",
+        },
+    )
+    field_order = ["name", "email", "aliases"]
+
+
+class WhatForm(PlainForm):
+    systems = forms.MultipleChoiceField(
+        label="What should we erase your data from?",
+        choices=list(SYSTEMS.items()),
+        widget=forms.CheckboxSelectMultiple,
+        help_text="Select all that apply. If you are not sure, we look at all of them.",
+        error_messages={"required": "Select at least one, or “I am not sure”"},
+    )
+    message = forms.CharField(
+        label="Anything that helps us find your data",
+        required=False,
+        max_length=MESSAGE_LENGTH,
+        help_text=(
+            f"Up to {MESSAGE_LENGTH:,} characters. It is stored encrypted and destroyed when your"
+            " case is sealed. You need not give a reason."
+        ),
+        widget=forms.Textarea(attrs={"rows": 6}),
+        error_messages={
+            "max_length": f"Your text must be {MESSAGE_LENGTH:,} characters or fewer",
+        },
+    )
+
+
+WIZARD_FORMS: dict[str, type[PlainForm]] = {
+    "who": WhoForm,
+    "contact": ContactForm,
+    "what": WhatForm,
+}
+
+
+def scope_of(systems: Iterable[str]) -> tuple[str, ...]:
+    """The scope that a person's ticks mean; not sure means everything there is."""
+    chosen = set(systems)
+    if "not_sure" in chosen or not chosen:
+        return EVERYTHING
+    return tuple(name for name in EVERYTHING if name in chosen)
+
+
+class ReferenceForm(PlainForm):
+    reference = forms.CharField(
+        label="Reference",
+        max_length=24,
+        help_text="It looks like ERQ-2026-000123.",
+        widget=forms.TextInput(
+            attrs={"class": "short", "autocomplete": "off", "spellcheck": "false"}
+        ),
+        error_messages={"required": "Enter the reference of your request"},
+    )
+
+    def clean_reference(self) -> str:
+        return str(self.cleaned_data["reference"]).strip().upper()
+
+
+class ConfirmForm(ReferenceForm):
+    code = forms.CharField(
+        label="Code from the e-mail",
+        max_length=40,
+        help_text="The code works for 15 minutes.",
+        widget=forms.TextInput(
+            attrs={"class": "short", "autocomplete": "one-time-code", "spellcheck": "false"}
+        ),
+        error_messages={"required": "Enter the code from the e-mail"},
+    )
+
+
+class StatusForm(ReferenceForm):
+    access_code = forms.CharField(
+        label="Access code",
+        max_length=60,
+        help_text="It was shown once, when the request was sent.",
+        widget=forms.TextInput(
+            attrs={"class": "code", "autocomplete": "off", "spellcheck": "false"}
+        ),
+        error_messages={"required": "Enter the access code of your request"},
+    )
+
+
+# --- Staff --------------------------------------------------------------------------------------
+class IdentityForm(PlainForm):
+    method = forms.ChoiceField(
+        label="How was the identity established?",
+        choices=[
+            (name, IDENTITY_WORDS[name]) for name in IDENTITY_WORDS if name in IDENTITY_METHODS
+        ],
+        widget=forms.RadioSelect,
+        help_text="Ask for more only where there is reasonable doubt (Art. 12(6) GDPR).",
+        error_messages={"required": "Select how the identity was established"},
+    )
+    note = forms.CharField(
+        label="Note",
+        required=False,
+        max_length=1000,
+        help_text="Kept in the vault, destroyed when the case is sealed.",
+        widget=forms.Textarea(attrs={"rows": 3}),
+    )
+
+
+class FactsForm(AliasesMixin, PlainForm):
+    facts = forms.CharField(
+        label="What we hold about the person",
+        help_text=(
+            "One fact on each line: a question, then | , then the answer. For example:"
+            " In which city was Maria Example born? | Ghent"
+        ),
+        widget=forms.Textarea(attrs={"rows": 12, "class": "code", "spellcheck": "false"}),
+        error_messages={"required": "Enter at least one fact"},
+    )
+    field_order = ["facts", "aliases"]
+
+    def clean_facts(self) -> tuple[tuple[str, str], ...]:
+        facts = []
+        for number, line in enumerate(self.cleaned_data["facts"].splitlines(), start=1):
+            if not line.strip():
+                continue
+            question, bar, answer = (part.strip() for part in line.partition("|"))
+            if not (bar and question and answer):
+                raise forms.ValidationError(
+                    f"Line {number} is not a question, a | and an answer. Correct that line."
+                )
+            facts.append((question, answer))
+        return tuple(facts)
+
+
+class DecisionForm(PlainForm):
+    """Outcome, grounds, reasoning, and for each scope item `item_<id>` with `exemption_<id>`."""
+
+    outcome = forms.ChoiceField(
+        label="Outcome",
+        choices=Outcome.choices,
+        widget=forms.RadioSelect,
+        error_messages={"required": "Select an outcome"},
+    )
+    grounds = forms.MultipleChoiceField(
+        label="Grounds for erasure, Art. 17(1)",
+        choices=Ground.choices,
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="Needed when the request is granted in whole or in part.",
+    )
+    reasoning = forms.CharField(
+        label="Reasoning",
+        max_length=8000,
+        help_text="Facts and reasons, not a formula. The person will read this in their letter.",
+        widget=forms.Textarea(attrs={"rows": 6}),
+        error_messages={"required": "Enter the reasoning"},
+    )
+    granting = frozenset({Outcome.GRANTED, Outcome.PARTLY_GRANTED})
+
+    def __init__(self, *args: Any, items: Iterable[ScopeItem], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.items = list(items)
+        for item in self.items:
+            name = f"{item.get_kind_display()}: {item.target}"
+            self.fields[f"item_{item.pk}"] = forms.ChoiceField(
+                label=name,
+                choices=[
+                    (r.value, r.label) for r in ScopeItem.Result if r != ScopeItem.Result.OPEN
+                ],
+                required=False,
+                widget=forms.RadioSelect,
+                help_text="Leave open only where nobody can be identified, or for an abuse.",
+            )
+            self.fields[f"exemption_{item.pk}"] = forms.ChoiceField(
+                label=f"Exemption for {item.target}, Art. 17(3)",
+                choices=[("", "None"), *Exemption.choices],
+                required=False,
+            )
+
+    def item_fields(self) -> list[tuple[forms.BoundField, forms.BoundField]]:
+        """Result and exemption of each scope item, side by side for the page."""
+        return [(self[f"item_{i.pk}"], self[f"exemption_{i.pk}"]) for i in self.items]
+
+    def scope_results(self) -> dict[int, tuple[str, str]]:
+        """Item id to (result, exemption), for the items that were decided."""
+        data = self.cleaned_data
+        return {
+            item.pk: (data[f"item_{item.pk}"], data[f"exemption_{item.pk}"])
+            for item in self.items
+            if data[f"item_{item.pk}"]
+        }
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or self.cleaned_data
+        granted = data.get("outcome") in self.granting
+        if granted and not data.get("grounds"):
+            self.add_error("grounds", "Select at least one ground")
+        for item in self.items:
+            result, exemption = data.get(f"item_{item.pk}"), data.get(f"exemption_{item.pk}")
+            if granted and not result:
+                self.add_error(f"item_{item.pk}", f"Select what happens to {item.target}")
+            if result == ScopeItem.Result.KEEP and not exemption:
+                self.add_error(f"exemption_{item.pk}", "Select the exemption that applies")
+            if result == ScopeItem.Result.ERASE and exemption:
+                self.add_error(f"exemption_{item.pk}", "What is erased has no exemption")
+        return data
+
+
+class ReturnForm(PlainForm):
+    reason = forms.CharField(
+        label="Why is it returned?",
+        max_length=2000,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        error_messages={"required": "Enter why the proposal is returned"},
+    )
+
+
+class NewCaseForm(AliasesMixin, PlainForm):
+    """A request that came by post, by phone or in person (Art. 12(2): any channel counts)."""
+
+    channel = forms.ChoiceField(
+        label="How did it arrive?",
+        choices=[(c.value, c.label) for c in Channel if c != Channel.FORM],
+        widget=forms.RadioSelect,
+        error_messages={"required": "Select how the request arrived"},
+    )
+    received_on = forms.DateField(
+        label="Date of receipt",
+        help_text="The one-month period runs from this day. For example 2026-11-22.",
+        widget=forms.DateInput(attrs={"class": "short", "placeholder": ""}),
+        error_messages={
+            "required": "Enter the date of receipt",
+            "invalid": "Enter the date as year-month-day, for example 2026-11-22",
+        },
+    )
+    name = forms.CharField(
+        label="Name of the person",
+        max_length=NAME_LENGTH,
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+        error_messages={"required": "Enter the name of the person"},
+    )
+    email = forms.EmailField(
+        label="E-mail address",
+        required=False,
+        max_length=254,
+        widget=forms.EmailInput(attrs={"autocomplete": "off"}),
+        error_messages={"invalid": "Enter an e-mail address in the right form, or leave it empty"},
+    )
+    systems = forms.MultipleChoiceField(
+        label="What does it speak of?",
+        choices=list(SYSTEMS.items()),
+        widget=forms.CheckboxSelectMultiple,
+        error_messages={"required": "Select at least one, or “I am not sure”"},
+    )
+    message = forms.CharField(
+        label="What the person wrote or said",
+        required=False,
+        max_length=MESSAGE_LENGTH,
+        widget=forms.Textarea(attrs={"rows": 5}),
+    )
+    field_order = ["channel", "received_on", "name", "email", "aliases", "systems", "message"]

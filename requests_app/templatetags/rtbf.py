@@ -1,0 +1,158 @@
+"""How pages spell things: error summary, status tags, deadlines in days, digests."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from django import forms, template
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from requests_app.lifecycle import CaseStatus, RunState
+from requests_app.models import Case
+from requests_app.models.runs import Verdict
+
+register = template.Library()
+
+CLOSED = frozenset({CaseStatus.COMPLETED, CaseStatus.WITHDRAWN, CaseStatus.SEALED})
+# Glyph and tone beside the word: never the colour alone (WCAG 1.4.1).
+LOOKS: dict[str, tuple[str, str]] = {
+    CaseStatus.AWAITING_CONFIRMATION: ("○", ""),
+    CaseStatus.IDENTITY_CHECK: ("◐", "info"),
+    CaseStatus.IN_REVIEW: ("●", "warn"),
+    CaseStatus.AWAITING_APPROVAL: ("▲", "warn"),
+    CaseStatus.EXECUTING: ("▶", "info"),
+    CaseStatus.EVIDENCE_REVIEW: ("◆", "warn"),
+    CaseStatus.RESPONDING: ("✉", "info"),
+    CaseStatus.COMPLETED: ("✔", "ok"),
+    CaseStatus.WITHDRAWN: ("↩", ""),
+    CaseStatus.SEALED: ("■", ""),
+    RunState.QUEUED: ("○", ""),
+    RunState.RUNNING: ("▶", "info"),
+    RunState.SUCCEEDED: ("✔", "ok"),
+    RunState.FAILED: ("✖", "danger"),
+    RunState.CANCELLED: ("∅", ""),
+    Verdict.NONE: ("○", ""),
+    Verdict.WITHIN: ("✔", "ok"),
+    Verdict.NOT_MET: ("✖", "danger"),
+    Verdict.INCONCLUSIVE: ("?", "warn"),
+}
+
+
+@register.simple_tag
+def tag(value: str, word: str) -> SafeString:
+    """A status as glyph and word."""
+    glyph, tone = LOOKS.get(value, ("○", ""))
+    return format_html(
+        '<span class="tag {}"><span aria-hidden="true">{}</span>{}</span>', tone, glyph, word
+    )
+
+
+@register.simple_tag
+def case_tag(case: Case) -> SafeString:
+    return tag(case.status, str(CaseStatus(case.status).label))
+
+
+@register.simple_tag
+def due_tag(case: Case) -> SafeString:
+    """`12 days left` or `3 days overdue`; nothing for a case that needs no answer any more."""
+    if case.status in CLOSED:
+        return SafeString("")
+    days = days_left(case.due)
+    if days < 0:
+        words, tone, glyph = f"{-days} day{'s' * (days != -1)} overdue", "danger", "!"
+    elif days == 0:
+        words, tone, glyph = "Due today", "danger", "!"
+    else:
+        tone, glyph = ("warn", "◷") if days <= 7 else ("", "◷")
+        words = f"{days} day{'s' * (days != 1)} left"
+    return format_html(
+        '<span class="tag {}"><span aria-hidden="true">{}</span>{}</span>', tone, glyph, words
+    )
+
+
+def days_left(due: date) -> int:
+    return (due - timezone.localdate()).days
+
+
+@register.filter
+def short(digest: str) -> str:
+    """The first twelve characters of a digest, enough to compare by eye."""
+    return digest[:12] + "…" if len(digest) > 12 else digest
+
+
+@register.filter
+def figure(value: str) -> str:
+    """A recorded decimal string to at most four decimals; empty means it was not measured."""
+    if value == "":
+        return "not measured"
+    try:
+        number = Decimal(value)
+    except InvalidOperation:
+        return value
+    return f"{number:.4f}".rstrip("0").rstrip(".") if number.is_finite() else value
+
+
+@register.filter
+def percent(value: str) -> str:
+    """A recorded share between 0 and 1 as a percentage; anything else as `figure` spells it."""
+    try:
+        number = Decimal(value)
+    except InvalidOperation:
+        return figure(value)
+    if not number.is_finite() or not 0 <= number <= 1:
+        return figure(value)
+    return f"{number * 100:.1f}".rstrip("0").rstrip(".") + " %"
+
+
+@register.inclusion_tag("parts/error_summary.html")
+def error_summary(form: object) -> dict[str, Any]:
+    """Every error of a form, each linked to the first control of its field."""
+    problems: list[tuple[str, str]] = []
+    if isinstance(form, forms.Form) and form.is_bound:  # a page without a form passes ""
+        for name, errors in form.errors.items():
+            target = ""
+            if name in form.fields:
+                field = form[name]
+                target = field.id_for_label or field.auto_id
+                if isinstance(field.field.widget, forms.RadioSelect | forms.CheckboxSelectMultiple):
+                    target = f"{field.auto_id}_0"
+            problems += [(target, str(error)) for error in errors]
+    return {"problems": problems}
+
+
+EVENT_WORDS = {
+    "log.started": "Log started",
+    "key.added": "Public key made known",
+    "case.received": "Request received",
+    "case.email_confirmed": "E-mail address confirmed",
+    "case.identity_recorded": "Identity check recorded",
+    "case.facts_attached": "Facts attached",
+    "case.evidence_accepted": "Evidence accepted as it is",
+    "case.completed": "Answered, case complete",
+    "case.withdrawn": "Request withdrawn",
+    "case.sealed": "Case sealed",
+    "decision.proposed": "Decision proposed",
+    "decision.returned": "Decision returned",
+    "decision.approved": "Decision approved",
+    "run.queued": "Erasure run queued",
+    "run.protocol_fixed": "Test plan fixed",
+    "adapter.created": "Adapter created",
+    "run.verified": "Adapter verified",
+    "release.registered": "Release registered",
+    "run.finished": "Erasure run finished",
+    "run.failed": "Erasure run failed",
+    "run.cancel_requested": "Cancelling asked for",
+    "run.cancelled": "Erasure run cancelled",
+    "letter.sent": "Letter sent",
+    "bundle.exported": "Bundle exported",
+}
+
+
+@register.filter
+def event_words(kind: str) -> str:
+    """An event type as a sentence; a type without words as it stands in the log."""
+    return EVENT_WORDS.get(kind, kind)

@@ -1,0 +1,1 @@
+"""Pages: thin views over services (writes) and selectors (reads)."""

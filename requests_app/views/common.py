@@ -1,0 +1,71 @@
+"""What the staff pages share: finding the case, and saying in words what a service refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
+from django.shortcuts import render
+
+from requests_app import selectors
+from requests_app.models import Case, StaffMember
+from requests_app.models.people import Role
+from requests_app.services.errors import NotAllowed, NotFound, ServiceError
+
+View = Callable[..., HttpResponse]
+
+
+def find_case(reference: str) -> Case:
+    """The case of a reference; Http404 if there is none."""
+    case = selectors.case_by_reference(reference)
+    if case is None:
+        raise Http404
+    return case
+
+
+def posted(request: HttpRequest) -> QueryDict | None:
+    """What a form is bound to: the POST, even an empty one, and None for a GET."""
+    return request.POST if request.method == "POST" else None
+
+
+def refusals_in_words(view: View) -> View:
+    """A refused role is a 403 page, an unknown row 404, a step that is not possible now 409."""
+
+    @wraps(view)
+    def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        try:
+            return view(request, *args, **kwargs)
+        except NotAllowed as refused:
+            raise PermissionDenied(str(refused)) from None
+        except NotFound:
+            raise Http404 from None
+        except ServiceError as refused:
+            context = {"reason": str(refused), "reference": kwargs.get("reference", "")}
+            return render(request, "409.html", context, status=409)
+
+    return wrapped
+
+
+def actor_names(actors: Iterable[str]) -> dict[str, str]:
+    """Audit actor to what a page shows; staff by name while their account exists."""
+    wanted = set(actors)
+    pseudonyms = {
+        name.partition(":")[2] for name in wanted if name.partition(":")[0] in Role.values
+    }
+    known = {
+        str(member.pseudonym): member.get_full_name() or member.username
+        for member in StaffMember.objects.filter(pseudonym__in=pseudonyms)
+    }
+    return {name: _spell(name, known) for name in wanted}
+
+
+def _spell(actor: str, known: dict[str, str]) -> str:
+    kind, _, rest = actor.partition(":")
+    if kind in Role.values:
+        return f"{known.get(rest, rest[:8])} ({Role(kind).label.lower()})"
+    return {"subject": "The person", "system": "System"}.get(kind, kind) + (
+        f" ({rest})" if rest else ""
+    )

@@ -1,0 +1,160 @@
+"""Pages of the data subject: confirming the mailbox, following the request, withdrawing it."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_GET, require_http_methods
+
+from requests_app import selectors, vault
+from requests_app.actors import SUBJECT
+from requests_app.forms import ConfirmForm, ReferenceForm, StatusForm
+from requests_app.lifecycle import CASE_MOVES, CaseStatus
+from requests_app.models import Case, Letter
+from requests_app.ratelimit import limit_posts
+from requests_app.services import intake
+from requests_app.services.errors import ServiceError
+from requests_app.views.common import posted
+from requests_app.views.stages import stages
+from requests_app.views.wizard import SENT, keep_session_short
+
+OPENED = "opened"  # references whose access code this session gave
+CODE_REFUSED = (
+    "This reference and code do not work together. The code may be mistyped, older than 15 minutes,"
+    " or tried too often. Check it, or ask for a new code below."
+)
+ACCESS_REFUSED = "This reference and access code do not belong together. Check both and try again."
+
+
+@require_http_methods(["GET", "POST"])
+@limit_posts("confirm", tries=20, seconds=600)
+def confirm(request: HttpRequest) -> HttpResponse:
+    """The mailed code. One answer for a wrong, late, worn-out or unknown code."""
+    initial = {"reference": request.session.get(SENT, [""])[-1]}
+    form = ConfirmForm(posted(request), initial=initial)
+    if request.method == "POST" and form.is_valid():
+        try:
+            intake.confirm_email(
+                reference=form.cleaned_data["reference"], code=form.cleaned_data["code"]
+            )
+        except ServiceError:
+            form.add_error("code", CODE_REFUSED)
+        else:
+            return redirect("erasure_confirmed")
+    context = {"form": form, "resend": ReferenceForm(initial=initial, auto_id="resend_%s")}
+    return render(request, "public/confirm.html", context, status=422 if form.errors else 200)
+
+
+@require_GET
+def confirmed(request: HttpRequest) -> HttpResponse:
+    return render(request, "public/confirmed.html")
+
+
+@require_http_methods(["GET", "POST"])
+@limit_posts("resend", tries=6, seconds=600)
+def resend(request: HttpRequest) -> HttpResponse:
+    """Ask for a new code; the answer does not tell whether the request exists."""
+    if request.method == "GET":
+        return redirect("erasure_confirm")
+    form = ReferenceForm(request.POST)
+    if form.is_valid():
+        intake.resend_code(reference=form.cleaned_data["reference"])
+        messages.success(
+            request,
+            "If a request with this reference waits for a code, a new one is on its way. "
+            "At most one code is sent a minute.",
+        )
+        return redirect("erasure_confirm")
+    context = {"form": ConfirmForm(), "resend": ReferenceForm(request.POST, auto_id="resend_%s")}
+    context["errors_of"] = context["resend"]
+    return render(request, "public/confirm.html", context, status=422)
+
+
+@require_http_methods(["GET", "POST"])
+@limit_posts("status", tries=20, seconds=600)
+def status_lookup(request: HttpRequest) -> HttpResponse:
+    """Reference and access code open the status page for this session."""
+    form = StatusForm(posted(request), initial={"reference": request.GET.get("reference", "")})
+    if request.method == "POST" and form.is_valid():
+        case = selectors.access_ok(form.cleaned_data["reference"], form.cleaned_data["access_code"])
+        if case is not None:
+            request.session.cycle_key()
+            request.session[OPENED] = [*request.session.get(OPENED, []), case.reference]
+            keep_session_short(request)
+            return redirect("status", reference=case.reference)
+        form.add_error("access_code", ACCESS_REFUSED)
+    return render(
+        request, "public/status_lookup.html", {"form": form}, status=422 if form.errors else 200
+    )
+
+
+def _opened_case(request: HttpRequest, reference: str) -> Case | None:
+    """The case, if this session gave its access code and the code still holds (sealing ends it)."""
+    if reference.upper() not in request.session.get(OPENED, []):
+        return None
+    return Case.objects.filter(reference=reference.upper()).exclude(access_digest="").first()
+
+
+@require_GET
+def status(request: HttpRequest, reference: str) -> HttpResponse:
+    """Where the request stands, its dates and its letters."""
+    case = _opened_case(request, reference)
+    if case is None:
+        return redirect("status_lookup")
+    context = {
+        "case": case,
+        "stages": stages(case),
+        "letters": case.letters.order_by("-created_at"),
+        "may_withdraw": CaseStatus.WITHDRAWN in CASE_MOVES[CaseStatus(case.status)],
+        "needs_code": case.status == CaseStatus.AWAITING_CONFIRMATION,
+    }
+    return render(request, "public/status.html", context)
+
+
+@require_GET
+def status_letter(request: HttpRequest, reference: str, letter_id: int) -> HttpResponse:
+    """One letter as the frozen text that was written."""
+    case = _opened_case(request, reference)
+    if case is None:
+        return redirect("status_lookup")
+    letter = Letter.objects.filter(case=case, pk=letter_id).first()
+    if letter is None:
+        raise Http404
+    return letter_download(letter)
+
+
+def letter_download(letter: Letter) -> HttpResponse:
+    """The letter's exact text, named by reference and kind."""
+    text = vault.get(letter.case, f"letter/{letter.pk}")
+    response = HttpResponse(text, content_type="text/plain; charset=utf-8")
+    name = f"{letter.case.reference}-{letter.kind}.txt"
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    return response
+
+
+@require_http_methods(["GET", "POST"])
+def withdraw(request: HttpRequest, reference: str) -> HttpResponse:
+    """Ask once more, then withdraw the request."""
+    case = _opened_case(request, reference)
+    if case is None:
+        return redirect("status_lookup")
+    if request.method == "POST":
+        try:
+            intake.withdraw_case(case_id=case.id, actor=SUBJECT)
+        except ServiceError:
+            messages.error(request, "This request has gone too far to be withdrawn.")
+        else:
+            messages.success(request, "Your request is withdrawn.")
+        return redirect("status", reference=case.reference)
+    return render(request, "public/withdraw.html", {"case": case})
+
+
+@require_GET
+def privacy(request: HttpRequest) -> HttpResponse:
+    return render(request, "public/privacy.html")
+
+
+@require_GET
+def accessibility(request: HttpRequest) -> HttpResponse:
+    return render(request, "public/accessibility.html")

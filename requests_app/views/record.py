@@ -1,0 +1,106 @@
+"""The record as evidence: the audit log, and the exports of a case."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.dateparse import parse_datetime
+from django.views.decorators.http import require_GET, require_http_methods
+
+from requests_app import audit, dossier, exports
+from requests_app.actors import staff_actor
+from requests_app.models import AuditEntry, AuditKey, Checkpoint, LogHead
+from requests_app.models.people import Role
+from requests_app.permissions import member, role_required
+from requests_app.services import cases
+from requests_app.verifier import canonical
+from requests_app.views.common import actor_names, find_case, refusals_in_words
+
+PAGE = 50
+EXPORTERS = (Role.OFFICER, Role.APPROVER, Role.AUDITOR)
+CLOSING = ("bundle.exported", "case.sealed")
+
+
+@role_required()
+@require_GET
+def audit_page(request: HttpRequest) -> HttpResponse:
+    """The latest entries (`?before=<number>` pages back) and the last signed checkpoint."""
+    before = request.GET.get("before", "")
+    rows = AuditEntry.objects.order_by("-seq")
+    if before.isdecimal():
+        rows = rows.filter(seq__lt=int(before))
+    shown = list(rows[:PAGE])
+    bodies = [
+        cast(dict[str, Any], canonical.loads(bytes(row.body), file=f"entry {row.seq}"))
+        for row in shown
+    ]
+    names = actor_names(body["actor"] for body in bodies)
+    head = LogHead.objects.first()
+    checkpoint = Checkpoint.objects.order_by("-size").first()
+    size = head.size if head else 0
+    context = {
+        "entries": [
+            {
+                "seq": row.seq,
+                "type": row.type,
+                "at": parse_datetime(body["at"]),
+                "actor": names[body["actor"]],
+                "leaf": bytes(row.leaf_hash).hex(),
+                "text": bytes(row.body).decode(),
+            }
+            for row, body in zip(shown, bodies, strict=True)
+        ],
+        "older": shown[-1].seq if shown and shown[-1].seq > 0 else None,
+        "size": size,
+        "checkpoint": checkpoint,
+        "unsigned": size - (checkpoint.size if checkpoint else 0),
+        "keys": AuditKey.objects.order_by("purpose", "valid_from"),
+    }
+    return render(request, "staff/audit.html", context)
+
+
+@role_required(*EXPORTERS)
+@require_http_methods(["GET", "POST"])
+@refusals_in_words
+def exports_page(request: HttpRequest, reference: str) -> HttpResponse:
+    """What can be exported; POST prepares the bundle: an entry of the log, soon signed."""
+    case = find_case(reference)
+    if request.method == "POST":
+        cases.export_case(case_id=case.id, actor=staff_actor(member(request)))
+        messages.success(request, "The export is entered in the log. The signer signs it next.")
+        return redirect("exports", reference=case.reference)
+    closed = [entry for entry in audit.case_entries(case.id) if entry.type in CLOSING]
+    ready = bool(closed) and Checkpoint.objects.filter(size__gt=closed[-1].seq).exists()
+    context = {
+        "case": case,
+        "exports": [(name, exports.load(name)) for name in exports.names()],
+        "prepared": bool(closed),
+        "ready": ready,
+        "waiting": bool(closed) and not ready,
+        "may_prepare": case.status != "sealed",
+    }
+    return render(request, "staff/exports.html", context)
+
+
+@role_required(*EXPORTERS)
+@require_GET
+@refusals_in_words
+def export(request: HttpRequest, reference: str, name: str) -> HttpResponse:
+    """One export as a file; the 409 page with the reason while the bundle is not ready."""
+    case = find_case(reference)
+    if name not in exports.names():
+        raise Http404
+    made = exports.load(name)
+    gathered = dossier.gather(case)
+    try:
+        content = made.render(gathered)
+    except dossier.BundleNotReady as reason:
+        context = {"reason": str(reason), "reference": case.reference}
+        return render(request, "409.html", context, status=409)
+    response = HttpResponse(content, content_type=made.CONTENT_TYPE)
+    file_name = exports.file_name(name, gathered)
+    response.headers["Content-Disposition"] = f'attachment; filename="{file_name}"'
+    return response

@@ -1,0 +1,161 @@
+"""Erasure runs: live progress, evidence, and the releases in service."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_GET, require_POST
+
+from requests_app import selectors
+from requests_app.lifecycle import RunState
+from requests_app.models import Adapter, ErasureRun, ProbeResult, Release
+from requests_app.models.people import Role
+from requests_app.models.runs import Phase
+from requests_app.permissions import DECIDE, member, role_required
+from requests_app.services import runs as run_services
+from requests_app.services.run_rows import adapters_in_force
+from requests_app.views.common import refusals_in_words
+
+ACTIVE = (RunState.QUEUED, RunState.RUNNING)
+EVENTS_SHOWN = 30
+MAY_CANCEL = DECIDE | {Role.ENGINEER}
+
+
+@role_required()
+@require_GET
+def run_page(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """One run: its steps, progress and settings."""
+    context = _progress(run_id)
+    context["may_cancel"] = member(request).role in MAY_CANCEL
+    return render(request, "staff/run.html", context)
+
+
+@role_required()
+@require_GET
+def run_progress(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """The part of the run page that is polled; once the run has ended the whole page reloads."""
+    context = _progress(run_id)
+    response = render(request, "staff/run_progress.html", context)
+    if not context["active"]:
+        response.headers["HX-Refresh"] = "true"
+    return response
+
+
+@role_required(Role.OFFICER, Role.APPROVER, Role.ENGINEER)
+@require_POST
+@refusals_in_words
+def cancel_run(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    run_services.cancel_run(run_id=run_id, actor_member=member(request))
+    messages.success(request, "Cancelling. The worker stops at its next step.")
+    return redirect("run", run_id=run_id)
+
+
+@role_required()
+@require_GET
+def evidence(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """Before, after, control, bound and threshold of each probe; the verdict in words; digests."""
+    run = _find(run_id)
+    probes = list(run.probe_results.order_by("id"))
+    context = {
+        "run": run,
+        "case": run.case,
+        "probes": probes,
+        "highlights": _highlights(probes),
+        "reasons": (run.evidence or {}).get("reasons", []),
+        "adapter": getattr(run, "adapter", None),
+        "protocol": _pretty(run.protocol),
+        "figures": _pretty(run.evidence),
+    }
+    return render(request, "staff/evidence.html", context)
+
+
+@role_required()
+@require_GET
+def releases(request: HttpRequest) -> HttpResponse:
+    """What is live for each model, and which adapters are in force, by digest."""
+    live = [
+        {
+            "release": release,
+            "adapters": Adapter.objects.filter(
+                sha256__in=[row.sha256 for row in adapters_in_force(release.model_name)]
+            )
+            .select_related("run__case")
+            .order_by("created_at"),
+        }
+        for release in Release.objects.filter(is_live=True).order_by("model_name")
+    ]
+    earlier = Release.objects.filter(is_live=False).order_by("-created_at")[:50]
+    return render(request, "staff/releases.html", {"live": live, "earlier": earlier})
+
+
+def _find(run_id: UUID) -> ErasureRun:
+    run = ErasureRun.objects.select_related("case", "release", "adapter").filter(pk=run_id).first()
+    if run is None:
+        raise Http404
+    return run
+
+
+def _progress(run_id: UUID) -> dict[str, Any]:
+    progress = selectors.run_progress(run_id)
+    if progress is None:
+        raise Http404
+    run, events = progress.run, progress.events
+    last = events[-1] if events else None
+    return {
+        "run": run,
+        "case": run.case,
+        "active": run.state in ACTIVE,
+        "last": last,
+        "phases": _phases(run),
+        "events": list(reversed(events[-EVENTS_SHOWN:])),
+        "hidden_events": max(0, len(events) - EVENTS_SHOWN),
+        "last_seq": progress.last_seq,
+    }
+
+
+def _phases(run: ErasureRun) -> list[dict[str, Any]]:
+    """Every step of a run but the last word `done`, with where it stands and its seconds."""
+    names = [phase for phase in Phase if phase.value != Phase.DONE.value]
+    values = [phase.value for phase in Phase]  # `done` comes last
+    at = values.index(run.phase)
+    ended_well = run.state == RunState.SUCCEEDED
+    found = []
+    for index, phase in enumerate(names):
+        if ended_well or index < at:
+            standing, glyph, word = "done", "✓", "done"
+        elif index == at and run.state == RunState.RUNNING:
+            standing, glyph, word = "now", "●", "now"
+        elif index == at and run.state in (RunState.FAILED, RunState.CANCELLED):
+            standing, glyph, word = "now", "✖", "stopped here"
+        else:
+            standing, glyph, word = "next", "", "to come"
+        found.append(
+            {
+                "label": phase.label,
+                "standing": standing,
+                "glyph": glyph,
+                "word": word,
+                "seconds": run.seconds.get(phase.value, ""),
+            }
+        )
+    return found
+
+
+def _highlights(probes: list[ProbeResult]) -> list[ProbeResult]:
+    """The probes about the erased person and about others that compare shares of right answers."""
+    wanted = ("unseen", "trained", "others")
+    return [p for word in wanted for p in probes if word in p.probe and p.before and p.after][:3]
+
+
+def _pretty(value: Any) -> str:
+    """Stored JSON, indented for reading; empty if there is none."""
+    if value is None:
+        return ""
+    if isinstance(value, bytes | memoryview):
+        value = json.loads(bytes(value))
+    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -1,0 +1,185 @@
+"""Staff: today, the queue, a new request that did not come by form, and the case page."""
+
+from __future__ import annotations
+
+from datetime import datetime, time, timedelta
+from typing import Any
+
+import django_filters
+from django import forms
+from django.core.paginator import Paginator
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+from django.views.decorators.http import require_GET, require_http_methods
+
+from requests_app import selectors, vault
+from requests_app.actors import staff_actor
+from requests_app.forms import NewCaseForm, scope_of
+from requests_app.lifecycle import CaseStatus, RunState
+from requests_app.models import Case, ErasureRun, Letter
+from requests_app.models.people import Role
+from requests_app.permissions import member, role_required, sees_personal_data
+from requests_app.services import intake
+from requests_app.services.errors import Invalid
+from requests_app.views.checklist import checklist
+from requests_app.views.common import actor_names, find_case, posted, refusals_in_words
+from requests_app.views.public import letter_download
+
+PAGE = 25
+
+
+class CaseFilter(django_filters.FilterSet):  # type: ignore[misc]
+    """The queue's filters; the URL is their only state."""
+
+    reference = django_filters.CharFilter(label="Reference")
+    status = django_filters.ChoiceFilter(
+        label="State", choices=CaseStatus.choices, empty_label="All open"
+    )
+    overdue = django_filters.BooleanFilter(label="Overdue only", widget=forms.CheckboxInput)
+
+    class Meta:
+        model = Case
+        fields: list[str] = []
+
+    def filter_queryset(self, queryset: QuerySet[Case]) -> QuerySet[Case]:
+        chosen = self.form.cleaned_data  # an address with a state that does not exist has none
+        if chosen.get("reference"):  # a reference finds closed cases too
+            found = chosen["reference"].strip().upper()
+            return Case.objects.filter(reference__contains=found).order_by("due", "id")
+        return selectors.queue(chosen.get("status") or None, overdue=bool(chosen.get("overdue")))
+
+
+@role_required()
+@require_GET
+def today(request: HttpRequest) -> HttpResponse:
+    """What needs somebody now."""
+    day = timezone.localdate()
+    context = {
+        "counts": selectors.counts(),
+        "soon": selectors.queue().filter(due__range=(day, day + timedelta(days=7))).count(),
+        "failed": ErasureRun.objects.filter(
+            state=RunState.FAILED, case__status=CaseStatus.EVIDENCE_REVIEW
+        ).count(),
+        "next": selectors.queue()[:5],
+        "today": day,
+    }
+    return render(request, "staff/today.html", context)
+
+
+@role_required()
+@require_GET
+def queue(request: HttpRequest) -> HttpResponse:
+    """Open cases by due date; filters and page in the URL, the subject masked."""
+    found = CaseFilter(request.GET, queryset=selectors.queue())
+    page = Paginator(found.qs, PAGE).get_page(request.GET.get("page"))
+    query = request.GET.copy()
+    query.pop("page", None)
+    context = {
+        "filter": found,
+        "page": page,
+        "rows": [(case, selectors.masked_email(case)) for case in page],
+        "counts": selectors.counts(),
+        "query": query.urlencode(),
+        "status": request.GET.get("status", ""),
+    }
+    return render(request, "staff/queue.html", context)
+
+
+@role_required(Role.INTAKE, Role.OFFICER, Role.APPROVER)
+@require_http_methods(["GET", "POST"])
+@refusals_in_words
+def new_case(request: HttpRequest) -> HttpResponse:
+    """Enter a request that came by post, by phone or in person, with its true date of receipt."""
+    form = NewCaseForm(posted(request))
+    if request.method == "POST" and form.is_valid():
+        data = form.cleaned_data
+        received = timezone.make_aware(datetime.combine(data["received_on"], time(0, 0)))
+        try:
+            opened = intake.open_case(
+                intake=intake.Intake(
+                    name=data["name"],
+                    email=data["email"],
+                    aliases=data["aliases"],
+                    message=data["message"],
+                    scope=scope_of(data["systems"]),
+                ),
+                received_at=received,
+                channel=data["channel"],
+                actor=staff_actor(member(request)),
+            )
+        except Invalid as refused:
+            form.add_error(None, str(refused))
+        else:
+            context = {"case": opened.case, "access_code": opened.access_code}
+            return render(request, "staff/new_case_done.html", context, status=201)
+    status = 422 if form.errors else 200
+    return render(request, "staff/new_case.html", {"form": form}, status=status)
+
+
+@role_required()
+@require_GET
+def case_page(request: HttpRequest, reference: str) -> HttpResponse:
+    """One case: what is to be done next, by whom, and what was done."""
+    case = find_case(reference)
+    staff = member(request)
+    items = selectors.timeline(case)
+    names = actor_names(item.actor for item in items)
+    context = {
+        "case": case,
+        "tasks": checklist(case, staff),
+        "person": _person(case) if sees_personal_data(staff) else None,
+        "sees_personal_data": sees_personal_data(staff),
+        "masked": selectors.masked_email(case),
+        "scope_items": case.scope_items.order_by("id"),
+        "decision": case.decisions.order_by("-proposed_at").first(),
+        "runs": case.runs.order_by("-created_at"),
+        "letters": case.letters.order_by("-created_at"),
+        "timeline": [(item, names[item.actor]) for item in reversed(items)],
+        "moved": case.base_due != case.base_due_raw,
+        "may_export": staff.role in {Role.OFFICER, Role.APPROVER, Role.AUDITOR},
+    }
+    return render(request, "staff/case.html", context)
+
+
+@role_required(Role.INTAKE, Role.OFFICER, Role.APPROVER)
+@require_GET
+def case_letter(request: HttpRequest, reference: str, letter_id: int) -> HttpResponse:
+    """One letter as its frozen text."""
+    case = find_case(reference)
+    letter = Letter.objects.filter(case=case, pk=letter_id).exclude(sha256="").first()
+    if letter is None:
+        raise Http404
+    return letter_download(letter)
+
+
+def _person(case: Case) -> dict[str, Any] | None:
+    """What the vault holds about the person; None once the case is sealed."""
+    if case.status == CaseStatus.SEALED:
+        return None
+    return {
+        "name": vault.get(case, "name"),
+        "email": vault.get(case, "email", default=""),
+        "aliases": vault.get(case, "aliases"),
+        "message": vault.get(case, "message", default=""),
+        "facts": vault.get(case, "facts", default=[]),
+        "reasoning": _latest_reasoning(case),
+        "returned": _latest_return(case),
+    }
+
+
+def _latest_reasoning(case: Case) -> str:
+    decision = case.decisions.order_by("-proposed_at").first()
+    if decision is None:
+        return ""
+    text: str = vault.get(case, f"decision/{decision.pk}/reasoning", default="")
+    return text
+
+
+def _latest_return(case: Case) -> str:
+    decision = case.decisions.order_by("-proposed_at").first()
+    if decision is None:
+        return ""
+    text: str = vault.get(case, f"decision/{decision.pk}/returned", default="")
+    return text

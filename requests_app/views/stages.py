@@ -1,0 +1,97 @@
+"""A case told as stages, for the person's status page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from requests_app.lifecycle import CaseStatus as S
+from requests_app.models import Case, Decision, ScopeItem
+
+Standing = Literal["done", "now", "next", "skipped"]
+GLYPHS: dict[Standing, str] = {"done": "✓", "now": "●", "next": "", "skipped": "∅"}
+WORDS: dict[Standing, str] = {
+    "done": "Done",
+    "now": "We are here",
+    "next": "Still to come",
+    "skipped": "Not part of this request",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: its name, where the case stands, when it was reached, and what it means."""
+
+    name: str
+    standing: Standing
+    text: str
+    at: datetime | None = None
+
+    @property
+    def glyph(self) -> str:
+        return GLYPHS[self.standing]
+
+    @property
+    def word(self) -> str:
+        return WORDS[self.standing]
+
+
+NAMES = ("Received", "Identity", "Decision", "Erasure", "Evidence", "Answer sent")
+POSITION = {
+    S.AWAITING_CONFIRMATION: 1,
+    S.IDENTITY_CHECK: 1,
+    S.IN_REVIEW: 2,
+    S.AWAITING_APPROVAL: 2,
+    S.EXECUTING: 3,
+    S.EVIDENCE_REVIEW: 4,
+    S.RESPONDING: 5,
+    S.COMPLETED: 6,
+    S.WITHDRAWN: 6,
+    S.SEALED: 6,
+}
+TEXTS = (
+    "Your request arrived. The one-month period runs from this day.",
+    "We check, as far as needed, that the request is yours.",
+    "One person proposes what is erased, another approves it.",
+    "Your data is erased where the decision says so, and suppressed in the models.",
+    "The result is measured against a model that never saw you.",
+    "You receive our answer with reasons, figures and remedies.",
+)
+
+
+def stages(case: Case) -> list[Stage]:
+    """The six stages of a case in their order; a withdrawn case has two."""
+    decision = case.decisions.filter(state=Decision.State.APPROVED).first()
+    reached = [
+        case.received_at,
+        case.identity_checked_at,
+        decision.approved_at if decision else None,
+        None,
+        None,
+        case.completed_at,
+    ]
+    if case.withdrawn_at:
+        return [
+            Stage(NAMES[0], "done", TEXTS[0], case.received_at),
+            Stage("Withdrawn", "done", "Nothing is erased under this request.", case.withdrawn_at),
+        ]
+    position = POSITION[S(case.status)]
+    without_run = (
+        decision is not None
+        and not case.scope_items.filter(
+            kind=ScopeItem.Kind.MODEL, result=ScopeItem.Result.ERASE
+        ).exists()
+    )
+    found = []
+    for index, name in enumerate(NAMES):
+        standing: Standing = "done" if index < position else "now" if index == position else "next"
+        if without_run and name in ("Erasure", "Evidence"):
+            standing = "skipped"
+        text = TEXTS[index]
+        if name == "Identity" and standing == "now" and case.email_confirmed_at:
+            text = "Your e-mail address is confirmed. We check the rest as far as needed."
+        if name == "Identity" and standing == "now" and not case.email_confirmed_at:
+            text = "We wait for the code that we sent to your e-mail address."
+        found.append(Stage(name, standing, text, reached[index] if standing == "done" else None))
+    return found

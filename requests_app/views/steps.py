@@ -1,0 +1,249 @@
+"""The steps of a case: one page and one service each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.datastructures import MultiValueDict
+from django.views.decorators.http import require_http_methods
+
+from requests_app import vault
+from requests_app.actors import staff_actor
+from requests_app.forms import DecisionForm, FactsForm, IdentityForm, ReturnForm
+from requests_app.lifecycle import CaseStatus
+from requests_app.models import Case, Decision, ErasureRun, ScopeItem
+from requests_app.models.people import Role
+from requests_app.models.record import Exemption, Ground, Outcome
+from requests_app.permissions import member, role_required
+from requests_app.services import cases
+from requests_app.services.errors import Invalid, WrongState
+from requests_app.views.common import find_case, posted, refusals_in_words
+
+GET_POST = require_http_methods(["GET", "POST"])
+
+
+def _back(case: Case) -> HttpResponse:
+    return redirect("case", reference=case.reference)
+
+
+def _expect(case: Case, *statuses: CaseStatus) -> None:
+    """WrongState (the 409 page) when the page of a step is opened before or after its time."""
+    if case.status not in statuses:
+        raise WrongState(
+            f"{case.reference} is at “{CaseStatus(case.status).label}”: this step is not possible"
+            " there."
+        )
+
+
+@role_required(Role.INTAKE, Role.OFFICER, Role.APPROVER)
+@GET_POST
+@refusals_in_words
+def identity(request: HttpRequest, reference: str) -> HttpResponse:
+    """Record how the identity was established; the document itself is not kept."""
+    case = find_case(reference)
+    _expect(case, CaseStatus.IDENTITY_CHECK)
+    form = IdentityForm(posted(request))
+    if request.method == "POST" and form.is_valid():
+        cases.record_identity(
+            case_id=case.id, actor=staff_actor(member(request)), **form.cleaned_data
+        )
+        messages.success(request, "Identity check recorded.")
+        return _back(case)
+    return _step(request, "staff/identity.html", case, form=form)
+
+
+@role_required(Role.OFFICER, Role.APPROVER)
+@GET_POST
+@refusals_in_words
+def facts(request: HttpRequest, reference: str) -> HttpResponse:
+    """What the controller holds: question and answer pairs, and other names."""
+    case = find_case(reference)
+    _expect(case, CaseStatus.IDENTITY_CHECK, CaseStatus.IN_REVIEW)
+    held = vault.get(case, "facts", default=[])
+    initial = {"facts": "\n".join(f"{fact['question']} | {fact['answer']}" for fact in held)}
+    form = FactsForm(posted(request), initial=initial)
+    if request.method == "POST" and form.is_valid():
+        try:
+            cases.attach_facts(
+                case_id=case.id, actor=staff_actor(member(request)), **form.cleaned_data
+            )
+        except WrongState:
+            raise
+        except Invalid as refused:
+            form.add_error("facts", str(refused))
+        else:
+            messages.success(request, "Facts stored in the vault of this case.")
+            return _back(case)
+    known = vault.get(case, "aliases")
+    return _step(request, "staff/facts.html", case, form=form, known=known)
+
+
+@role_required(Role.OFFICER, Role.APPROVER)
+@GET_POST
+@refusals_in_words
+def decision(request: HttpRequest, reference: str) -> HttpResponse:
+    """Fill in (`step=check`), see the effects, then propose (`step=propose`)."""
+    case = find_case(reference)
+    _expect(case, CaseStatus.IN_REVIEW)
+    items = list(case.scope_items.order_by("id"))
+    form = DecisionForm(posted(request), items=items)
+    step = request.POST.get("step", "")
+    if step == "check" and form.is_valid():
+        return _step(request, "staff/decision_check.html", case, form=form, **_effects(form))
+    if step == "propose" and form.is_valid():
+        data = form.cleaned_data
+        try:
+            cases.propose_decision(
+                case_id=case.id,
+                outcome=data["outcome"],
+                grounds=data["grounds"],
+                reasoning=data["reasoning"],
+                scope_results=form.scope_results(),
+                actor_member=member(request),
+            )
+        except WrongState:
+            raise
+        except Invalid as refused:
+            form.add_error(None, str(refused))
+        else:
+            messages.success(request, "Decision proposed. A second person has to approve it.")
+            return _back(case)
+    no_facts = not vault.has(case, "facts")
+    return _step(request, "staff/decision.html", case, form=form, no_facts=no_facts)
+
+
+@role_required(Role.OFFICER, Role.APPROVER)
+@GET_POST
+@refusals_in_words
+def approval(request: HttpRequest, reference: str) -> HttpResponse:
+    """The second person: `action=approve`, or `action=return` with a `reason`."""
+    case = find_case(reference)
+    _expect(case, CaseStatus.AWAITING_APPROVAL)
+    staff = member(request)
+    form = ReturnForm(request.POST if request.POST.get("action") == "return" else None)
+    if request.POST.get("action") == "approve":
+        cases.approve_decision(case_id=case.id, actor_member=staff)
+        messages.success(request, "Decision approved.")
+        return _back(case)
+    if request.method == "POST" and form.is_valid():
+        cases.return_decision(
+            case_id=case.id, reason=form.cleaned_data["reason"], actor_member=staff
+        )
+        messages.success(request, "Decision returned for review.")
+        return _back(case)
+    proposal = Decision.objects.get(case=case, state=Decision.State.PROPOSED)
+    refusal = ""
+    if staff.role != Role.APPROVER:
+        refusal = f"Approving needs the role Approver. Your role is {Role(staff.role).label}."
+    elif proposal.proposed_by_id == staff.pk:
+        refusal = "You proposed this decision, so another approver has to approve it."
+    return _step(
+        request,
+        "staff/approval.html",
+        case,
+        form=form,
+        proposal=proposal,
+        grounds=[Ground(code).label for code in proposal.grounds],
+        reasoning=vault.get(case, f"decision/{proposal.pk}/reasoning"),
+        scope_items=case.scope_items.order_by("id"),
+        models=case.scope_items.filter(
+            kind=ScopeItem.Kind.MODEL, result=ScopeItem.Result.ERASE
+        ).values_list("target", flat=True),
+        refusal=refusal,
+    )
+
+
+@role_required(Role.OFFICER, Role.APPROVER)
+@GET_POST
+@refusals_in_words
+def evidence_review(request: HttpRequest, reference: str) -> HttpResponse:
+    """Thresholds not met or inconclusive: `action=accept`, or `action=repeat` with `run`."""
+    case = find_case(reference)
+    _expect(case, CaseStatus.EVIDENCE_REVIEW)
+    action = request.POST.get("action", "")
+    if action == "accept":
+        cases.accept_evidence(case_id=case.id, actor_member=member(request))
+        messages.success(request, "Evidence accepted as it is. The answer will say so.")
+        return _back(case)
+    if action == "repeat":
+        run = _chosen_run(case, request.POST.get("run", ""))
+        cases.repeat_run(case_id=case.id, run_id=run.pk, actor_member=member(request))
+        messages.success(request, "A further run is queued.")
+        return _back(case)
+    return _step(
+        request,
+        "staff/evidence_review.html",
+        case,
+        runs=cases.latest_runs(case),
+        max_runs=cases.MAX_RUNS,
+        status=422 if request.method == "POST" else 200,
+    )
+
+
+@role_required(Role.OFFICER, Role.APPROVER)
+@GET_POST
+@refusals_in_words
+def answer(request: HttpRequest, reference: str) -> HttpResponse:
+    """Send the answer of Art. 12(3) or 12(4); it states exactly the recorded figures."""
+    case = find_case(reference)
+    _expect(case, CaseStatus.RESPONDING)
+    if request.method == "POST":
+        letter = cases.send_answer(case_id=case.id, actor_member=member(request))
+        messages.success(request, f"The {letter.kind} letter is written. The case is complete.")
+        return _back(case)
+    return _step(
+        request,
+        "staff/answer.html",
+        case,
+        decision=Decision.objects.get(case=case, state=Decision.State.APPROVED),
+        scope_items=case.scope_items.order_by("id"),
+        runs=cases.latest_runs(case),
+    )
+
+
+def _step(request: HttpRequest, template: str, case: Case, **context: Any) -> HttpResponse:
+    form = context.get("form")
+    status = context.pop("status", 422 if form is not None and form.errors else 200)
+    return render(request, template, {"case": case, **context}, status=status)
+
+
+def _chosen_run(case: Case, text: str) -> ErasureRun:
+    """The run of this case with that id; Invalid if there is none."""
+    run = next((run for run in cases.latest_runs(case) if str(run.pk) == text), None)
+    if run is None:
+        raise Invalid("Choose one of the latest runs of this case.")
+    return run
+
+
+def _effects(form: DecisionForm) -> dict[str, Any]:
+    """What the check page says before a decision is proposed, and its answers as hidden fields."""
+    data = form.cleaned_data
+    results = form.scope_results()
+    lines = []
+    for item in form.items:
+        result, exemption = results.get(item.pk, (ScopeItem.Result.OPEN.value, ""))
+        lines.append(
+            {
+                "item": item,
+                "result": ScopeItem.Result(result).label,
+                "exemption": Exemption(exemption).label if exemption else "",
+            }
+        )
+    sent = MultiValueDict(form.data)  # a QueryDict keeps every value of a field
+    hidden = [(name, value) for name in form.fields for value in sent.getlist(name)]
+    return {
+        "outcome": Outcome(data["outcome"]).label,
+        "grounds": [Ground(code).label for code in data["grounds"]],
+        "reasoning": data["reasoning"],
+        "lines": lines,
+        "hidden": hidden,
+        "models": [
+            item.target
+            for item in form.items
+            if item.kind == ScopeItem.Kind.MODEL
+            and results.get(item.pk, ("", ""))[0] == ScopeItem.Result.ERASE
+        ],
+    }

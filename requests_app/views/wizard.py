@@ -1,0 +1,170 @@
+"""The public form: one question a page over an encrypted draft; the session holds its id only."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.core.exceptions import BadRequest
+from django.db import transaction
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.utils.translation import get_language
+from django.views.decorators.http import require_GET, require_http_methods
+
+from requests_app import vault
+from requests_app.actors import SUBJECT
+from requests_app.forms import SYSTEMS, WHO, WIZARD_FORMS, scope_of
+from requests_app.models import Case, Draft
+from requests_app.models.record import Channel
+from requests_app.ratelimit import limit_posts
+from requests_app.services.errors import Invalid
+from requests_app.services.intake import Intake, OpenedCase, open_case
+from requests_app.views.common import posted
+
+STEPS = (*WIZARD_FORMS, "check")
+DRAFT, SENT, SHOWN_ONCE = "draft_id", "sent", "access_code"
+SESSION_SECONDS = 3600  # of a visitor without an account
+FOR_SOMEBODY_ELSE = "[The sender files this for somebody else.]"
+SENDER_NOT_SURE = "[The sender did not know whether this is for themselves or somebody else.]"
+SENDER_NOTE = {"someone_else": FOR_SOMEBODY_ELSE, "not_sure": SENDER_NOT_SURE}
+
+
+@require_GET
+def start(request: HttpRequest) -> HttpResponse:
+    """What this is, what it can and cannot do, what one needs."""
+    return render(request, "public/start.html")
+
+
+@require_http_methods(["GET", "POST"])
+@limit_posts("wizard", tries=120, seconds=600)
+def step(request: HttpRequest, step: str) -> HttpResponse:
+    """One question; answers go into the draft, then on to the first question without an answer."""
+    if step == "check":
+        return check(request)
+    if step not in WIZARD_FORMS:
+        raise Http404
+    answers = vault.load_draft(_draft_id(request)) or {}
+    form = WIZARD_FORMS[step](posted(request), initial=_initial(step, answers))
+    if request.method == "POST" and form.is_valid():
+        answers[step] = form.cleaned_data
+        draft = vault.save_draft(_draft_id(request), answers)
+        request.session[DRAFT] = str(draft.id)
+        keep_session_short(request)
+        return redirect("erasure_step", step=_next_step(answers))
+    context = {
+        "form": form,
+        "step": step,
+        "number": STEPS.index(step) + 1,
+        "total": len(STEPS),
+        "previous": STEPS[STEPS.index(step) - 1] if STEPS.index(step) else None,
+        "changing": "what" in answers,
+    }
+    status = 422 if form.errors else 200
+    return render(request, f"public/step_{step}.html", context, status=status)
+
+
+@limit_posts("send", tries=20, seconds=3600)
+def check(request: HttpRequest) -> HttpResponse:
+    """All answers with Change links; the POST sends the request, once."""
+    answers = vault.load_draft(_draft_id(request))
+    if answers is None and request.method == "POST" and request.session.get(SENT):
+        return redirect("erasure_sent", reference=request.session[SENT][-1])  # sent twice: once
+    if answers is None:
+        return render(
+            request, "public/draft_gone.html", status=410 if DRAFT in request.session else 200
+        )
+    if (missing := _next_step(answers)) != "check":
+        return redirect("erasure_step", step=missing)
+    problem = ""
+    if request.method == "POST":
+        try:
+            opened = _send(_draft_id(request), answers)
+        except Invalid as refused:
+            problem = str(refused)
+        else:
+            return _remember_sent(request, opened)
+    context = {
+        "who": WHO[answers["who"]["who"]],
+        "contact": answers["contact"],
+        "systems": [SYSTEMS[name] for name in answers["what"]["systems"]],
+        "message": answers["what"]["message"],
+        "number": len(STEPS),
+        "total": len(STEPS),
+        "problem": problem,
+    }
+    return render(request, "public/check.html", context, status=422 if problem else 200)
+
+
+@require_GET
+def sent(request: HttpRequest, reference: str) -> HttpResponse:
+    """The confirmation. Dates only in the session that sent it; one page for all others."""
+    reference = reference.upper()
+    case = None
+    if reference in request.session.get(SENT, []):
+        case = Case.objects.filter(reference=reference).first()
+    shown_once: dict[str, str] = request.session.get(SHOWN_ONCE, {})
+    code = shown_once.pop(reference, "")
+    if code:
+        request.session[SHOWN_ONCE] = shown_once
+    context = {"reference": reference, "case": case, "access_code": code}
+    return render(request, "public/sent.html", context)
+
+
+def _send(draft_id: UUID | None, answers: dict[str, Any]) -> OpenedCase:
+    """Open the case and use up the draft in one transaction, so that two clicks make one case."""
+    contact, what = answers["contact"], answers["what"]
+    message = "\n".join(filter(None, [SENDER_NOTE.get(answers["who"]["who"], ""), what["message"]]))
+    with transaction.atomic():
+        draft = Draft.objects.select_for_update().filter(pk=draft_id) if draft_id else None
+        if draft is None or not draft.exists():
+            raise Invalid("This request was sent already.")
+        vault.delete_draft(draft_id)
+        return open_case(
+            intake=Intake(
+                name=contact["name"],
+                email=contact["email"],
+                aliases=tuple(contact["aliases"]),
+                message=message,
+                language=get_language() or "en",
+                scope=scope_of(what["systems"]),
+            ),
+            received_at=timezone.now(),
+            channel=Channel.FORM,
+            actor=SUBJECT,
+        )
+
+
+def _remember_sent(request: HttpRequest, opened: OpenedCase) -> HttpResponse:
+    reference = opened.case.reference
+    request.session.pop(DRAFT, None)
+    request.session[SENT] = [*request.session.get(SENT, []), reference]
+    request.session[SHOWN_ONCE] = {reference: opened.access_code}
+    return redirect("erasure_sent", reference=reference)
+
+
+def _draft_id(request: HttpRequest) -> UUID | None:
+    text = request.session.get(DRAFT)
+    try:
+        return UUID(text) if text else None
+    except ValueError:
+        raise BadRequest("The session holds no valid draft.") from None
+
+
+def _initial(step: str, answers: dict[str, Any]) -> dict[str, Any]:
+    """Earlier answers of this step, as its form shows them; nothing is ever asked twice."""
+    initial = dict(answers.get(step, {}))
+    if "aliases" in initial:
+        initial["aliases"] = "\n".join(initial["aliases"])
+    return initial
+
+
+def _next_step(answers: dict[str, Any]) -> str:
+    return next((name for name in WIZARD_FORMS if name not in answers), "check")
+
+
+def keep_session_short(request: HttpRequest) -> None:
+    """A visitor's session ends with an idle hour; a member of staff keeps their own."""
+    if not request.user.is_authenticated:
+        request.session.set_expiry(SESSION_SECONDS)
