@@ -1,4 +1,4 @@
-"""Tables of the legal record. Only services write them; only `lifecycle` knows the allowed moves."""
+"""Tables of the legal record. Only services write them; `lifecycle` knows the allowed moves."""
 
 from requests_app.models.log import AuditEntry, AuditKey, AuditOpening, Checkpoint, LogHead
 from requests_app.models.people import DataSubject, StaffMember

@@ -42,7 +42,7 @@ class VaultItem(models.Model):
 class Draft(models.Model):
     """Answers of a form that has not been sent yet.
 
-    Personal data: the answers, encrypted under a key wrapped like a case key; purged after 24 hours.
+    Personal data: the answers, encrypted under a key wrapped like a case key; purged in 24 hours.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
