@@ -245,6 +245,7 @@ class DecisionForm(PlainForm):
         widget=forms.Textarea(attrs={"rows": 6}),
         error_messages={"required": "Enter the reasoning"},
     )
+    says_when_needed = True  # “(optional)” would be wrong: what is needed depends on the outcome
     granting = frozenset({Outcome.GRANTED, Outcome.PARTLY_GRANTED})
 
     def __init__(self, *args: Any, items: Iterable[ScopeItem], **kwargs: Any) -> None:
@@ -259,7 +260,10 @@ class DecisionForm(PlainForm):
                 ],
                 required=False,
                 widget=forms.RadioSelect,
-                help_text="Leave open only where nobody can be identified, or for an abuse.",
+                help_text=(
+                    "Leave open only if the person cannot be identified or the request is"
+                    " manifestly unfounded or excessive."
+                ),
             )
             self.fields[f"exemption_{item.pk}"] = forms.ChoiceField(
                 label=f"Exemption for {item.target}, Art. 17(3)",

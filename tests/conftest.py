@@ -61,6 +61,7 @@ def vault_keys(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def installation(settings: Settings, tmp_path: Path) -> Iterator[None]:
     """Everything else that an installation sets: folders, models, controller, mail, cache."""
     settings.RTBF_VAR_DIR = tmp_path
+    settings.STATIC_ROOT = str(tmp_path)
     settings.RTBF_SIGNER_DIR = tmp_path / "signer"
     settings.RTBF_ADAPTER_DIR = tmp_path / "adapters"
     settings.RTBF_RELEASE_DIR = tmp_path / "releases"

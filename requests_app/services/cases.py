@@ -11,7 +11,7 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
-from requests_app import audit, vault
+from requests_app import audit, keys, vault
 from requests_app.actors import Actor, staff_actor
 from requests_app.lifecycle import CaseStatus, RunState
 from requests_app.models import AuditEntry, Case, Decision, ErasureRun, Letter, StaffMember
@@ -188,7 +188,12 @@ def send_answer(*, case_id: UUID, actor_member: StaffMember) -> Letter:
 
 @transaction.atomic
 def export_case(*, case_id: UUID, actor: Actor) -> AuditEntry:
-    """Close the case's chain for an export; the entry counts all entries including itself."""
+    """Close the case's chain for an export; the entry counts all entries including itself.
+
+    The key that will sign the statement becomes known first, so that the next checkpoint covers
+    both and the bundle is ready with it.
+    """
+    keys.attest_key()
     require_actor(actor, Role.OFFICER, Role.APPROVER, Role.AUDITOR)
     case = lock_case(case_id)
     return audit.append_entry(

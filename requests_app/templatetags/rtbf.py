@@ -93,7 +93,9 @@ def figure(value: str) -> str:
         number = Decimal(value)
     except InvalidOperation:
         return value
-    return f"{number:.4f}".rstrip("0").rstrip(".") if number.is_finite() else value
+    if not number.is_finite() or 0 < abs(number) < Decimal("0.0001"):
+        return value  # rounding would turn it into nothing
+    return f"{number:.4f}".rstrip("0").rstrip(".")
 
 
 @register.filter
@@ -105,7 +107,11 @@ def percent(value: str) -> str:
         return figure(value)
     if not number.is_finite() or not 0 <= number <= 1:
         return figure(value)
-    return f"{number * 100:.1f}".rstrip("0").rstrip(".") + " %"
+    if 0 < number < Decimal("0.001"):
+        return "below 0.1\u00a0%"
+    if Decimal("0.999") < number < 1:
+        return "above 99.9\u00a0%"
+    return f"{number * 100:.1f}".rstrip("0").rstrip(".") + "\u00a0%"
 
 
 @register.inclusion_tag("parts/error_summary.html")

@@ -12,6 +12,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from requests_app import audit, dossier, exports
 from requests_app.actors import staff_actor
+from requests_app.lifecycle import CaseStatus
 from requests_app.models import AuditEntry, AuditKey, Checkpoint, LogHead
 from requests_app.models.people import Role
 from requests_app.permissions import member, role_required
@@ -80,7 +81,7 @@ def exports_page(request: HttpRequest, reference: str) -> HttpResponse:
         "prepared": bool(closed),
         "ready": ready,
         "waiting": bool(closed) and not ready,
-        "may_prepare": case.status != "sealed",
+        "may_prepare": case.status != CaseStatus.SEALED,
     }
     return render(request, "staff/exports.html", context)
 

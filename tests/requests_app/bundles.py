@@ -54,7 +54,6 @@ def sign() -> Checkpoint | None:
 
 def export(case: Case) -> bytes:
     """Export entry, checkpoint, bundle: as the page and the signer do it."""
-    keys.attest_key()
     prepare(case)
     sign()
     return bundle.render(dossier.gather(case))

@@ -52,6 +52,14 @@ CASES = {
 }
 
 
+def test_the_first_bundle_is_ready_with_the_next_checkpoint() -> None:
+    """The attest key is new here; making it known must not need a checkpoint of its own."""
+    case = factories.completed_case()
+    bundles.prepare(case)
+    bundles.sign()
+    assert exports.load("bundle").render(dossier.gather(case))
+
+
 @pytest.mark.parametrize("name", exports.names())
 @pytest.mark.parametrize("kind", CASES)
 def test_an_export_holds_the_record_of_the_case_and_no_personal_data(name: str, kind: str) -> None:

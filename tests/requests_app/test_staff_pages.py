@@ -21,6 +21,7 @@ from requests_app.models import AuditEntry, Case, ErasureRun, StaffMember
 from requests_app.models.people import Role
 from requests_app.models.runs import Verdict
 from requests_app.services import cases, runs
+from requests_app.templatetags import rtbf
 from tests import factories
 from tests.requests_app import bundles
 
@@ -411,11 +412,31 @@ def test_evidence_page_states_figures_verdict_digests_and_limits(auditor: StaffM
     for figure in ("0.9375", "0.0208", "0.0417", "0.1253", "48"):
         assert figure in page
     assert "Measured suppression within thresholds" in page
-    assert "not measured" in page
     assert run.adapter.sha256 in page
     assert run.protocol_sha256 in page
     assert str(run.seed) in page
     assert "What this does not show" in page
+
+
+@pytest.mark.parametrize(
+    ("value", "figure", "percent"),
+    [
+        ("", "not measured", "not measured"),
+        ("0", "0", "0\u00a0%"),
+        ("0.9375", "0.9375", "93.8\u00a0%"),
+        ("1", "1", "100\u00a0%"),
+        ("1.00421", "1.0042", "1.0042"),
+        ("0.00001", "0.00001", "below 0.1\u00a0%"),
+        ("0.9996", "0.9996", "above 99.9\u00a0%"),
+        ("NaN", "NaN", "NaN"),
+        ("many", "many", "many"),
+    ],
+)
+def test_recorded_figures_are_spelled_out_and_never_made_up(
+    value: str, figure: str, percent: str
+) -> None:
+    assert rtbf.figure(value) == figure
+    assert rtbf.percent(value) == percent
 
 
 def test_evidence_page_of_a_run_that_measured_nothing_says_so(auditor: StaffMember) -> None:

@@ -1,0 +1,46 @@
+"""`python -m benchmarks`: every benchmark of this folder, JSON in var/bench/, a table at the end.
+
+Exit code: 0 if every bar holds, 1 if one does not, 2 if a benchmark could not run.
+"""
+
+import json
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+NOT_A_BENCHMARK = {"__main__", "report"}
+
+
+def names() -> list[str]:
+    found = {module.name for module in pkgutil.iter_modules([str(FOLDER)])}
+    return sorted(found - NOT_A_BENCHMARK)
+
+
+def main() -> int:
+    out = FOLDER.parent / "var" / "bench"
+    out.mkdir(parents=True, exist_ok=True)
+    worst, table = 0, []
+    for name in names():
+        print(f"benchmark {name} …", file=sys.stderr)
+        done = subprocess.run(
+            [sys.executable, "-m", f"benchmarks.{name}", "--json"],
+            cwd=FOLDER.parent, stdout=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+        worst = max(worst, done.returncode if done.returncode in (0, 1) else 2)
+        if done.returncode not in (0, 1):
+            table.append((name, "could not run", "", "", ""))
+            continue
+        (out / f"{name}.json").write_text(done.stdout)
+        for bar in json.loads(done.stdout)["bars"]:
+            holds = "holds" if bar["holds"] else "DOES NOT HOLD"
+            table.append((name, bar["name"], str(bar["value"]), str(bar["limit"]), holds))
+    widths = [max(len(row[i]) for row in table) for i in range(5)]
+    for row in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""A browser on the real pages: Debian's Chromium against a live server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from django.conf import settings as django_settings
+from django.test import Client
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from pytest_django.fixtures import Settings
+from pytest_django.live_server_helper import LiveServer
+
+from requests_app.models import StaffMember
+from tests.e2e import chromium
+
+PICTURES = Path(django_settings.BASE_DIR) / "var" / "e2e"
+WATCH_POLICY = """
+window.refusedByPolicy = [];
+document.addEventListener("securitypolicyviolation", event => {
+  window.refusedByPolicy.push(event.violatedDirective + " " + event.blockedURI);
+});
+"""
+
+# The browser's driver runs an event loop in this thread; the tests read rows between its steps.
+os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def static_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Collected static files lie nowhere in tests; the live server wants the folder to be there."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(django_settings, "STATIC_ROOT", str(tmp_path_factory.mktemp("static")))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = chromium.find()
+    if path is None:
+        pytest.fail("No Chromium: run python -m tests.e2e.chromium, it says what to do.")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=chromium.ARGUMENTS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def open_window(
+    browser: Browser, live_server: LiveServer, settings: Settings
+) -> Iterator[Callable[..., Page]]:
+    """Open a browser window of its own; staff are logged in by their session cookie."""
+    contexts: list[BrowserContext] = []
+
+    def window(
+        *,
+        member: StaffMember | None = None,
+        scheme: str = "light",
+        width: int = 1280,
+        script: bool = True,
+    ) -> Page:
+        context = browser.new_context(
+            base_url=live_server.url,
+            color_scheme=scheme,  # type: ignore[arg-type]
+            viewport={"width": width, "height": 900},
+            java_script_enabled=script,
+            reduced_motion="reduce",
+            locale="en-GB",
+            timezone_id="Europe/Brussels",
+        )
+        contexts.append(context)
+        if script:
+            context.add_init_script(WATCH_POLICY)
+        if member is not None:
+            client = Client()
+            client.force_login(member)
+            cookie = client.cookies[settings.SESSION_COOKIE_NAME]
+            context.add_cookies(
+                [{"name": cookie.key, "value": cookie.value, "url": live_server.url}]
+            )
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        return page
+
+    yield window
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def picture() -> Callable[[Page, str], None]:
+    """Keep a picture of the whole page under var/e2e/."""
+    PICTURES.mkdir(parents=True, exist_ok=True)
+
+    def take(page: Page, name: str) -> None:
+        page.screenshot(path=str(PICTURES / f"{name}.png"), full_page=True)
+
+    return take

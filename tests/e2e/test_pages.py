@@ -1,0 +1,282 @@
+"""What only a browser shows: the form with and without script, focus, contrast, width, policy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from requests_app.lifecycle import CaseStatus, RunState
+from requests_app.models import Case, ErasureRun, StaffMember
+from requests_app.services import intake, runs
+from tests import factories
+from tests.requests_app import bundles
+
+pytestmark = [pytest.mark.e2e, pytest.mark.django_db(transaction=True)]
+
+Window = Callable[..., Page]
+Picture = Callable[[Page, str], None]
+PUBLIC = [
+    "/",
+    "/erasure/new/who",
+    "/erasure/new/contact",
+    "/erasure/new/what",
+    "/erasure/sent/ERQ-2026-000001",
+    "/erasure/confirm",
+    "/erasure/confirmed",
+    "/status",
+    "/privacy",
+    "/accessibility",
+    "/accounts/login/",
+    "/not-there",
+]
+
+
+def refused_by_policy(page: Page) -> list[str]:
+    found: list[str] = page.evaluate("window.refusedByPolicy")
+    return found
+
+
+def barriers(page: Page) -> list[str]:
+    """What axe finds against WCAG 2.2 AA and its own best practices, one line each."""
+    found = Axe().run(page).response["violations"]
+    return [f"{v['id']}: {node['html'][:160]}" for v in found for node in v["nodes"]]
+
+
+def too_wide(page: Page) -> bool:
+    wide: bool = page.evaluate(
+        "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+    )
+    return wide
+
+
+def slug(path: str) -> str:
+    return re.sub(r"[^a-z]+", "-", re.sub(r"[0-9a-f-]{36}|ERQ-[0-9-]+", "one", path)).strip("-")
+
+
+def check_everywhere(
+    open_window: Window, picture: Picture, paths: list[str], *, member: StaffMember | None = None
+) -> None:
+    """No barrier in light and dark, nothing refused by the policy, nothing too wide at 320 px."""
+    side = "staff" if member else "public"
+    problems: list[str] = []
+    for scheme, width in (("light", 1280), ("dark", 1280), ("light", 320)):
+        page = open_window(member=member, scheme=scheme, width=width)
+        for path in paths:
+            page.goto(path)
+            picture(page, f"{side}-{slug(path) or 'start'}-{scheme}-{width}")
+            problems += [f"{path} {scheme}: refused {what}" for what in refused_by_policy(page)]
+            if width == 320 and too_wide(page):
+                problems.append(f"{path}: wider than 320 px")
+            problems += [f"{path} {scheme} {width}: {what}" for what in barriers(page)]
+    assert not problems, "\n".join(problems)
+
+
+def fill_in_and_send(page: Page, *, picture: Callable[[str], None] = lambda name: None) -> str:
+    """The whole form as a person does it; returns the reference."""
+    page.goto("/")
+    page.get_by_role("link", name="Start now").click()
+    page.get_by_label("For myself").check()
+    page.get_by_role("button", name="Continue").click()
+    page.get_by_label("Name, as we may hold it").fill(factories.NAME)
+    page.get_by_label("E-mail address").fill(factories.EMAIL)
+    page.get_by_label("Other names").fill(factories.ALIAS)
+    page.get_by_role("button", name="Continue").click()
+    page.get_by_label("AI models that may have learned my data").check()
+    page.get_by_label("Anything that helps us find your data").fill(factories.MESSAGE)
+    page.get_by_role("button", name="Continue").click()
+    expect(page.locator("#answer-name")).to_have_text(factories.NAME)
+    picture("check")
+    page.get_by_role("link", name="Change e-mail address").click()
+    page.get_by_label("E-mail address").fill("other@mailbox.example")
+    page.get_by_role("button", name="Save and continue").click()
+    expect(page.locator("#answer-email")).to_have_text("other@mailbox.example")
+    page.get_by_role("button", name="Send erasure request").click()
+    picture("sent")
+    return page.locator("#reference").inner_text()
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["with script", "without script"])
+def test_person_sends_a_request_confirms_it_and_follows_it(
+    open_window: Window, picture: Picture, script: bool
+) -> None:
+    page = open_window(script=script)
+    take = (
+        (lambda name: picture(page, f"public-{name}-light-1280")) if script else lambda name: None
+    )
+    reference = fill_in_and_send(page, picture=take)
+    access_code = page.locator("#access-code").inner_text()
+    page.get_by_role("link", name="Enter the code").last.click()
+    expect(page.get_by_label("Reference").first).to_have_value(reference)
+    page.get_by_label("Code from the e-mail").fill(factories.mailed_code())
+    page.get_by_role("button", name="Confirm").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Your e-mail address is confirmed")
+    page.get_by_role("link", name="Follow your request").click()
+    page.get_by_label("Reference").fill(reference)
+    page.get_by_label("Access code").fill(access_code)
+    page.get_by_role("button", name="Continue").click()
+    expect(page.locator("[aria-current=step]")).to_contain_text("Identity")
+    take("status")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Acknowledgement").click()
+    assert reference in download.value.path().read_text(encoding="utf-8")
+    assert Case.objects.get(reference=reference).status == CaseStatus.IDENTITY_CHECK
+    page.get_by_role("link", name="Withdraw this request").click()
+    page.get_by_role("button", name="Withdraw request").click()
+    assert Case.objects.get(reference=reference).status == CaseStatus.WITHDRAWN
+
+
+def test_focus_goes_to_the_error_summary_and_from_there_to_the_field(
+    open_window: Window, picture: Picture
+) -> None:
+    page = open_window()
+    page.goto("/erasure/new/contact")
+    page.get_by_role("button", name="Continue").click()
+    expect(page.locator("#error-summary")).to_be_focused()
+    assert page.title().startswith("Error: ")
+    picture(page, "public-errors-light-1280")
+    assert not barriers(page)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Name, as we may hold it")).to_be_focused()
+    expect(page.get_by_label("Name, as we may hold it")).to_have_attribute("aria-invalid", "true")
+
+
+def test_form_is_filled_in_with_the_keyboard_alone(open_window: Window) -> None:
+    page = open_window()
+    page.goto("/erasure/new/who")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to main content")).to_be_focused()
+    page.keyboard.press("Enter")
+    for _ in range(2):  # back link, first answer
+        page.keyboard.press("Tab")
+    expect(page.get_by_label("For myself")).to_be_focused()
+    page.keyboard.press("Space")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("How can we find and reach you?")
+
+
+def test_public_pages_have_no_barriers(open_window: Window, picture: Picture) -> None:
+    check_everywhere(open_window, picture, PUBLIC)
+
+
+def test_officer_and_approver_take_a_case_to_an_erasure_run(
+    open_window: Window,
+    picture: Picture,
+    officer: StaffMember,
+    approver: StaffMember,
+) -> None:
+    case = factories.confirmed_case()
+    page = open_window()
+    page.goto(f"/app/cases/{case.reference}")
+    page.get_by_label("User name or e-mail address").fill(officer.username)
+    page.get_by_label("Password").fill("password-for-tests")
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("link", name="Check identity").click()
+    page.get_by_label("Details we hold were asked for and matched").check()
+    page.get_by_role("button", name="Record identity check").click()
+    page.get_by_role("link", name="Attach what we hold about the person").click()
+    page.get_by_label("What we hold about the person").fill(
+        "\n".join(f"{question} | {answer}" for question, answer in factories.FACTS)
+    )
+    page.get_by_role("button", name="Save facts").click()
+    page.get_by_role("link", name="Propose a decision").click()
+    page.get_by_label("Granted", exact=True).check()
+    page.get_by_label("(a) no longer necessary").check()
+    page.get_by_label("Erase", exact=True).check()
+    page.get_by_label("Reasoning").fill("The contract ended in 2024 and nothing else needs it.")
+    picture(page, "staff-decision-light-1280")
+    assert not barriers(page)
+    page.get_by_role("button", name="Continue").click()
+    picture(page, "staff-decision-check-light-1280")
+    assert not barriers(page)
+    page.get_by_role("button", name="Propose decision").click()
+    page.get_by_role("link", name="Second person approves or returns").click()
+    expect(page.get_by_role("button", name="Approve decision")).to_be_disabled()
+    expect(page.get_by_text("Approving needs the role Approver")).to_be_visible()
+    assert not barriers(page)
+    assert not refused_by_policy(page)
+
+    second = open_window(member=approver)
+    second.goto(f"/app/cases/{case.reference}/approval")
+    picture(second, "staff-approval-light-1280")
+    second.get_by_role("button", name="Approve decision").click()
+    picture(second, "staff-case-executing-light-1280")
+    case.refresh_from_db()
+    assert case.status == CaseStatus.EXECUTING
+    assert case.runs.get().state == RunState.QUEUED
+
+
+def test_run_page_follows_the_run_by_itself_to_its_end(
+    open_window: Window, picture: Picture, officer: StaffMember
+) -> None:
+    run = factories.executing_case().runs.get()
+    page = open_window(member=officer)
+    page.goto(f"/app/runs/{run.pk}")
+    expect(page.get_by_text("Waiting for a worker.")).to_be_visible()
+    lease = factories.take_lease(run)
+    for phase, step, total in (("locate", 4, 4), ("train", 3, 12)):
+        runs.add_event(lease, phase=phase, step=step, total=total, figures={"loss": 0.41})
+    expect(page.get_by_role("progressbar")).to_have_attribute("value", "3")
+    picture(page, "staff-run-light-1280")
+    assert not barriers(page)
+    assert not refused_by_policy(page)
+    factories.work_off(ErasureRun.objects.get(pk=run.pk), lease=lease)
+    expect(page.get_by_role("link", name="See the evidence")).to_be_visible()
+    assert not refused_by_policy(page)
+
+
+def test_staff_pages_have_no_barriers(
+    open_window: Window, picture: Picture, officer: StaffMember
+) -> None:
+    case = factories.completed_case()
+    factories.confirmed_case(received_at=factories.timezone.now() - factories.timedelta(days=45))
+    waiting = factories.propose(factories.case_in_review())
+    cases = factories.cases
+    cases.export_case(case_id=case.id, actor=factories.staff_actor(officer))
+    bundles.sign()
+    review = factories.responding_case(verdict="not_met")
+    run = case.runs.get()
+    paths = [
+        "/app/",
+        "/app/cases",
+        "/app/cases/new",
+        f"/app/cases/{case.reference}",
+        f"/app/cases/{waiting.reference}/approval",
+        f"/app/cases/{review.reference}/evidence-review",
+        f"/app/cases/{case.reference}/exports",
+        f"/app/runs/{run.pk}",
+        f"/app/runs/{run.pk}/evidence",
+        "/app/releases",
+        "/app/audit",
+        "/accounts/2fa/",
+    ]
+    check_everywhere(open_window, picture, paths, member=officer)
+
+
+def test_without_script_the_run_page_reloads_itself(
+    open_window: Window, officer: StaffMember
+) -> None:
+    run = factories.executing_case().runs.get()
+    page = open_window(member=officer, script=False)
+    page.goto(f"/app/runs/{run.pk}")
+    assert page.locator('noscript meta[http-equiv="refresh"], meta[http-equiv="refresh"]').count()
+
+
+def test_status_page_has_no_barriers(open_window: Window, picture: Picture) -> None:
+    opened = factories.open_case()
+    intake.confirm_email(reference=opened.case.reference, code=factories.mailed_code())
+    for scheme, width in (("light", 1280), ("dark", 320)):
+        page = open_window(scheme=scheme, width=width)
+        page.goto("/status")
+        page.get_by_label("Reference").fill(opened.case.reference)
+        page.get_by_label("Access code").fill(opened.access_code)
+        page.get_by_role("button", name="Continue").click()
+        picture(page, f"public-status-{scheme}-{width}")
+        assert not barriers(page)
+        assert not too_wide(page)
+        page.get_by_role("link", name="Withdraw this request").click()
+        assert not barriers(page)
