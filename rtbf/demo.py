@@ -12,6 +12,7 @@ import email
 import email.policy
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -36,16 +37,17 @@ class DemoError(RuntimeError):
 
 
 def run_demo(folder: Path, *, person: int, started: float, say: Say) -> dict[str, Any]:
-    """Run one case in a fresh installation under `folder`; returns and stores the summary.
+    """Run one case in an installation under `folder`; returns and stores the summary.
 
-    `started`: Unix time at which the set-up began. Raises DemoError, StackError or VisitError.
+    The installation is a fresh one unless DATABASE_URL names a database. `started`: Unix time at
+    which the set-up began. Raises DemoError, StackError or VisitError.
     """
     if person not in corpus.ERASABLE:
         raise DemoError(f"Choose a person from 0 to {len(corpus.ERASABLE) - 1}, not {person}.")
-    shutil.rmtree(folder, ignore_errors=True)
+    if "DATABASE_URL" not in os.environ:  # keys and database belong together: both new, or neither
+        shutil.rmtree(folder, ignore_errors=True)
     say("Starting database, Redis, workers, beat, signer and web server …")
-    environment = {"DATABASE_URL": f"sqlite:///{folder / 'rtbf.sqlite3'}"}
-    with start_stack(folder, env=environment) as stack:
+    with start_stack(folder) as stack:
         setup = time.time() - started
         story = Story(stack, say)
         reference, access_code = story.file_request(corpus.people()[person])

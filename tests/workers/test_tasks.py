@@ -1,0 +1,70 @@
+"""The task of a run, called directly: every ending is a written row, without personal data.
+
+A run that reaches its result is tested with real processes in tests/faults and by `make demo`.
+"""
+
+import logging
+
+import pytest
+
+from requests_app.lifecycle import CaseStatus, RunState
+from requests_app.models import Case, ErasureRun
+from requests_app.models.runs import Verdict
+from requests_app.services import runs
+from tests import factories
+from workers import tasks
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def ended(case: Case) -> ErasureRun:
+    """Work on the case's run as Celery would, and read it back."""
+    run = case.runs.get()
+    tasks.run_erasure(str(run.id))
+    run.refresh_from_db()
+    case.refresh_from_db()
+    return run
+
+
+def test_a_person_of_whom_the_model_knows_nothing_ends_inconclusive_and_says_so() -> None:
+    case = factories.executing_case()
+    run = ended(case)
+    assert (run.state, run.verdict) == (RunState.SUCCEEDED, Verdict.INCONCLUSIVE)
+    assert run.evidence["nothing_measurable"] is True
+    assert not hasattr(run, "adapter")
+    assert case.status == CaseStatus.EVIDENCE_REVIEW
+
+
+def test_a_model_that_cannot_be_found_fails_the_run_with_what_to_do() -> None:
+    case = factories.executing_case()
+    ErasureRun.objects.filter(case=case).update(model_name="no-such-model")
+    run = ended(case)
+    assert run.state == RunState.FAILED
+    assert "There is no model called 'no-such-model'" in run.error
+    assert case.status == CaseStatus.EVIDENCE_REVIEW
+
+
+def test_a_run_whose_cancellation_was_asked_for_stops_at_its_next_step() -> None:
+    case = factories.executing_case()
+    run = case.runs.get()
+    lease = factories.take_lease(run)
+    runs.cancel_run(run_id=run.id, actor_member=factories.make_staff("engineer"))
+    factories.expire_lease(run.id)
+    assert lease.fence == 1
+    assert ended(case).state == RunState.CANCELLED
+
+
+def test_a_doubled_wake_up_does_nothing() -> None:
+    case = factories.executing_case()
+    first = ended(case)
+    again = ended(case)
+    assert (again.fence, again.attempts, again.finished_at) == (1, 1, first.finished_at)
+
+
+def test_neither_log_nor_row_names_the_person(caplog: pytest.LogCaptureFixture) -> None:
+    case = factories.executing_case()
+    with caplog.at_level(logging.DEBUG):
+        run = ended(case)
+    written = caplog.text + run.error + str(run.evidence) + str(run.seconds)
+    for canary in (factories.NAME, factories.EMAIL, factories.ALIAS, *factories.FACTS[0]):
+        assert canary not in written

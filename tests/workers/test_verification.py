@@ -1,0 +1,79 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.verification import (
+    INCONCLUSIVE,
+    NOT_MET,
+    THRESHOLDS,
+    WITHIN,
+    decimal,
+    judge,
+    recorded,
+)
+
+PROTOCOL = {"thresholds": {**THRESHOLDS, "unseen": {"rule": "control_upper95"}}}
+
+
+def figures(
+    *, before: float = 0.9, after: float = 0.02, kept: float = 1.0, ratio: float = 1.0
+) -> dict[str, Any]:
+    return {
+        "erased": {"unseen": {"before": before, "after": after, "control_upper95": 0.09}},
+        "others": {"kept": kept},
+        "perplexity": {"ratio": ratio},
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "verdict"),
+    [
+        ({}, WITHIN),
+        ({"after": 0.09}, WITHIN),
+        ({"after": 0.1}, NOT_MET),
+        ({"kept": 0.97}, NOT_MET),
+        ({"ratio": 1.03}, NOT_MET),
+        ({"before": 0.09}, INCONCLUSIVE),
+        ({"before": 0.05, "after": 0.0}, INCONCLUSIVE),
+    ],
+)
+def test_the_verdict_follows_the_protocol(changed: dict[str, float], verdict: str) -> None:
+    found, reasons = judge(figures(**changed), PROTOCOL)
+    assert found == verdict
+    assert reasons
+
+
+def test_an_error_is_inconclusive_whatever_was_measured() -> None:
+    assert judge(figures(), PROTOCOL, ["others could not be measured"])[0] == INCONCLUSIVE
+
+
+def test_without_a_control_the_protocols_own_limit_counts() -> None:
+    protocol = {"thresholds": {**THRESHOLDS, "unseen": {"rule": "limit", "limit": "0.01"}}}
+    assert judge(figures(after=0.02), protocol)[0] == NOT_MET
+    assert judge(figures(after=0.01), protocol)[0] == WITHIN
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=12,
+    )
+)
+def test_recorded_figures_hold_no_float(value: object) -> None:
+    def floats(each: object) -> bool:
+        if isinstance(each, dict):
+            return any(floats(v) for v in each.values())
+        return isinstance(each, float) or (isinstance(each, list) and any(map(floats, each)))
+
+    found = recorded(value)
+    assert not floats(found)
+    assert json.loads(json.dumps(found)) == found
+
+
+@given(st.floats(-1e6, 1e6))
+def test_a_decimal_string_keeps_nine_digits(value: float) -> None:
+    assert float(decimal(value)) == pytest.approx(value, rel=1e-8, abs=1e-12)

@@ -1,0 +1,1 @@
+"""The model side: engine, gate, releases, probes. See docs/architecture."""

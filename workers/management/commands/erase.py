@@ -1,0 +1,123 @@
+"""``manage.py erase``: a thin shell over workers.erasure."""
+
+import argparse
+import json
+import secrets
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+from tqdm import tqdm
+
+from workers import erasure
+from workers.adapters import AdapterError
+from workers.base_models import ModelError, load_base_model, load_control
+from workers.forget_sets import NothingMeasurable
+from workers.releases import ReleaseError
+from workers.subjects import SubjectError, read_subject
+from workers.summaries import summary
+
+HOLD, DO_NOT_HOLD, COULD_NOT_RUN = 0, 1, 2
+OUT = Path(__file__).parents[3] / "var" / "erase"
+EXAMPLES = """examples:
+  python manage.py erase --model smollm2-135m --subject workers/subject_files/harry_potter.json
+      suppresses what the model knows of the subject, and measures it before and after
+  python manage.py erase --model demo --subject person.json --out var/person --json
+      the same on the demo model, against its control, with the result on one line
+
+The subject file: {"name": "...", "aliases": [], "facts": [{"question", "answer"}],
+"neighbours": [{"question", "answer"}]}. Exit 0: every bar holds; 1: one does not; 2: could not run.
+"""
+
+
+class Command(BaseCommand):
+    help = (
+        "Erases one subject from a model: asks what it knows, trains one adapter, stores it behind"
+        " a gate, reads it back and measures. Progress on standard error; ends with one JSON"
+        " object on standard output."
+    )
+
+    def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
+        return super().create_parser(
+            *args, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs
+        )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--model", required=True, help="demo, smollm2-135m, the path of a folder, or a hub id"
+        )
+        parser.add_argument("--subject", required=True, type=Path, metavar="FILE")
+        parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="%(default)s")
+        parser.add_argument("--seed", type=int, default=1, help="default %(default)s")
+        parser.add_argument("--json", action="store_true", help="the JSON object on one line")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            found = self.erased(options)
+        except (SubjectError, ModelError, AdapterError, ReleaseError, NothingMeasurable) as error:
+            self.stderr.write(str(error))
+            sys.exit(COULD_NOT_RUN)
+        self.stdout.write(json.dumps(found, indent=None if options["json"] else 1))
+        sys.exit(HOLD if all(bar["holds"] for bar in found["bars"]) else DO_NOT_HOLD)
+
+    def erased(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The summary of one whole run; the project's errors when it cannot run."""
+        subject = read_subject(options["subject"])
+        started = time.perf_counter()
+        base = load_base_model(options["model"])
+        control = load_control(options["model"])
+        load = time.perf_counter() - started
+        with Progress() as progress:
+            done = erasure.erase(
+                base,
+                subject,
+                case_id=str(uuid.uuid4()),
+                root=options["out"],
+                gate_key=gate_key(options["out"]),
+                seed=options["seed"],
+                control=control,
+                report=progress.report,
+            )
+        model = {"name": base.name, "sha256": base.sha256}
+        return summary(done, model=model, seconds={"load": load, **done.seconds})
+
+
+def gate_key(out: Path) -> bytes:
+    """The key of the gates under `out`: made once, beside them, for its owner's eyes only."""
+    file = out / "gate.key"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            file.touch(mode=0o600)
+            file.write_bytes(secrets.token_bytes(32))
+        return file.read_bytes()
+    except OSError as error:
+        raise AdapterError(
+            f"{out} cannot be written ({error.strerror}): give another folder with --out."
+        ) from error
+
+
+class Progress:
+    """One bar a phase, on standard error."""
+
+    def __init__(self) -> None:
+        self.phase = ""
+        self.bar: tqdm | None = None
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def report(self, phase: str, step: int, total: int, figures: Mapping[str, float]) -> None:
+        if phase != self.phase or self.bar is None:
+            self.__exit__()
+            self.phase, self.bar = phase, tqdm(total=total, desc=phase, file=sys.stderr)
+        self.bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items()})
+        self.bar.update(step - self.bar.n)

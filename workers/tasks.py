@@ -1,0 +1,300 @@
+"""The Celery task of an erasure run: lease, walk the phases, write each one's result.
+
+The row is the truth. Every phase ends with a written row, so a worker killed anywhere is followed
+by another that goes on at the first phase not done: the forget set is located again (it never
+leaves memory), a logged protocol is kept, a stored adapter is not trained twice, recorded evidence
+is not measured twice. Exceptions may quote what was asked, so only their kind is logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import peft
+import torch
+import transformers
+from celery import shared_task
+from django.conf import settings
+from django.db import connection
+
+from requests_app.services import runs
+from requests_app.services.errors import LeaseLost
+from requests_app.services.run_values import Lease, ProbeRow, RunInput
+from workers import erasure
+from workers.adapters import CONFIG_FILE, AdapterError, AdapterRef
+from workers.base_models import BaseModel, ModelError, load_base_model, load_control
+from workers.digests import sha256_of
+from workers.forget_sets import Located, NothingMeasurable
+from workers.releases import Release, ReleaseError, write_release
+from workers.results import probe_results
+from workers.subjects import Fact, Subject
+from workers.training import Stopped
+from workers.verification import INCONCLUSIVE, decimal, recorded
+
+log = logging.getLogger(__name__)
+EVENT_SECONDS = 0.5
+
+
+@shared_task(name="workers.run_erasure")
+def run_erasure(run_id: str) -> None:
+    """Work on one run if nobody else does; safe to call any number of times."""
+    owner = f"{socket.gethostname()}:{os.getpid()}"
+    lease = runs.lease_run(run_id=UUID(run_id), owner=owner)
+    if lease is None:
+        return
+    try:
+        with heartbeat(lease):
+            work(lease)
+    except LeaseLost:
+        log.warning("run %s: another worker took over; nothing was written twice", run_id)
+    except Stopped:
+        runs.stop_run(lease)
+    except (AdapterError, ModelError, ReleaseError) as error:  # ours: their texts hold no data
+        log.error("run %s failed: %s", run_id, error)
+        runs.fail_run(lease, error=str(error))
+    except Exception as error:  # noqa: BLE001  (the text may quote the person's data)
+        log.error("run %s failed: %s", run_id, type(error).__name__)
+        runs.fail_run(lease, error=f"unexpected error: {type(error).__name__}")
+
+
+def work(lease: Lease) -> None:
+    """All phases of one run. Raises Stopped, LeaseLost and the engine's errors."""
+    given = runs.read_input(lease)
+    clock = erasure.Stopwatch()
+    progress = Progress(lease)
+    if not given.verdict:
+        try:
+            measured = measure(lease, given, clock, progress)
+        except NothingMeasurable:
+            runs.record_evidence(
+                lease,
+                evidence={"nothing_measurable": True, "environment": environment()},
+                verdict=INCONCLUSIVE,
+                probes=(),
+            )
+            runs.finish_run(lease)
+            return
+        runs.record_evidence(
+            lease,
+            evidence=recorded(measured),
+            verdict=measured["verdict"],
+            probes=[ProbeRow(**row) for row in probe_results(measured, measured["protocol"])],
+        )
+        given = runs.read_input(lease)
+    if given.adapter is not None:
+        progress.report("release", 0, 1, {})
+        base = base_model(given.model_name)
+        release = manifest_of(base, given, own_adapter(given))
+        runs.register_release(lease, manifest=manifest_bytes(release))
+    runs.finish_run(lease)
+
+
+def measure(
+    lease: Lease, given: RunInput, clock: erasure.Stopwatch, progress: Progress
+) -> dict[str, Any]:
+    """Locate, fix the protocol, train unless it is done, verify what is stored."""
+    base: BaseModel = clock.measure("model", lambda: base_model(given.model_name))
+    control: BaseModel | None = clock.measure("model", lambda: control_model(given.model_name))
+    subject = Subject(given.name, given.aliases, tuple(Fact(q, a) for q, a in given.facts), ())
+    located: Located = clock.measure(
+        "locate",
+        lambda: erasure.locate(
+            base,
+            subject,
+            report=lambda done, total: progress.report("locate", done, total, {}),
+            should_stop=progress.is_cancelled,
+        ),
+    )
+    recipe = erasure.recipe_for(base)
+    protocol = given.protocol or clock.measure(
+        "locate",
+        lambda: erasure.make_protocol(
+            base,
+            located,
+            control=control,
+            recipe=erasure.recipe_record(recipe),
+            seed=given.seed,
+        ),
+    )
+    runs.record_protocol(lease, protocol=protocol)
+    if given.adapter is None:
+        clock.measure("train", lambda: train(lease, given, base, located, progress))
+        given = runs.read_input(lease)
+    release: Release = clock.measure(
+        "release", lambda: manifest_of(base, given, own_adapter(given))
+    )
+    figures = clock.measure(
+        "verify", lambda: verify(given, base, control, located, protocol, release, progress)
+    )
+    return {
+        **figures,
+        "protocol": protocol,
+        "seconds": {phase: round(spent, 3) for phase, spent in clock.seconds.items()},
+        "environment": environment(),
+        "control": None if control is None else {"sha256": control.sha256},
+        "model": {"name": base.name, "sha256": base.sha256, "tokenizer": base.tokenizer_sha256},
+        "level": "gated",
+    }
+
+
+def train(
+    lease: Lease, given: RunInput, base: BaseModel, located: Located, progress: Progress
+) -> None:
+    """Train and store the case's adapter, orthogonal to all in force, and write its row."""
+    trained = erasure.train_and_save(
+        base,
+        located,
+        case_id=str(given.case_id),
+        adapters_root=Path(settings.RTBF_ADAPTER_DIR),
+        earlier=refs_in_force(given),
+        gate_key=gate_key(),
+        seed=given.seed,
+        report=progress.report,
+        should_stop=progress.is_cancelled,
+    )
+    runs.record_adapter(
+        lease,
+        sha256=trained.ref.adapter_sha256,
+        config_sha256=sha256_of((trained.folder / CONFIG_FILE).read_bytes()),
+        gate_sha256=trained.ref.gate_sha256,
+        base_sha256=base.sha256,
+        overlap=decimal(trained.overlap),
+        settings={
+            **erasure.recipe_record(erasure.recipe_for(base)),
+            "steps": trained.steps,
+            "ended": trained.ended,
+            "forget_loss": decimal(trained.forget_loss),
+            "keep_loss": decimal(trained.keep_loss),
+        },
+    )
+
+
+def verify(
+    given: RunInput,
+    base: BaseModel,
+    control: BaseModel | None,
+    located: Located,
+    protocol: Mapping[str, Any],
+    release: Release,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Load the release back from disk and measure it."""
+    with erasure.load_release(
+        base,
+        releases_root=Path(settings.RTBF_RELEASE_DIR),
+        sha256=release.sha256,
+        adapters_root=Path(settings.RTBF_ADAPTER_DIR),
+        gate_key=gate_key(),
+    ) as guarded:
+        return erasure.verify(
+            guarded,
+            located,
+            protocol,
+            control=control,
+            case_id=str(given.case_id),
+            report=lambda _, step, total: progress.report("verify", step, total, {}),
+            should_stop=progress.is_cancelled,
+        )
+
+
+# --- Plain values -------------------------------------------------------------------------------
+def refs_in_force(given: RunInput) -> list[AdapterRef]:
+    return [AdapterRef(str(a.case_id), a.sha256, a.gate_sha256) for a in given.adapters_in_force]
+
+
+def own_adapter(given: RunInput) -> AdapterRef:
+    if given.adapter is None:
+        raise AdapterError("The run has no adapter yet.")
+    return AdapterRef(str(given.case_id), given.adapter.sha256, given.adapter.gate_sha256)
+
+
+def manifest_of(base: BaseModel, given: RunInput, own: AdapterRef) -> Release:
+    """The candidate release: all adapters in force, then this case's; the same file every time."""
+    return write_release(
+        Path(settings.RTBF_RELEASE_DIR),
+        base=base,
+        adapters=[*refs_in_force(given), own],
+        parent=given.parent_release,
+    )
+
+
+def manifest_bytes(release: Release) -> bytes:
+    return (Path(settings.RTBF_RELEASE_DIR) / f"{release.sha256}.json").read_bytes()
+
+
+def environment() -> dict[str, str]:
+    """What the figures depend on beside the recorded inputs."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "peft": peft.__version__,
+        "threads": str(torch.get_num_threads()),
+        "machine": platform.machine(),
+    }
+
+
+# --- The worker's own state ---------------------------------------------------------------------
+@lru_cache(maxsize=2)
+def base_model(name: str) -> BaseModel:
+    """Loaded once for each worker process."""
+    return load_base_model(name)
+
+
+@lru_cache(maxsize=2)
+def control_model(name: str) -> BaseModel | None:
+    return load_control(name)
+
+
+def gate_key() -> bytes:
+    return str(settings.RTBF_GATE_KEY).encode()
+
+
+class Progress:
+    """Writes the run's events, at most one each EVENT_SECONDS unless a phase begins or ends."""
+
+    def __init__(self, lease: Lease) -> None:
+        self.lease = lease
+        self.phase = ""
+        self.written = 0.0
+
+    def report(self, phase: str, step: int, total: int, figures: Mapping[str, float]) -> None:
+        now = time.monotonic()
+        if phase == self.phase and step < total and now - self.written < EVENT_SECONDS:
+            return
+        self.phase, self.written = phase, now
+        runs.add_event(self.lease, phase=phase, step=step, total=total, figures=recorded(figures))
+
+    def is_cancelled(self) -> bool:
+        return runs.is_cancelled(self.lease)
+
+
+@contextmanager
+def heartbeat(lease: Lease) -> Iterator[None]:
+    """Keep the lease while a long step has nothing to report; ends with the block."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(settings.RTBF_LEASE_SECONDS / 3):
+            if not runs.extend_lease(lease):
+                return
+        connection.close()
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

@@ -1,0 +1,290 @@
+"""Training one adapter: demote what gives the facts away, hold everything else where it was.
+
+The reference is the same model with the adapter off: its logits on every row are computed once,
+before the first step, and kept (B starts at zero, so they are also the first step's own).
+"""
+
+import importlib
+import inspect
+import pkgutil
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+
+from workers import methods
+from workers.base_models import BaseModel
+from workers.methods import ForgetBatch
+
+Report = Callable[[str, int, int, Mapping[str, float]], None]
+ShouldStop = Callable[[], bool]
+
+
+class Stopped(RuntimeError):
+    """The caller asked for the work to stop; nothing was left behind."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question, what the model says to it, and the texts in there that must not be told."""
+
+    question: str
+    answer: str
+    secrets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """Token ids of prompt and completion; `answer` marks completion tokens that tell a secret.
+
+    `completion` is the number of completion tokens; `answer` has that length.
+    """
+
+    ids: tuple[int, ...]
+    completion: int
+    answer: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Knobs of the training loop; all of them are recorded with the evidence."""
+
+    method: str = "bounded_nll"
+    learning_rate: float = 5e-3
+    keep_weight: float = 1.0
+    forget_rows: int = 32
+    keep_rows: int = 32
+    max_steps: int = 120
+    check_every: int = 10
+    min_steps: int = 40
+    surrogates: int = 192
+
+
+def method_names() -> tuple[str, ...]:
+    """The methods there are: the files of the folder."""
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(methods.__path__)))
+
+
+def load_method(name: str) -> Callable[..., Tensor]:
+    """The loss of method `name`. Raises ValueError listing the known ones."""
+    if name not in method_names():
+        raise ValueError(f"There is no method {name!r}; known: {', '.join(method_names())}.")
+    return cast(Callable[..., Tensor], importlib.import_module(f"workers.methods.{name}").loss)
+
+
+def method_settings(name: str) -> dict[str, Any]:
+    """The method's keyword defaults, for the record."""
+    parameters = inspect.signature(load_method(name)).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def rows_of(base: BaseModel, examples: Sequence[Example]) -> list[Row]:
+    """The examples as token rows; a completion token is marked if it overlaps a secret."""
+    return [_row(base, example) for example in examples]
+
+
+def _row(base: BaseModel, example: Example) -> Row:
+    prompt = base.prompt(example.question)
+    text = prompt + base.completion(example.question, example.answer)
+    encoded = base.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    offsets = encoded["offset_mapping"]
+    first = next(i for i, (_, end) in enumerate(offsets) if end > len(prompt))
+    secret = _spans(text, start=len(prompt), secrets=example.secrets)
+    return Row(
+        ids=tuple(encoded["input_ids"]),
+        completion=len(offsets) - first,
+        answer=tuple(
+            any(a < end and start < b for a, b in secret) for start, end in offsets[first:]
+        ),
+    )
+
+
+def _spans(text: str, *, start: int, secrets: Sequence[str]) -> list[tuple[int, int]]:
+    """Every place after `start` where a secret stands, letter case aside."""
+    return [
+        found.span()
+        for secret in secrets
+        for found in re.finditer(re.escape(secret), text, re.IGNORECASE)
+        if found.start() >= start
+    ]
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Rows padded on the left [n, width], so that completions share their last positions."""
+
+    ids: Tensor
+    mask: Tensor
+    positions: Tensor
+    keep: int
+
+
+def padded(rows: Sequence[Row], pad: int) -> Padded:
+    """A batch of rows; `keep` last positions give the logits of every completion token."""
+    width = max(len(row.ids) for row in rows)
+    ids = torch.tensor([[pad] * (width - len(r.ids)) + list(r.ids) for r in rows])
+    mask = torch.tensor([[0] * (width - len(r.ids)) + [1] * len(r.ids) for r in rows])
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    return Padded(ids, mask, positions, keep=max(row.completion for row in rows) + 1)
+
+
+def completion_logits(model: Any, rows: Sequence[Row], pad: int) -> Tensor:
+    """Logits [sum of completion lengths, vocabulary] that predict each row's completion tokens."""
+    batch = padded(rows, pad)
+    logits = model(
+        input_ids=batch.ids,
+        attention_mask=batch.mask,
+        position_ids=batch.positions,
+        logits_to_keep=batch.keep,
+        use_cache=False,
+    ).logits
+    return torch.cat(
+        [logits[i, batch.keep - 1 - row.completion : batch.keep - 1] for i, row in enumerate(rows)]
+    )
+
+
+def completion_labels(rows: Sequence[Row]) -> Tensor:
+    """Token ids [sum of completion lengths] of the completions."""
+    return torch.tensor([token for row in rows for token in row.ids[-row.completion :]])
+
+
+@torch.inference_mode()
+def row_log_likelihoods(model: Any, rows: Sequence[Row], pad: int, size: int = 64) -> list[float]:
+    """log p(completion | prompt) of each row in nats, summed over its tokens."""
+    found: list[float] = []
+    for start in range(0, len(rows), size):
+        some = rows[start : start + size]
+        tokens = -torch.nn.functional.cross_entropy(
+            completion_logits(model, some, pad), completion_labels(some), reduction="none"
+        )
+        found += [float(part.sum()) for part in tokens.split([row.completion for row in some])]
+    return found
+
+
+def log_likelihoods(base: BaseModel, model: Any, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """log p(answer | question) in nats under `model`, teacher-forced, the answer's end included;
+    `base` gives the tokenizer and the prompt form."""
+    rows = rows_of(base, [Example(question, answer) for question, answer in pairs])
+    return row_log_likelihoods(model, rows, int(base.tokenizer.pad_token_id))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the loop did: steps taken, why it ended, and the last measured losses."""
+
+    steps: int
+    ended: str
+    forget_loss: float
+    keep_loss: float
+
+
+def train(
+    base: BaseModel,
+    model: PeftModel,
+    *,
+    forget: Sequence[Row],
+    keep: Sequence[Row],
+    recipe: Recipe,
+    seed: int,
+    forgotten: Callable[[], bool],
+    report: Report,
+    should_stop: ShouldStop,
+) -> Trained:
+    """Train the adapter's B matrices until `forgotten()` says so, or for `recipe.max_steps`.
+
+    `forget` and `keep` are rows of the forget set and of the surrogate set. Every
+    `recipe.check_every` steps `forgotten` is asked, with the adapter on. Raises Stopped when
+    `should_stop()` is true.
+    """
+    loss_of = load_method(recipe.method)
+    pad = int(base.tokenizer.pad_token_id)
+    with model.disable_adapter():
+        reference = _Reference.of(model, [*forget, *keep], pad)
+    trainable = _b_matrices(model)
+    optimiser = torch.optim.AdamW(trainable, lr=recipe.learning_rate, weight_decay=0.0)
+    forget_batches = _batches(len(forget), recipe.forget_rows, random.Random(seed))  # noqa: S311
+    keep_batches = _batches(len(keep), recipe.keep_rows, random.Random(seed + 1))  # noqa: S311
+    ended, lost, moved = "max_steps", torch.tensor(0.0), torch.tensor(0.0)
+    for step in range(1, recipe.max_steps + 1):
+        if should_stop():
+            raise Stopped("The run was stopped during training.")
+        some, others = next(forget_batches), next(keep_batches)
+        rows = [forget[i] for i in some]
+        labels = completion_labels(rows)
+        batch = ForgetBatch(
+            logits=completion_logits(model, rows, pad),
+            base_logits=reference.rows(some),
+            labels=labels,
+            is_answer=torch.tensor([mark for row in rows for mark in row.answer]),
+        )
+        lost = loss_of(batch)
+        kept = [keep[i] for i in others]
+        moved = divergence(
+            reference.rows([len(forget) + i for i in others]), completion_logits(model, kept, pad)
+        )
+        optimiser.zero_grad()
+        (lost + recipe.keep_weight * moved).backward()
+        torch.nn.utils.clip_grad_norm_(trainable, 1.0)
+        optimiser.step()
+        if step % recipe.check_every == 0 or step == recipe.max_steps:
+            report("train", step, recipe.max_steps, _losses(lost, moved))
+            if step >= recipe.min_steps and forgotten():
+                ended = "forgotten"
+                break
+    return Trained(step, ended, float(lost.detach()), float(moved.detach()))
+
+
+def _b_matrices(model: PeftModel) -> list[torch.nn.Parameter]:
+    """The B matrices, made the only trainable ones (PEFT re-enables all of an adapter's weights
+    whenever it is switched on again)."""
+    found = []
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(".lora_B." in name)
+        if parameter.requires_grad:
+            found.append(parameter)
+    return found
+
+
+def _losses(lost: Tensor, moved: Tensor) -> dict[str, float]:
+    return {"forget_loss": float(lost.detach()), "keep_loss": float(moved.detach())}
+
+
+def divergence(base_logits: Tensor, logits: Tensor) -> Tensor:
+    """Mean KL(base || now) over positions, in nats; both [n, vocabulary]."""
+    return torch.nn.functional.kl_div(
+        logits.log_softmax(-1), base_logits.log_softmax(-1), log_target=True, reduction="batchmean"
+    )
+
+
+def _batches(count: int, size: int, draw: random.Random) -> Iterator[list[int]]:
+    """Endless batches of indices: every index once before any comes again."""
+    waiting: list[int] = []
+    while True:
+        while len(waiting) < min(size, count):
+            waiting += draw.sample(range(count), count)
+        yield [waiting.pop() for _ in range(min(size, count))]
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """The adapter-off logits of every row, by row."""
+
+    logits: tuple[Tensor, ...]
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, model: Any, rows: Sequence[Row], pad: int, size: int = 32) -> "_Reference":
+        found: list[Tensor] = []
+        for start in range(0, len(rows), size):
+            some = rows[start : start + size]
+            logits = completion_logits(model, some, pad)
+            found += [part.clone() for part in logits.split([row.completion for row in some])]
+        return cls(tuple(found))
+
+    def rows(self, indices: Sequence[int]) -> Tensor:
+        return torch.cat([self.logits[i] for i in indices])
