@@ -20,6 +20,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,13 @@ def run_demo(folder: Path, *, person: int, started: float, say: Say) -> dict[str
     say("Starting database, Redis, workers, beat, signer and web server …")
     with start_stack(folder) as stack:
         setup = time.time() - started
-        story = Story(stack, say)
-        reference, access_code = story.file_request(corpus.people()[person])
-        story.decide(reference, corpus.people()[person])
-        run_state = story.wait_for_run(reference)
-        story.answer(reference)
-        bundle = story.fetch_bundle(reference, folder)
-        story.read_status(reference, access_code)
+        with closing(Story(stack, say)) as story:
+            reference, access_code = story.file_request(corpus.people()[person])
+            story.decide(reference, corpus.people()[person])
+            run_state = story.wait_for_run(reference)
+            story.answer(reference)
+            bundle = story.fetch_bundle(reference, folder)
+            story.read_status(reference, access_code)
         trust = folder / "trust.txt"
         trust.write_text(stack.manage("export_trust"))
     say("Checking the bundle with the offline verifier …")
@@ -92,6 +93,16 @@ class Story:
         }
         self.windows: dict[str, Visitor] = {}
 
+    def close(self) -> None:
+        for window in self.windows.values():
+            window.close()
+
+    def at_new_window(self) -> Visitor:
+        """A window of somebody without an account; closed with the others."""
+        window = Visitor(self.stack.url)
+        self.windows[f"visitor {len(self.windows)}"] = window
+        return window
+
     def at(self, role: str) -> Visitor:
         """The browser window of the member of staff with this role, logged in."""
         if role not in self.windows:
@@ -105,7 +116,7 @@ class Story:
     def file_request(self, person: corpus.Person) -> tuple[str, str]:
         """The person sends the form and confirms the mailbox: (reference, access code)."""
         self.say("A customer files an erasure request and confirms the e-mail address …")
-        window = Visitor(self.stack.url)
+        window = self.at_new_window()
         window.open("/erasure/new/who")
         window.press("Continue", {"who": "myself"})
         address = f"person-{person.index}@mailbox.example"
@@ -223,7 +234,7 @@ class Story:
 
     def read_status(self, reference: str, access_code: str) -> None:
         """The person looks up the status page with reference and access code."""
-        window = Visitor(self.stack.url)
+        window = self.at_new_window()
         window.open("/status")
         window.press("Continue", {"reference": reference, "access_code": access_code})
         if reference not in window.page:

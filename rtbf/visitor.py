@@ -110,6 +110,9 @@ class Visitor:
         self.http = httpx.Client(base_url=url, follow_redirects=True, timeout=60, trust_env=False)
         self.response = httpx.Response(204)
 
+    def close(self) -> None:
+        self.http.close()
+
     @property
     def page(self) -> str:
         return self.response.text

@@ -4,6 +4,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def rows(stack: Stack, query: str, *values: str) -> list[tuple[str, ...]]:
-    with sqlite3.connect(f"file:{stack.var_dir / 'rtbf.sqlite3'}?mode=ro", uri=True) as database:
+    address = f"file:{stack.var_dir / 'rtbf.sqlite3'}?mode=ro"
+    with closing(sqlite3.connect(address, uri=True)) as database:
         return database.execute(query, values).fetchall()
 
 
@@ -47,15 +49,15 @@ def wait_for_phase(stack: Stack, case: str, phase: str) -> None:
 def test_a_run_killed_in_any_phase_ends_in_exactly_one_result(
     stack: Stack, person: int, phase: str
 ) -> None:
-    story = Story(stack, lambda text: None)
     who = corpus.people()[person]
-    reference, _ = story.file_request(who)
-    story.decide(reference, who)
-    wait_for_phase(stack, reference, phase)
-    stack.kill("model")
-    stack.start("model", COMMANDS["model"])
+    with closing(Story(stack, lambda text: None)) as story:
+        reference, _ = story.file_request(who)
+        story.decide(reference, who)
+        wait_for_phase(stack, reference, phase)
+        stack.kill("model")
+        stack.start("model", COMMANDS["model"])
+        assert story.wait_for_run(reference, seconds=SECONDS) == "succeeded"
 
-    assert story.wait_for_run(reference, seconds=SECONDS) == "succeeded"
     (run,) = rows(
         stack,
         """SELECT r.id, r.attempts, r.verdict, r.release_id FROM requests_app_erasurerun r
