@@ -161,7 +161,13 @@ def _frame_words(tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:
     """
     seen: Counter[int] = Counter()
     for relation in corpus.relations():
-        seen.update({word for text in relation.trained for word in _ids(tokenizer, f" {text}")})
+        seen.update(
+            {
+                word
+                for text in relation.trained
+                for word in _ids(tokenizer, f" {text}".replace("{name}", ""))
+            }
+        )
     return frozenset(word for word, count in seen.items() if count >= 3)
 
 
