@@ -275,6 +275,7 @@ def record_evidence(
         raise Invalid("Record the adapter first: the stored artefact is what is verified.")
     figures = without_floats(dict(evidence))
     run.evidence, run.verdict = figures, verdict
+    run.seconds = figures.get("seconds", {})
     enter_phase(run, Phase.RELEASE)
     run.save()
     ProbeResult.objects.bulk_create(ProbeResult(run=run, **probe.as_fields()) for probe in probes)
