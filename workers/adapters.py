@@ -100,7 +100,7 @@ def attach_adapter(
     model = wrap(base, config, IN_TRAINING)
     try:
         _place_in_free_directions(model, earlier, seed=seed, rank=rank)
-    except AdapterError:
+    except BaseException:  # whatever it was: the base model must not stay wrapped
         model.unload()
         raise
     return model

@@ -26,16 +26,17 @@ import torch
 import transformers
 from celery import shared_task
 from django.conf import settings
-from django.db import connection
+from django.db import DatabaseError, OperationalError, connection
 
 from requests_app.services import runs
-from requests_app.services.errors import LeaseLost
+from requests_app.services.errors import LeaseLost, ServiceError
 from requests_app.services.run_values import Lease, ProbeRow, RunInput
 from workers import erasure
 from workers.adapters import CONFIG_FILE, AdapterError, AdapterRef
 from workers.base_models import BaseModel, ModelError, load_base_model, load_control
 from workers.digests import sha256_of
 from workers.forget_sets import Located, NothingMeasurable
+from workers.guarded import GuardedModel
 from workers.releases import Release, ReleaseError, write_release
 from workers.results import probe_results
 from workers.subjects import Fact, Subject
@@ -53,57 +54,73 @@ def run_erasure(run_id: str) -> None:
     lease = runs.lease_run(run_id=UUID(run_id), owner=owner)
     if lease is None:
         return
+    # What is written at the end is written outside the `except` blocks: an error there would drag
+    # the first exception, whose text may quote the person's data, into Celery's log.
+    ending: str | None = None
     try:
         with heartbeat(lease):
             work(lease)
+        return
     except LeaseLost:
         log.warning("run %s: another worker took over; nothing was written twice", run_id)
+        return
+    except OperationalError as error:  # the database is away or busy: the sweep wakes the run again
+        log.error("run %s interrupted: %s", run_id, type(error).__name__)
+        return
     except Stopped:
-        runs.stop_run(lease)
-    except (AdapterError, ModelError, ReleaseError) as error:  # ours: their texts hold no data
-        log.error("run %s failed: %s", run_id, error)
-        runs.fail_run(lease, error=str(error))
+        pass
+    except (AdapterError, ModelError, ReleaseError, ServiceError) as error:  # ours: no data in them
+        ending = str(error)
     except Exception as error:  # noqa: BLE001  (the text may quote the person's data)
-        log.error("run %s failed: %s", run_id, type(error).__name__)
-        runs.fail_run(lease, error=f"unexpected error: {type(error).__name__}")
+        ending = f"unexpected error: {type(error).__name__}"
+    finish_badly(lease, ending)
+
+
+def finish_badly(lease: Lease, error: str | None) -> None:
+    """Write that the run was stopped (None) or failed; a lost lease leaves it to the next one."""
+    log.error("run %s: %s", lease.run_id, error or "stopped")
+    try:
+        if error is None:
+            runs.stop_run(lease)
+        else:
+            runs.fail_run(lease, error=error)
+    except (LeaseLost, DatabaseError) as problem:
+        log.error("run %s: its end was not written (%s)", lease.run_id, type(problem).__name__)
 
 
 def work(lease: Lease) -> None:
     """All phases of one run. Raises Stopped, LeaseLost and the engine's errors."""
     given = runs.read_input(lease)
-    clock = erasure.Stopwatch()
     progress = Progress(lease)
-    if not given.verdict:
+    if given.verdict:  # verified by a worker that died before it registered the release
+        if given.adapter is not None:
+            base = base_model(given.model_name)
+            with reloaded(base, manifest_of(base, given, own_adapter(given))):
+                pass  # every file of the release is there and has its digest
+    else:
         try:
-            measured = measure(lease, given, clock, progress)
+            measured = measure(lease, given, progress)
         except NothingMeasurable:
-            runs.record_evidence(
-                lease,
-                evidence={"nothing_measurable": True, "environment": environment()},
-                verdict=INCONCLUSIVE,
-                probes=(),
-            )
-            runs.finish_run(lease)
-            return
+            measured = {"nothing_measurable": True, "environment": environment()}
         runs.record_evidence(
             lease,
             evidence=recorded(measured),
-            verdict=measured["verdict"],
-            probes=[ProbeRow(**row) for row in probe_results(measured, measured["protocol"])],
+            verdict=measured.get("verdict", INCONCLUSIVE),
+            probes=[
+                ProbeRow(**row) for row in probe_results(measured, measured.get("protocol", {}))
+            ],
         )
         given = runs.read_input(lease)
     if given.adapter is not None:
         progress.report("release", 0, 1, {})
-        base = base_model(given.model_name)
-        release = manifest_of(base, given, own_adapter(given))
+        release = manifest_of(base_model(given.model_name), given, own_adapter(given))
         runs.register_release(lease, manifest=manifest_bytes(release))
     runs.finish_run(lease)
 
 
-def measure(
-    lease: Lease, given: RunInput, clock: erasure.Stopwatch, progress: Progress
-) -> dict[str, Any]:
+def measure(lease: Lease, given: RunInput, progress: Progress) -> dict[str, Any]:
     """Locate, fix the protocol, train unless it is done, verify what is stored."""
+    clock = erasure.Stopwatch()
     base: BaseModel = clock.measure("model", lambda: base_model(given.model_name))
     control: BaseModel | None = clock.measure("model", lambda: control_model(given.model_name))
     subject = Subject(given.name, given.aliases, tuple(Fact(q, a) for q, a in given.facts), ())
@@ -139,6 +156,7 @@ def measure(
     )
     return {
         **figures,
+        "release": release.sha256,
         "protocol": protocol,
         "seconds": {phase: round(spent, 3) for phase, spent in clock.seconds.items()},
         "environment": environment(),
@@ -190,13 +208,7 @@ def verify(
     progress: Progress,
 ) -> dict[str, Any]:
     """Load the release back from disk and measure it."""
-    with erasure.load_release(
-        base,
-        releases_root=Path(settings.RTBF_RELEASE_DIR),
-        sha256=release.sha256,
-        adapters_root=Path(settings.RTBF_ADAPTER_DIR),
-        gate_key=gate_key(),
-    ) as guarded:
+    with reloaded(base, release) as guarded:
         return erasure.verify(
             guarded,
             located,
@@ -206,6 +218,17 @@ def verify(
             report=lambda _, step, total: progress.report("verify", step, total, {}),
             should_stop=progress.is_cancelled,
         )
+
+
+def reloaded(base: BaseModel, release: Release) -> GuardedModel:
+    """The release as it is stored, every digest checked; a context manager."""
+    return erasure.load_release(
+        base,
+        releases_root=Path(settings.RTBF_RELEASE_DIR),
+        sha256=release.sha256,
+        adapters_root=Path(settings.RTBF_ADAPTER_DIR),
+        gate_key=gate_key(),
+    )
 
 
 # --- Plain values -------------------------------------------------------------------------------
@@ -287,8 +310,11 @@ def heartbeat(lease: Lease) -> Iterator[None]:
 
     def beat() -> None:
         while not done.wait(settings.RTBF_LEASE_SECONDS / 3):
-            if not runs.extend_lease(lease):
-                return
+            try:
+                if not runs.extend_lease(lease):
+                    break
+            except DatabaseError as error:
+                log.warning("run %s: lease not extended (%s)", lease.run_id, type(error).__name__)
         connection.close()
 
     thread = threading.Thread(target=beat, daemon=True)

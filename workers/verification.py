@@ -24,7 +24,8 @@ PROFILES: Mapping[str, Mapping[str, int]] = {
     "fast": {"others": 240, "decoys": 24, "draws": 2000, "twins": 3, "rank_phrasings": 1},
 }
 PROBES = ("recall", "knowledge_rank", "others_kept", "perplexity", "gate_fires")
-THRESHOLDS = {"others_kept": "0.98", "perplexity_ratio": "1.02"}
+THRESHOLDS = {"others_kept": "0.98", "perplexity_ratio": "1.02", "decisive_upper95": "0.2"}
+"""`decisive_upper95`: a sample whose upper bound after erasure lies above this is too small."""
 
 
 def make_protocol(
@@ -170,7 +171,11 @@ def judge(
         reasons.append("others are answered worse than the threshold allows")
     if figures["perplexity"]["ratio"] > float(protocol["thresholds"]["perplexity_ratio"]):
         reasons.append("general text has become harder than the threshold allows")
-    return (NOT_MET, reasons) if reasons else (WITHIN, ["every threshold of the protocol is met"])
+    if reasons:
+        return NOT_MET, reasons
+    if unseen["after_upper95"] > float(protocol["thresholds"]["decisive_upper95"]):
+        return INCONCLUSIVE, [f"{unseen['n']} unseen questions are too few to decide"]
+    return WITHIN, ["every threshold of the protocol is met"]
 
 
 def unseen_limit(figures: Mapping[str, Any], protocol: Mapping[str, Any]) -> float:

@@ -88,13 +88,18 @@ MEASURED = frozenset({Verdict.WITHIN, Verdict.NOT_MET, Verdict.INCONCLUSIVE})
 def lease_run(*, run_id: UUID, owner: str) -> Lease | None:
     """Take a queued run, or a running one whose lease ran out; None if there is nothing to do.
 
-    On one model only one run works at a time, so that each is trained against all adapters in
-    force. After RTBF_MAX_ATTEMPTS leases the run fails with `too_many_attempts`.
+    On one model only one run works at a time, from its first lease to its end, so that each is
+    trained, verified and released against the same adapters in force: a run whose worker died holds
+    up the others until it is taken up again. One that died after its release was registered ends as
+    succeeded. After RTBF_MAX_ATTEMPTS leases the run fails with `too_many_attempts`.
     """
     case, run, same_model = locked_run_and_rivals(run_id)
     now = timezone.now()
-    working = [rival.pk for rival in same_model if _is_leased(rival, now)]
-    if run.state not in ACTIVE or working:
+    rivals = [row for row in same_model if row.pk != run.pk and row.state == RunState.RUNNING]
+    if run.state not in ACTIVE or rivals or _is_leased(run, now):
+        return None
+    if run.release_id is not None:
+        end_run(case, run, RunState.SUCCEEDED, error="", actor=WORKER.name)
         return None
     if run.cancel_requested_at is not None:
         end_run(case, run, RunState.CANCELLED, error="cancelled", actor=WORKER.name)
@@ -307,6 +312,9 @@ def register_release(lease: Lease, *, manifest: bytes) -> Release:
     live = (
         Release.objects.select_for_update().filter(model_name=run.model_name, is_live=True).first()
     )
+    digest = hashlib.sha256(manifest).hexdigest()
+    if (run.evidence or {}).get("release", digest) != digest:
+        raise Invalid("This is not the release that was verified. Repeat the run.")
     _check_manifest(
         manifest, [*(a.sha256 for a in adapters_in_force(run.model_name)), run.adapter.sha256]
     )
@@ -315,7 +323,7 @@ def register_release(lease: Lease, *, manifest: bytes) -> Release:
         live.is_live = False
         live.save(update_fields=["is_live"])
     release = Release.objects.create(
-        digest=hashlib.sha256(manifest).hexdigest(),
+        digest=digest,
         model_name=run.model_name,
         parent=live,
         manifest=manifest,

@@ -129,6 +129,48 @@ def test_one_run_at_a_time_works_on_a_model(settings: Settings) -> None:
     assert take_lease(second).run_id == second.id
 
 
+def test_a_run_whose_worker_died_holds_up_the_others_of_its_model_until_it_ends() -> None:
+    """Otherwise two adapters would be trained, and one released, without knowing of each other."""
+    first, second = (executing_case().runs.get() for _ in range(2))
+    take_lease(first)
+    expire_lease(first.id)
+    assert runs.lease_run(run_id=second.id, owner="worker-2") is None
+    work_off(first, lease=take_lease(first, "worker-2"))
+    assert take_lease(second).run_id == second.id
+
+
+def test_a_run_killed_after_its_release_ends_as_succeeded(
+    run: ErasureRun, engineer: StaffMember
+) -> None:
+    lease = take_lease(run)
+    runs.record_protocol(lease, protocol=PROTOCOL)
+    record_adapter(lease)
+    runs.record_evidence(lease, evidence={}, verdict=Verdict.WITHIN, probes=PROBES)
+    release = runs.register_release(
+        lease, manifest=factories.manifest(run, reread(run).adapter.sha256)
+    )
+    runs.cancel_run(run_id=run.id, actor_member=engineer)  # too late: it is in force
+    ErasureRun.objects.filter(pk=run.id).update(attempts=3)
+    expire_lease(run.id)
+    assert runs.lease_run(run_id=run.id, owner="worker-2") is None
+    stored = reread(run)
+    assert (stored.state, stored.release, stored.error) == (RunState.SUCCEEDED, release, "")
+    assert stored.case.status == CaseStatus.RESPONDING
+    assert [a.case_id for a in runs.adapters_in_force(run.model_name)] == [run.case_id]
+
+
+def test_only_the_release_that_was_verified_can_be_registered(run: ErasureRun) -> None:
+    lease = take_lease(run)
+    runs.record_protocol(lease, protocol=PROTOCOL)
+    record_adapter(lease)
+    verified = factories.manifest(run, reread(run).adapter.sha256)
+    evidence = {"release": hashlib.sha256(verified).hexdigest()}
+    runs.record_evidence(lease, evidence=evidence, verdict=Verdict.WITHIN, probes=PROBES)
+    with pytest.raises(Invalid, match="not the release that was verified"):
+        runs.register_release(lease, manifest=verified + b" ")
+    assert runs.register_release(lease, manifest=verified).digest == evidence["release"]
+
+
 def test_an_unknown_run_is_not_found() -> None:
     with pytest.raises(NotFound):
         runs.lease_run(run_id=uuid4(), owner="w")

@@ -68,3 +68,16 @@ def test_neither_log_nor_row_names_the_person(caplog: pytest.LogCaptureFixture) 
     written = caplog.text + run.error + str(run.evidence) + str(run.seconds)
     for canary in (factories.NAME, factories.EMAIL, factories.ALIAS, *factories.FACTS[0]):
         assert canary not in written
+
+
+def test_what_breaks_an_ending_never_drags_the_first_error_into_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    case = factories.executing_case()
+    lease = factories.take_lease(case.runs.get())
+    factories.expire_lease(lease.run_id)
+    factories.take_lease(case.runs.get(), "worker-2")
+    with caplog.at_level(logging.DEBUG):
+        tasks.finish_badly(lease, "unexpected error: ValueError")
+    assert "its end was not written (LeaseLost)" in caplog.text
+    assert case.runs.get().state == RunState.RUNNING

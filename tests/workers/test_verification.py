@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workers.probes.recall import upper_bound
 from workers.verification import (
     INCONCLUSIVE,
     NOT_MET,
@@ -19,10 +20,16 @@ PROTOCOL = {"thresholds": {**THRESHOLDS, "unseen": {"rule": "control_upper95"}}}
 
 
 def figures(
-    *, before: float = 0.9, after: float = 0.02, kept: float = 1.0, ratio: float = 1.0
+    *,
+    before: float = 0.9,
+    after: float = 0.02,
+    kept: float = 1.0,
+    ratio: float = 1.0,
+    upper: float = 0.12,
 ) -> dict[str, Any]:
+    unseen = {"n": 50, "before": before, "after": after, "after_upper95": upper}
     return {
-        "erased": {"unseen": {"before": before, "after": after, "control_upper95": 0.09}},
+        "erased": {"unseen": {**unseen, "control_upper95": 0.09}},
         "others": {"kept": kept},
         "perplexity": {"ratio": ratio},
     }
@@ -38,12 +45,22 @@ def figures(
         ({"ratio": 1.03}, NOT_MET),
         ({"before": 0.09}, INCONCLUSIVE),
         ({"before": 0.05, "after": 0.0}, INCONCLUSIVE),
+        ({"after": 0.0, "upper": 0.21}, INCONCLUSIVE),
+        ({"after": 0.1, "upper": 0.21}, NOT_MET),
     ],
 )
 def test_the_verdict_follows_the_protocol(changed: dict[str, float], verdict: str) -> None:
     found, reasons = judge(figures(**changed), PROTOCOL)
     assert found == verdict
     assert reasons
+
+
+@pytest.mark.parametrize(("told", "asked"), [(1, 2), (2, 4), (2, 6), (0, 13)])
+def test_a_sample_too_small_never_passes(told: int, asked: int) -> None:
+    """The control's own bound is wide when few questions are asked: it must not let a case pass."""
+    found = figures(before=1.0, after=told / asked, upper=upper_bound(told, asked))
+    found["erased"]["unseen"]["control_upper95"] = upper_bound(0, asked)
+    assert judge(found, PROTOCOL)[0] != WITHIN
 
 
 def test_an_error_is_inconclusive_whatever_was_measured() -> None:
