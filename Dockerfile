@@ -14,6 +14,7 @@ RUN useradd --system --create-home rtbf \
     && mkdir -p /srv/rtbf/var /srv/rtbf/keys /srv/rtbf/signer \
     && chown -R rtbf /srv/rtbf/var /srv/rtbf/keys /srv/rtbf/signer \
     && RTBF_STATIC_ROOT=/srv/rtbf/static RTBF_VAR_DIR=/tmp/build python manage.py collectstatic --no-input --verbosity 0 \
+    && chmod -R a+rX /srv/rtbf/static \
     && rm -rf /tmp/build
 USER rtbf
 EXPOSE 8000

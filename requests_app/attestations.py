@@ -10,11 +10,11 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from requests_app.dossier import Dossier, LogProofs, Probe
+from requests_app.dossier import Dossier, LogProofs
 from requests_app.keys import SigningKey
 from requests_app.verifier import dsse, notes, statements
 from requests_app.verifier.canonical import JSON
-from requests_app.verifier.runs import conclusions, subject_of
+from requests_app.verifier.runs import conclusions, subject_of, tests_of
 
 
 def evidence_statement(
@@ -57,9 +57,9 @@ def test_result_statement(dossier: Dossier, fact: Mapping[str, Any], *, key: Sig
     PASSED: within thresholds; FAILED: not met; WARNED: inconclusive.
     """
     by_result: dict[str, list[str]] = {"PASSED": [], "FAILED": [], "WARNED": []}
-    for probe in dossier.run(fact["run"]).probes:
-        if (word := _result(probe)) in by_result:
-            by_result[word].append(probe.name)
+    for name, test in tests_of(fact).items():
+        if test["result"] in by_result:
+            by_result[test["result"]].append(name)
     protocol: JSON = {"name": "protocol.json", "digest": {"sha256": fact["protocol"]["sha256"]}}
     predicate: dict[str, JSON] = {
         "result": statements.RESULTS[fact["verdict"]],
@@ -80,21 +80,7 @@ def test_result_statement(dossier: Dossier, fact: Mapping[str, Any], *, key: Sig
 
 def _tests(dossier: Dossier, fact: Mapping[str, Any]) -> list[JSON]:
     """The logged estimates of a run's probes, each with its question and its result in a word."""
-    if fact["figures"] is None:
-        return []
-    stored = {probe.name: probe for probe in dossier.run(fact["run"]).probes}
+    questions = {probe.name: probe.question for probe in dossier.run(fact["run"]).probes}
     return [
-        {
-            "name": name,
-            "question": stored[name].question,
-            "result": _result(stored[name]),
-            **figures,
-        }
-        for name, figures in sorted(fact["figures"]["estimates"].items())
+        {"name": name, "question": questions[name], **test} for name, test in tests_of(fact).items()
     ]
-
-
-def _result(probe: Probe) -> str:
-    if probe.holds is None:
-        return "WARNED" if probe.threshold else "INFORMATIONAL"
-    return "PASSED" if probe.holds else "FAILED"

@@ -10,7 +10,7 @@ from django import forms
 from requests_app.models import ScopeItem
 from requests_app.models.record import Channel, Exemption, Ground, Outcome
 from requests_app.services.cases import IDENTITY_METHODS
-from requests_app.services.intake import ALIASES, MESSAGE_LENGTH, NAME_LENGTH
+from requests_app.services.intake import ALIASES, MESSAGE_LENGTH, NAME_LENGTH, check_email
 
 WHO = {
     "myself": "For myself",
@@ -89,6 +89,7 @@ class ContactForm(AliasesMixin, PlainForm):
     email = forms.EmailField(
         label="E-mail address",
         max_length=254,
+        validators=[check_email],
         help_text="We send a code to confirm it, and tell you there when a letter is waiting.",
         widget=forms.EmailInput(attrs={"autocomplete": "email", "spellcheck": "false"}),
         error_messages={
@@ -337,6 +338,7 @@ class NewCaseForm(AliasesMixin, PlainForm):
         label="E-mail address",
         required=False,
         max_length=254,
+        validators=[check_email],
         widget=forms.EmailInput(attrs={"autocomplete": "off"}),
         error_messages={"invalid": "Enter an e-mail address in the right form, or leave it empty"},
     )

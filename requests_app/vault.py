@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import logging
 import os
 import secrets
 import stat
@@ -26,11 +27,13 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from requests_app.models import Case, CaseKey, Draft, VaultItem
 from requests_app.verifier import canonical
+
+logger = logging.getLogger(__name__)
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -112,6 +115,20 @@ def erase_items(case: Case) -> int:
     count: int = VaultItem.objects.filter(case=case).count()
     VaultItem.objects.filter(case=case).delete()
     return count
+
+
+def empty_write_ahead_log() -> None:
+    """On SQLite, bring the write-ahead log into the database and cut it to nothing.
+
+    Until then it holds earlier images of pages, wrapped keys and ciphertext among them
+    (https://www.sqlite.org/pragma.html#pragma_wal_checkpoint). Call it outside a transaction.
+    """
+    if connection.vendor != "sqlite":
+        return
+    with connection.cursor() as cursor:
+        busy, _, _ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        logger.warning("The write-ahead log is in use and was not emptied; the next seal does it.")
 
 
 # --- Drafts of the public form ------------------------------------------------------------------

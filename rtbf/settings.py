@@ -45,6 +45,14 @@ def env_secret(name: str, *, file_name: str) -> str:
     return path.read_text()
 
 
+def env_own(name: str, example: str) -> str:
+    """What a production installation must say itself; the embedded one shows an example."""
+    value = os.environ.get(name, "" if RTBF_PRODUCTION else example)
+    if RTBF_PRODUCTION and not value.strip():
+        raise ImproperlyConfigured(f"Set {name}: no letter goes out in the name of an example.")
+    return value
+
+
 # --- Where things lie ---------------------------------------------------------------------------
 RTBF_PRODUCTION = env_bool("RTBF_PRODUCTION", default=False)
 RTBF_VAR_DIR = Path(env("RTBF_VAR_DIR", str(BASE_DIR / "var")))
@@ -54,11 +62,11 @@ RTBF_ADAPTER_DIR = Path(env("RTBF_ADAPTER_DIR", str(RTBF_VAR_DIR / "adapters")))
 RTBF_RELEASE_DIR = Path(env("RTBF_RELEASE_DIR", str(RTBF_VAR_DIR / "releases")))
 
 # --- The controller, Art. 4(7) GDPR -------------------------------------------------------------
-RTBF_CONTROLLER_NAME = env("RTBF_CONTROLLER_NAME", "Example Controller Ltd")
-RTBF_CONTROLLER_EMAIL = env("RTBF_CONTROLLER_EMAIL", "privacy@controller.example")
+RTBF_CONTROLLER_NAME = env_own("RTBF_CONTROLLER_NAME", "Example Controller Ltd")
+RTBF_CONTROLLER_EMAIL = env_own("RTBF_CONTROLLER_EMAIL", "privacy@controller.example")
 RTBF_CONTROLLER_PHONE = env("RTBF_CONTROLLER_PHONE", "+32 2 555 01 00")
 RTBF_CONTROLLER_ADDRESS = env("RTBF_CONTROLLER_ADDRESS", "1 Example Street, 1000 Brussels, Belgium")
-RTBF_AUTHORITY_NAME = env("RTBF_AUTHORITY_NAME", "Data Protection Authority (Belgium)")
+RTBF_AUTHORITY_NAME = env_own("RTBF_AUTHORITY_NAME", "Data Protection Authority (Belgium)")
 RTBF_AUTHORITY_URL = env("RTBF_AUTHORITY_URL", "https://www.dataprotectionauthority.be")
 RTBF_HOLIDAY_COUNTRY = env("RTBF_HOLIDAY_COUNTRY", "BE")
 RTBF_MODELS = env("RTBF_MODELS", "demo").split(",")  # base models in service, by name
@@ -200,7 +208,8 @@ AUTH_PASSWORD_VALIDATORS = [
 
 # --- Mail ---------------------------------------------------------------------------------------
 DEFAULT_FROM_EMAIL = RTBF_CONTROLLER_EMAIL
-EMAIL_BACKEND = env("EMAIL_BACKEND", "django.core.mail.backends.filebased.EmailBackend")
+MAIL = "smtp" if RTBF_PRODUCTION else "filebased"
+EMAIL_BACKEND = env("EMAIL_BACKEND", f"django.core.mail.backends.{MAIL}.EmailBackend")
 EMAIL_FILE_PATH = env("EMAIL_FILE_PATH", str(RTBF_VAR_DIR / "outbox"))
 EMAIL_HOST = env("EMAIL_HOST", "localhost")
 EMAIL_PORT = int(env("EMAIL_PORT", "25"))

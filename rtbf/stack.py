@@ -210,16 +210,28 @@ def start_stack(
     only: tuple[str, ...] = ("legal", "model", "beat", "signer"),
 ) -> Iterator[Stack]:
     """Start everything, yield the running stack, stop everything. `port` None: a free one."""
-    check_disk(var_dir)
     port = port or free_port()
     check_port(port)
+    umask = os.umask(0o077)  # the children's too: database, outbox, logs are for their owner alone
+    try:
+        with _running(var_dir, port=port, env=env or {}, only=only) as stack:
+            yield stack
+    finally:
+        os.umask(umask)
+
+
+@contextmanager
+def _running(
+    var_dir: Path, *, port: int, env: Mapping[str, str], only: tuple[str, ...]
+) -> Iterator[Stack]:
+    check_disk(var_dir)
     (var_dir / "log").mkdir(parents=True, exist_ok=True)
     stack = Stack(url=f"http://127.0.0.1:{port}", var_dir=var_dir, env={**os.environ})
     stack.env |= {
         "RTBF_VAR_DIR": str(var_dir),
         "RTBF_PUBLIC_URL": stack.url,
         "DJANGO_SETTINGS_MODULE": "rtbf.settings",
-        **(env or {}),
+        **env,
     }
     try:
         stack.env.setdefault("REDIS_URL", "")

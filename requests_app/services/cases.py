@@ -208,7 +208,8 @@ def export_case(*, case_id: UUID, actor: Actor) -> AuditEntry:
 def seal_case(*, case_id: UUID, actor: Actor) -> Case:
     """Close a case for good: its key, ciphertext and commitment salts are destroyed.
 
-    The log entry is written first, in the same transaction. Letters must have been sent.
+    The log entry is written first, in the same transaction. Letters must have been sent. After the
+    commit SQLite's write-ahead log is emptied, since it holds the destroyed pages as they were.
     """
     if actor.kind != "system":
         require_actor(actor, Role.OFFICER, Role.APPROVER)
@@ -228,6 +229,7 @@ def seal_case(*, case_id: UUID, actor: Actor) -> Case:
     audit.erase_openings(case)
     vault.destroy_key(case)
     vault.erase_items(case)
+    transaction.on_commit(vault.empty_write_ahead_log, robust=True)  # sealed it is in any case
     case.letters.update(sha256="")  # a digest of a guessable text would outlive the text
     return case
 

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.core.validators import validate_email
+from django.core.validators import EmailValidator, validate_email
 from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
@@ -185,6 +185,15 @@ def withdraw_case(*, case_id: UUID, actor: Actor) -> Case:
 
 
 # --- Checks -------------------------------------------------------------------------------------
+def check_email(address: str) -> None:
+    """ValidationError unless mail can be sent there: its domain must encode to IDNA (RFC 3490)."""
+    validate_email(address)
+    try:
+        address.rpartition("@")[2].encode("idna")  # also refuses labels of more than 63 bytes
+    except UnicodeError:
+        raise ValidationError(EmailValidator.message, code="invalid") from None
+
+
 def _check_channel(channel: str, actor: Actor) -> bool:
     if channel not in Channel.values:
         raise Invalid(f"There is no channel “{channel}”. Known: {', '.join(Channel.values)}.")
@@ -200,7 +209,7 @@ def _checked(intake: Intake, *, email_required: bool) -> Intake:
     email = intake.email.strip()
     if email or email_required:
         try:
-            validate_email(email)
+            check_email(email)
         except ValidationError:
             raise Invalid("The e-mail address is missing or not a valid address.") from None
     if len(intake.aliases) > ALIASES:

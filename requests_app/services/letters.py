@@ -38,7 +38,8 @@ logger = logging.getLogger(__name__)
 
 HEADER = re.compile(r"\{# version: (?P<version>[\w.-]+); slots: (?P<slots>[\w, ]+) #\}\n")
 SENDING_SECONDS = 300  # how long one process may take over one mail
-MAIL_ERRORS = (smtplib.SMTPException, OSError)
+# ValueError (UnicodeError is one): an address or a text that no mail can carry
+MAIL_ERRORS = (smtplib.SMTPException, OSError, ValueError, vault.VaultError)
 
 
 @dataclass(frozen=True)
@@ -130,11 +131,16 @@ def send_pending_codes() -> int:
     """Mail the confirmation codes that wait in the vault; returns how many went out.
 
     A code is taken out of the vault before it is mailed, so it is never sent twice; if the mail
-    server refuses, it is put back for the next sweep.
+    server refuses, it is put back for the next sweep, until it runs out. What hinders one code
+    hinders no other.
     """
     sent = 0
     for case_id in VaultItem.objects.filter(name="code").values_list("case_id", flat=True):
-        taken = _take_code(case_id)
+        try:
+            taken = _take_code(case_id)
+        except vault.VaultError as problem:
+            logger.warning("Code of case %s not mailed (%s).", case_id, type(problem).__name__)
+            continue
         if taken is None:
             continue
         case, code, address = taken
@@ -163,7 +169,7 @@ def send_pending_letters() -> int:
     """Announce by mail every letter not yet sent whose case has an address; returns how many.
 
     At least once: a letter counts as sent only after the mail server took it. The same letter
-    always has the same Message-ID.
+    always has the same Message-ID. What hinders one letter hinders no other.
     """
     sent = 0
     waiting = Letter.objects.filter(sent_at=None, case__vault_items__name="email")
@@ -191,7 +197,11 @@ def record_letter_posted(*, letter_id: int, actor: Actor) -> None:
 
 @transaction.atomic
 def _take_code(case_id: UUID) -> tuple[Case, str, str] | None:
+    """Case, code and address; None if another process took the code, or it ran out and is gone."""
     case = lock_case(case_id)
+    if case.code_expires_at is None or case.code_expires_at < timezone.now():
+        vault.remove(case, "code")
+        return None
     code: str | None = vault.get(case, "code", default=None)
     if code is None:
         return None
@@ -229,6 +239,7 @@ def _mark_sent(letter_id: int, *, by: str, actor: Actor) -> bool:
 
 def _announcement(letter: Letter) -> EmailMessage:
     case = letter.case
+    vault.get(case, f"letter/{letter.pk}")  # a letter that cannot be read is not announced
     slots = {
         "reference": case.reference,
         "status_url": f"{settings.RTBF_PUBLIC_URL}/status",

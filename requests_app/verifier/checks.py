@@ -10,7 +10,9 @@
  7. The log at the start of the case is contained in the checkpointed log; with an earlier
     checkpoint of the auditor's own, that one is contained too.
  8. Each run is backed by events in the right order: test plan fixed before the adapter was made,
-    adapter before it was tested; digests and verdicts are equal everywhere; no run is left out.
+    adapter before it was tested, release after that; it ends with the verdict that was measured.
+    Digests, verdicts (the one in the figures too) and the word for each test are equal
+    everywhere; no run is left out.
  9. Each test-result statement is signed and agrees with its run.
 10. A given adapter file is one that the statement names.
 11. Keys were valid at the size of the log; a key retired since is a warning.

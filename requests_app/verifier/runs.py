@@ -11,8 +11,13 @@ from .errors import Invalid
 
 ENDINGS = {"run.finished": "finished", "run.failed": "failed", "run.cancelled": "cancelled"}
 SUBJECTS = (("adapter_model.safetensors", "sha256"), ("adapter_config.json", "config_sha256"))
-FIGURES = ("n", "before", "after", "control", "bound", "threshold")
-_STEPS = {"run.protocol_fixed": "protocol", "adapter.created": "adapter", "run.verified": "figures"}
+FIGURES = ("n", "before", "after", "control", "bound", "threshold", "holds")
+_STEPS = {
+    "run.protocol_fixed": "protocol",
+    "adapter.created": "adapter",
+    "run.verified": "figures",
+    "release.registered": "release",
+}
 _ADAPTER = ("sha256", "config_sha256", "gate_sha256", "base_sha256", "settings_sha256", "overlap")
 
 
@@ -35,7 +40,8 @@ def run_facts(events: Iterable[LoggedEvent]) -> list[dict[str, Any]]:
     Keys: run, model, number, seed, state, verdict, error, protocol, adapter, figures, release; the
     last four are null until logged. `figures` carries the logged estimates by probe. Invalid when
     events of a run come twice or in the wrong order: a test plan is fixed before the adapter is
-    made, and the adapter is made before it is tested. Without an adapter a run can only be
+    made, the adapter is made before it is tested, a release is registered only of what was tested,
+    and a run ends with the verdict that was measured. Without an adapter a run can only be
     inconclusive.
     """
     runs: dict[str, dict[str, Any]] = {}
@@ -131,6 +137,18 @@ def subject_of(
     return subject
 
 
+def tests_of(fact: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The tests of a run by probe: what was logged, and the word that follows from it."""
+    estimates = fact["figures"]["estimates"] if fact["figures"] else {}
+    return {
+        name: {
+            "result": statements.result_word(holds=row["holds"], threshold=row["threshold"]),
+            **row,
+        }
+        for name, row in sorted(estimates.items())
+    }
+
+
 def _queued(runs: Mapping[str, Any], name: str, data: Mapping[str, Any]) -> dict[str, Any]:
     if name in runs:
         raise ValueError("it was queued twice")
@@ -165,21 +183,42 @@ def _add(run: dict[str, Any], kind: str, data: Mapping[str, Any], seq: int) -> N
         run["adapter"] = {**{key: _text(data, key) for key in _ADAPTER}, "logged_at": seq}
     elif kind == "run.verified":
         run["verdict"] = _text(data, "verdict")
+        if run["verdict"] not in statements.RESULTS:
+            raise ValueError("there is no verdict of that name")
         if run["adapter"] is None and run["verdict"] != statements.INCONCLUSIVE:
             raise ValueError("it has a verdict on an adapter that was not logged before")
-        rows = dict(data["estimates"])
         run["figures"] = {
             "sha256": _text(data, "figures_sha256"),
             "logged_at": seq,
-            "estimates": {name: {key: row[key] for key in FIGURES} for name, row in rows.items()},
+            "estimates": {name: _estimate(row) for name, row in dict(data["estimates"]).items()},
         }
     elif kind == "release.registered":
+        if run["figures"] is None:
+            raise ValueError(f"{kind} comes before it was verified")
         run["release"] = _text(data, "release")
     elif kind in ENDINGS:
-        if run["state"] in ENDINGS.values():
-            raise ValueError("it ended twice")
-        run["state"] = ENDINGS[kind]
-        run["verdict"], run["error"] = _text(data, "verdict"), _text(data, "error")
+        _end(run, kind, data)
+
+
+def _end(run: dict[str, Any], kind: str, data: Mapping[str, Any]) -> None:
+    """End the run with the verdict measured; unmeasured it can only fail or be cancelled."""
+    if run["state"] in ENDINGS.values():
+        raise ValueError("it ended twice")
+    verdict = _text(data, "verdict")
+    if run["figures"] is not None:
+        if verdict != run["verdict"]:
+            raise ValueError("it ended with another verdict than was measured")
+    elif kind == "run.finished" or verdict not in ("", statements.INCONCLUSIVE):
+        raise ValueError("it ended as if it had been measured, but was never verified")
+    run["state"], run["verdict"], run["error"] = ENDINGS[kind], verdict, _text(data, "error")
+
+
+def _estimate(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The logged figures of one probe; `holds` and `threshold` decide its result in a word."""
+    if not (row["holds"] is None or isinstance(row["holds"], bool)):
+        raise ValueError("“holds” of a test is neither true, false nor null")
+    _text(row, "threshold")
+    return {key: row[key] for key in FIGURES}
 
 
 def _text(data: Mapping[str, Any], key: str) -> str:
@@ -205,8 +244,7 @@ def _check_run(
             pass
         case _:
             raise Invalid(f"The run {name} does not have its fields.", file=statements.STATEMENT)
-    estimates = fact["figures"]["estimates"] if fact["figures"] else {}
-    if canonical.dumps(_by_name(tests)) != canonical.dumps(estimates):
+    if canonical.dumps(_by_name(tests)) != canonical.dumps(tests_of(fact)):
         raise Invalid(
             f"The tests of the run {name} are not those that were logged.",
             file=statements.STATEMENT,
@@ -221,17 +259,24 @@ def _check_run(
             raise Invalid(f"The run {name} lacks its {key} file.", file=statements.STATEMENT)
         if digest is not None and _digest(files, listed[key]) != digest:
             raise Invalid("The file is not the one whose digest was logged.", file=listed[key])
+    if fact["figures"]:
+        _check_metrics(files[listed["metrics"]], fact["verdict"], file=listed["metrics"])
     if ("testResult" in listed) != (fact["figures"] is not None and fact["adapter"] is not None):
         raise Invalid(f"The run {name} lacks its test result.", file=statements.STATEMENT)
+
+
+def _check_metrics(data: bytes, verdict: str, *, file: str) -> None:
+    """Invalid when the figures name a verdict and it is not that of their run."""
+    figures = canonical.loads(data, file=file)
+    if isinstance(figures, Mapping) and figures.get("verdict", verdict) != verdict:
+        raise Invalid("The verdict in the figures is not the verdict of the run.", file=file)
 
 
 def _by_name(tests: Sequence[Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for test in tests:
         match test:
-            case {"name": str(name), "question": str(), "result": str(), **figures} if (
-                name not in found
-            ):
+            case {"name": str(name), "question": str(), **figures} if name not in found:
                 found[name] = figures
             case _:
                 raise Invalid("A test is malformed.", file=statements.STATEMENT)

@@ -56,3 +56,13 @@ def event_file(case_seq: int) -> str:
 
 def proof_name(case_seq: int) -> str:
     return f"events/{case_seq:04d}.tlog-proof"
+
+
+def result_word(*, holds: bool | None, threshold: str) -> str:
+    """The result of one test in a word, from what was logged of it; for writer and verifier.
+
+    Without a decision (`holds` null) a test with a threshold is WARNED, one without informs only.
+    """
+    if holds is None:
+        return "WARNED" if threshold else "INFORMATIONAL"
+    return "PASSED" if holds else "FAILED"

@@ -11,6 +11,7 @@ from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
 
 from requests_app import selectors
+from requests_app.keys import KeyFileError
 from requests_app.models import Case, StaffMember
 from requests_app.models.people import Role
 from requests_app.services.errors import NotAllowed, NotFound, ServiceError
@@ -32,7 +33,10 @@ def posted(request: HttpRequest) -> QueryDict | None:
 
 
 def refusals_in_words(view: View) -> View:
-    """A refused role is a 403 page, an unknown row 404, a step that is not possible now 409."""
+    """A refused role is a 403 page, an unknown row 404, a step that is not possible now 409.
+
+    So is a key file that cannot be used: the page says what to do about it.
+    """
 
     @wraps(view)
     def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -42,7 +46,7 @@ def refusals_in_words(view: View) -> View:
             raise PermissionDenied(str(refused)) from None
         except NotFound:
             raise Http404 from None
-        except ServiceError as refused:
+        except (ServiceError, KeyFileError) as refused:
             context = {"reason": str(refused), "reference": kwargs.get("reference", "")}
             return render(request, "409.html", context, status=409)
 

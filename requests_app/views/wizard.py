@@ -1,4 +1,7 @@
-"""The public form: one question a page over an encrypted draft; the session holds its id only."""
+"""The public form: one question a page over an encrypted draft; the session holds its id only.
+
+So it is with the access code, from sending to the confirmation page that shows it once.
+"""
 
 from __future__ import annotations
 
@@ -105,9 +108,11 @@ def sent(request: HttpRequest, reference: str) -> HttpResponse:
     if reference in request.session.get(SENT, []):
         case = Case.objects.filter(reference=reference).first()
     shown_once: dict[str, str] = request.session.get(SHOWN_ONCE, {})
-    code = shown_once.pop(reference, "")
-    if code:
+    code = ""
+    if draft_id := shown_once.pop(reference, ""):
         request.session[SHOWN_ONCE] = shown_once
+        code = (vault.load_draft(UUID(draft_id)) or {}).get("code", "")
+        vault.delete_draft(UUID(draft_id))
     context = {"reference": reference, "case": case, "access_code": code}
     return render(request, "public/sent.html", context)
 
@@ -140,7 +145,9 @@ def _remember_sent(request: HttpRequest, opened: OpenedCase) -> HttpResponse:
     reference = opened.case.reference
     request.session.pop(DRAFT, None)
     request.session[SENT] = [*request.session.get(SENT, []), reference]
-    request.session[SHOWN_ONCE] = {reference: opened.access_code}
+    # encrypted until it is shown: the session lies in the database, its back-ups and its log
+    draft = vault.save_draft(None, {"code": opened.access_code})
+    request.session[SHOWN_ONCE] = {**request.session.get(SHOWN_ONCE, {}), reference: str(draft.id)}
     return redirect("erasure_sent", reference=reference)
 
 

@@ -1,10 +1,12 @@
 """The path of a case: identity, facts, two people, answer, export, seal."""
 
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.db import IntegrityError, transaction
+from django.core.management import CommandError, call_command
+from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
@@ -15,6 +17,7 @@ from requests_app.models import (
     AuditEntry,
     AuditOpening,
     Case,
+    CaseKey,
     Decision,
     ErasureRun,
     ScopeItem,
@@ -394,6 +397,45 @@ def test_after_the_seal_nothing_can_be_decrypted_and_the_log_still_verifies(
     assert set(case.letters.values_list("sha256", flat=True)) == {""}
     assert last_data(case, "case.sealed") == {"events": len(audit.case_entries(case.id))}
     assert audit.read_log().root == audit.root(AuditEntry.objects.count())
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="about the files of SQLite")
+@pytest.mark.django_db(transaction=True)
+def test_after_the_seal_key_and_ciphertext_are_in_no_file_of_the_database() -> None:
+    case = completed_case()
+    secrets = [bytes(CaseKey.objects.get(case=case).wrapped or b"")]
+    secrets += [bytes(item.ciphertext) for item in VaultItem.objects.filter(case=case)]
+    secrets = [secret[:48] for secret in secrets]  # longer ones may be spread over pages
+    assert all(secret in database_files() for secret in secrets)
+    cases.seal_case(case_id=case.id, actor=SYSTEM)
+    assert not any(secret in database_files() for secret in secrets)
+
+
+def database_files() -> bytes:
+    """Every byte that SQLite keeps: the database and its write-ahead log."""
+    path = Path(connection.settings_dict["NAME"])
+    return b"".join(file.read_bytes() for file in path.parent.glob(f"{path.name}*"))
+
+
+def test_the_command_seals_a_case_and_says_when_it_cannot(
+    officer: StaffMember, engineer: StaffMember
+) -> None:
+    case, other, early = completed_case(), completed_case(), confirmed_case()
+    with pytest.raises(CommandError, match="There is no case ERQ-0000-000000"):
+        call_command("seal_case", "ERQ-0000-000000")
+    with pytest.raises(CommandError, match="not possible"):
+        call_command("seal_case", early.reference)
+    with pytest.raises(CommandError, match="There is no member of staff"):
+        call_command("seal_case", case.reference, by="nobody")
+    with pytest.raises(CommandError, match="needs the role"):
+        call_command("seal_case", case.reference, by=engineer.username)
+    call_command("seal_case", case.reference.lower(), by=officer.username)
+    call_command("seal_case", other.reference)
+    for sealed, actor in ((case, staff_actor(officer)), (other, SYSTEM)):
+        sealed.refresh_from_db()
+        assert sealed.status == CaseStatus.SEALED
+        body: Any = canonical.loads(bytes(audit.case_entries(sealed.id)[-1].body))
+        assert (body["type"], body["actor"]) == ("case.sealed", actor.name)
 
 
 def test_a_case_is_sealed_only_when_it_is_over_and_its_letters_went_out(

@@ -138,6 +138,9 @@ def _run_edits() -> dict[str, Callable[[dict[str, Any]], object]]:
         "head": lambda p: p.update(caseHead="00" * 32),
         "root": lambda p: p["log"].update(root=notes.encode(bytes(32))),
         "result word": lambda p: run(p)["tests"][1].update(result="FAILED"),
+        "holds": lambda p: run(p)["tests"][0].update(holds=True),
+        "holds as a number": lambda p: run(p)["tests"][1].update(holds=1),
+        "no holds": lambda p: run(p)["tests"][1].pop("holds"),
     }
 
 
@@ -173,6 +176,119 @@ def test_odd_values_anywhere_in_a_signed_statement_never_crash_the_verifier(made
             accepted.add(path[:3:2] if path[0] == "runs" else path[:2])
     # Only what the log does not speak of: the question of a test, and where a file lies.
     assert accepted <= {("runs", "tests"), ("runs", "files")}
+
+
+RUN, DIGEST = {"run": "r"}, "ab" * 32
+ROW = {"n": 48, "before": "0.9", "after": "0.0", "control": "0.0", "bound": "0.1"}
+QUEUED = ("run.queued", {"model": "demo", "number": 1, "seed": 7})
+FIXED = ("run.protocol_fixed", {"sha256": DIGEST})
+ADAPTER = ("sha256", "config_sha256", "gate_sha256", "base_sha256", "settings_sha256", "overlap")
+CREATED = ("adapter.created", dict.fromkeys(ADAPTER, DIGEST))
+RELEASED = ("release.registered", {"release": DIGEST})
+UP_TO_ADAPTER = (QUEUED, FIXED, CREATED)
+
+
+def verified(verdict: str, holds: object = True) -> tuple[str, dict[str, Any]]:
+    estimates = {"unseen": {**ROW, "threshold": "0.1", "holds": holds}}
+    data = {"verdict": verdict, "figures_sha256": DIGEST, "estimates": estimates}
+    return "run.verified", data
+
+
+def ended(kind: str, verdict: str) -> tuple[str, dict[str, Any]]:
+    return f"run.{kind}", {"verdict": verdict, "error": ""}
+
+
+def facts_of(*steps: tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    bodies = [{"type": kind, "data": {**RUN, **data}} for kind, data in steps]
+    return run_facts(Event(i, f"events/{i}", body, b"", b"") for i, body in enumerate(bodies))
+
+
+@pytest.mark.parametrize("verdict", [*statements.RESULTS, ""])
+def test_a_run_that_was_not_verified_cannot_finish(verdict: str) -> None:
+    with pytest.raises(Invalid, match="never verified"):
+        facts_of(*UP_TO_ADAPTER, ended("finished", verdict))
+
+
+@pytest.mark.parametrize("kind", ["finished", "failed", "cancelled"])
+@pytest.mark.parametrize("measured", statements.RESULTS)
+def test_a_run_ends_with_the_verdict_that_was_measured(kind: str, measured: str) -> None:
+    (fact,) = facts_of(*UP_TO_ADAPTER, verified(measured), ended(kind, measured))
+    assert (fact["state"], fact["verdict"]) == (kind, measured)
+    for other in {*statements.RESULTS, ""} - {measured}:
+        with pytest.raises(Invalid, match="another verdict"):
+            facts_of(*UP_TO_ADAPTER, verified(measured), ended(kind, other))
+
+
+@pytest.mark.parametrize("kind", ["failed", "cancelled"])
+def test_a_run_that_broke_off_unmeasured_is_inconclusive_at_most(kind: str) -> None:
+    for verdict in ("inconclusive", ""):
+        (fact,) = facts_of(QUEUED, ended(kind, verdict))
+        assert fact["verdict"] == verdict
+    for verdict in ("within_thresholds", "not_met"):
+        with pytest.raises(Invalid, match="never verified"):
+            facts_of(*UP_TO_ADAPTER, ended(kind, verdict))
+
+
+def test_a_verdict_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(Invalid, match="no verdict"):
+        facts_of(*UP_TO_ADAPTER, verified("perfect"))
+
+
+def test_a_release_is_registered_once_between_the_tests_and_the_end() -> None:
+    within = "within_thresholds"
+    (fact,) = facts_of(*UP_TO_ADAPTER, verified(within), RELEASED, ended("finished", within))
+    assert fact["release"] == DIGEST
+    for steps in (
+        (QUEUED, RELEASED),
+        (*UP_TO_ADAPTER, RELEASED),
+        (*UP_TO_ADAPTER, RELEASED, verified(within)),
+        (*UP_TO_ADAPTER, verified(within), RELEASED, RELEASED),
+        (*UP_TO_ADAPTER, verified(within), ended("finished", within), RELEASED),
+        (*UP_TO_ADAPTER, verified(within), ended("failed", within), RELEASED),
+    ):
+        with pytest.raises(Invalid, match=r"release\.registered"):
+            facts_of(*steps)
+
+
+@pytest.mark.parametrize("holds", [1, 0, "true", "", []])
+def test_a_test_holds_or_not_or_decides_nothing(holds: object) -> None:
+    with pytest.raises(Invalid, match="holds"):
+        facts_of(*UP_TO_ADAPTER, verified("not_met", holds))
+
+
+@pytest.mark.parametrize(
+    ("holds", "threshold", "word"),
+    [
+        (True, "0.1", "PASSED"),
+        (False, "0.1", "FAILED"),
+        (False, "", "FAILED"),
+        (None, "0.1", "WARNED"),
+        (None, "", "INFORMATIONAL"),
+    ],
+)
+def test_the_word_for_a_test_is_what_was_logged(
+    holds: bool | None, threshold: str, word: str
+) -> None:
+    assert statements.result_word(holds=holds, threshold=threshold) == word
+
+
+def test_a_test_that_was_not_passed_is_not_called_passed_by_two_statements(made: Made) -> None:
+    name = "test-result.dsse.json"
+    statement = statement_of(made.files, name)
+    forged = dsse.sign_statement(
+        subject=statement["subject"],
+        predicate_type=statement["predicateType"],
+        predicate={**statement["predicate"], "passedTests": ["trained", "unseen"]},
+        name=made.attest.name,
+        private=made.attest.private,
+    )
+
+    def edit(predicate: dict[str, Any]) -> None:
+        (test,) = [t for t in predicate["runs"][0]["tests"] if t["name"] == "trained"]
+        assert test["result"] == "INFORMATIONAL"
+        test["result"] = "PASSED"
+
+    assert refused(made, forge(made, {name: forged}, edit)).file == statements.STATEMENT
 
 
 KINDS = (

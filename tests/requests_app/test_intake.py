@@ -12,7 +12,7 @@ from pytest_django.fixtures import Settings
 from requests_app import audit, vault
 from requests_app.actors import SUBJECT, staff_actor
 from requests_app.lifecycle import CaseStatus
-from requests_app.models import AuditEntry, Case, ScopeItem, StaffMember
+from requests_app.models import AuditEntry, Case, ScopeItem, StaffMember, VaultItem
 from requests_app.services import intake, letters
 from requests_app.services.codes import ALPHABET, new_code, normalise
 from requests_app.services.errors import (
@@ -87,6 +87,9 @@ def test_the_scope_names_models_in_service_and_data_stores(settings: Settings) -
         ({"email": ""}, "e-mail address"),
         ({"email": "zelda.canary at home"}, "e-mail address"),
         ({"email": "a@b.example\r\nBcc: c@d.example"}, "e-mail address"),
+        ({"email": "zelda.canary@\ufffe.com"}, "e-mail address"),
+        ({"email": f"zelda.canary@{'ü' * 70}.com"}, "e-mail address"),
+        ({"email": f"zelda.canary@{'ü' * 60}.com"}, "e-mail address"),
         ({"message": "x" * 2001}, "longer than 2000"),
         ({"aliases": ("x",) * 21}, "At most 20"),
         ({"language": "xx"}, "language"),
@@ -245,6 +248,35 @@ def test_a_code_that_could_not_be_mailed_waits_for_the_next_sweep(
     assert not any(word in caplog.text for word in factories.CANARIES)
     settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
     assert intake.confirm_email(reference=case.reference, code=mailed_code()).email_confirmed_at
+
+
+@pytest.mark.parametrize("address", ["zelda.canary@\ufffe.com", f"zelda.canary@{'ü' * 70}.com"])
+def test_a_code_that_no_mail_can_carry_does_not_block_the_next(
+    address: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocked, later = open_case().case, open_case().case
+    vault.put(blocked, "email", address)
+    assert letters.send_pending_codes() == 1
+    assert not vault.has(later, "code")
+    assert "zelda" not in caplog.text
+
+
+def test_a_code_whose_vault_cannot_be_read_does_not_block_the_next(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    damaged, later = open_case().case, open_case().case
+    VaultItem.objects.filter(case=damaged, name="code").update(ciphertext=b"0" * 40)
+    assert letters.send_pending_codes() == 1
+    assert not vault.has(later, "code")
+    assert "(VaultDamaged)" in caplog.text
+
+
+def test_a_code_that_ran_out_before_it_was_mailed_is_dropped() -> None:
+    case = open_case().case
+    Case.objects.update(code_expires_at=timezone.now() - timedelta(seconds=1))
+    assert letters.send_pending_codes() == 0
+    assert not vault.has(case, "code")
+    assert not mail.outbox
 
 
 def test_a_subject_withdraws_and_gets_a_letter() -> None:

@@ -11,7 +11,7 @@ from pytest_django.fixtures import Settings
 
 from requests_app import audit, vault
 from requests_app.actors import staff_actor
-from requests_app.models import Case, Letter, StaffMember
+from requests_app.models import Case, Letter, StaffMember, VaultItem
 from requests_app.models.runs import Verdict
 from requests_app.services import cases, letters, runs
 from requests_app.services.errors import Invalid, NotAllowed, NotFound, WrongState
@@ -254,6 +254,33 @@ def test_a_letter_that_could_not_be_mailed_waits_and_keeps_its_message_id(
     (message,) = mail.outbox
     assert isinstance(message, mail.EmailMessage)
     assert f".{letter.pk}@" in message.extra_headers["Message-ID"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("address", ["zelda.canary@\ufffe.com", f"zelda.canary@{'ü' * 70}.com"])
+def test_a_letter_with_an_address_no_mail_can_carry_does_not_block_the_next(
+    caplog: pytest.LogCaptureFixture, address: str
+) -> None:
+    blocked = factories.confirmed_case()
+    vault.put(blocked, "email", address)
+    later = factories.confirmed_case()
+    mail.outbox.clear()
+    assert letters.send_pending_letters() == 1
+    assert blocked.letters.get().sent_at is None
+    assert later.letters.get().sent_at is not None
+    assert f"Letter {blocked.letters.get().pk} not mailed" in caplog.text
+    assert "zelda" not in caplog.text
+
+
+@pytest.mark.django_db
+def test_a_letter_whose_vault_cannot_be_read_does_not_block_the_next(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    damaged, later = factories.confirmed_case(), factories.confirmed_case()
+    VaultItem.objects.filter(case=damaged, name="email").update(ciphertext=b"0" * 40)
+    assert letters.send_pending_letters() == 1
+    assert later.letters.get().sent_at is not None
+    assert "(VaultDamaged)" in caplog.text
 
 
 @pytest.mark.django_db

@@ -154,6 +154,7 @@ def test_form_leads_through_every_question_to_a_case(client: Client) -> None:
     assert vault.get(case, "aliases") == [factories.ALIAS]
     assert vault.get(case, "message") == factories.MESSAGE
     assert [(i.kind, i.target) for i in case.scope_items.all()] == [("model", "demo")]
+    client.get(f"/erasure/sent/{case.reference}")
     assert not Draft.objects.exists()
 
 
@@ -205,6 +206,7 @@ def test_changing_an_answer_leads_back_to_the_check_page(client: Client) -> None
         ("who", {"who": "nobody"}, "#id_who_0"),
         ("contact", {"name": "", "email": "a@b.example"}, "#id_name"),
         ("contact", {"name": "A", "email": "not an address"}, "#id_email"),
+        ("contact", {"name": "A", "email": "a@\ufffe.com"}, "#id_email"),
         ("contact", {"name": "A", "email": "a@b.example", "aliases": "x\n" * 21}, "#id_aliases"),
         ("what", {}, "#id_systems_0"),
         ("what", {"systems": ["model"], "message": "x" * 2001}, "#id_message"),
@@ -259,6 +261,30 @@ def test_access_code_is_shown_once_and_opens_the_status_page(client: Client) -> 
     assert reference in second
     response = Client().post("/status", {"reference": reference, "access_code": found[1]})
     assert response.url == f"/status/{reference}"  # type: ignore[attr-defined]
+
+
+def test_access_code_lies_encrypted_until_it_is_shown_and_nowhere_afterwards(
+    client: Client,
+) -> None:
+    reference = send(client)
+    waiting = session_data()
+    first = text(client.get(f"/erasure/sent/{reference}"))
+    found = re.search(r'<output id="access-code">([0-9A-Z-]+)</output>', first)
+    assert found is not None
+    assert found[1] not in waiting
+    assert found[1] not in session_data()
+    assert not Draft.objects.exists()
+
+
+def session_data() -> str:
+    return " ".join(str(session.get_decoded()) for session in Session.objects.all())
+
+
+def test_each_of_two_requests_of_one_visitor_shows_its_own_access_code(client: Client) -> None:
+    references = [send(client), send(client)]
+    pages = [text(client.get(f"/erasure/sent/{reference}")) for reference in references]
+    codes = {code for page in pages for code in re.findall(r'id="access-code">([^<]+)<', page)}
+    assert len(codes) == 2
 
 
 def test_bookmarked_confirmation_is_the_same_for_any_reference(client: Client) -> None:

@@ -515,6 +515,21 @@ def test_bundle_is_prepared_waits_for_the_signer_and_is_then_downloaded(
     assert client.get(f"{path}/unknown").status_code == 404
 
 
+def test_a_missing_attestation_key_is_told_on_the_exports_pages(
+    auditor: StaffMember, settings: Settings
+) -> None:
+    case = factories.completed_case()
+    path = f"/app/cases/{case.reference}/exports"
+    client = as_staff(auditor)
+    client.post(path)
+    bundles.sign()
+    (settings.RTBF_KEY_DIR / keys.ATTEST_FILE).unlink()
+    settings.RTBF_PRODUCTION = True
+    for response in (client.post(path), client.get(f"{path}/bundle")):
+        assert response.status_code == 409
+        assert "openssl genpkey -algorithm ed25519" in text(response)
+
+
 def test_audit_page_shows_entries_exactly_and_what_is_not_signed_yet(auditor: StaffMember) -> None:
     case = factories.confirmed_case()
     client = as_staff(auditor)

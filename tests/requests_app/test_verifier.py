@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 import requests_app.verifier
 from requests_app import dossier, keys
 from requests_app.exports import bundle as bundle_export
-from requests_app.models.runs import Verdict
-from requests_app.services import cases
+from requests_app.models.runs import ProbeResult, Verdict
+from requests_app.services import cases, runs
 from requests_app.verifier import archive, notes, statements
 from requests_app.verifier.__main__ import main
 from requests_app.verifier.checks import verify
@@ -66,6 +67,47 @@ def test_a_repeated_run_is_verified_with_the_earlier_one() -> None:
     result = verify(data, trust=trust)
     assert [run["verdict"] for run in result.runs] == ["not_met", "within_thresholds"]
     assert result.claim == "suppression-measured"
+
+
+def bundle_of_run(*, verdict: str, said: str, holds: bool | None) -> bytes:
+    """A finished run of one probe whose figures say the verdict `said`."""
+    case = factories.executing_case()
+    run = case.runs.get()
+    lease = factories.take_lease(run)
+    runs.record_protocol(lease, protocol=factories.PROTOCOL)
+    digest = factories.digest("adapter", run.id)
+    runs.record_adapter(
+        lease,
+        **dict.fromkeys(("sha256", "config_sha256", "gate_sha256", "base_sha256"), digest),
+        overlap="0",
+        settings={},
+    )
+    probe = replace(factories.PROBES[1], holds=holds)
+    runs.record_evidence(lease, evidence={"verdict": said}, verdict=verdict, probes=[probe])
+    runs.finish_run(lease)
+    ProbeResult.objects.update(holds=True)  # what is stated comes from the log, not from this row
+    return bundles.export(case)
+
+
+@pytest.mark.database
+@pytest.mark.parametrize(("holds", "word"), [(False, "FAILED"), (None, "WARNED")])
+def test_a_test_is_stated_as_it_was_logged(holds: bool | None, word: str) -> None:
+    data = bundle_of_run(verdict="not_met", said="not_met", holds=holds)
+    trust = parse_trust(keys.trust_text().encode(), pinned=True, file="trust.txt")
+    (run,) = verify(data, trust=trust).runs
+    assert [(test["holds"], test["result"]) for test in run["tests"]] == [(holds, word)]
+    result = bundles.statement_of(archive.read_archive(data), "test-result.dsse.json")
+    assert result["predicate"][f"{word.lower()}Tests"] == ["unseen"]
+    assert result["predicate"]["passedTests"] == []
+
+
+@pytest.mark.database
+def test_figures_that_say_another_verdict_than_the_run_are_refused() -> None:
+    data = bundle_of_run(verdict="within_thresholds", said="not_met", holds=True)
+    trust = parse_trust(keys.trust_text().encode(), pinned=True, file="trust.txt")
+    with pytest.raises(Invalid, match="verdict") as problem:
+        verify(data, trust=trust)
+    assert problem.value.file == "eval/metrics.json"
 
 
 def test_an_ordinary_zip_tool_reads_the_bundle(made: Made) -> None:

@@ -28,6 +28,9 @@ SECRETS = {
     "RTBF_ALLOWED_HOSTS": "127.0.0.1",
     "RTBF_PUBLIC_URL": "https://erasure.example",
     "RTBF_LOG_ORIGIN": "erasure.example/log",
+    "RTBF_CONTROLLER_NAME": "Quill and Sons",
+    "RTBF_CONTROLLER_EMAIL": "privacy@quill.example",
+    "RTBF_AUTHORITY_NAME": "Data Protection Commission",
     "POSTGRES_PASSWORD": "postgres-password",
     "REDIS_PASSWORD": "redis-password",
 }
@@ -64,6 +67,16 @@ def test_every_service_of_ours_runs_the_image_that_the_dockerfile_builds() -> No
     ours = set(SERVICES) - {"postgres", "redis"}
     assert all(SERVICES[name]["build"] == "." for name in ours)
     assert (BASE_DIR / "Dockerfile").exists()
+
+
+def test_every_service_of_ours_reads_all_of_the_file_with_the_settings() -> None:
+    ours = set(SERVICES) - {"postgres", "redis"}
+    assert all(SERVICES[name]["env_file"] == ".env" for name in ours)
+
+
+def test_the_web_server_believes_the_proxy_because_nobody_else_reaches_it() -> None:
+    assert web_environment()["FORWARDED_ALLOW_IPS"] == "*"
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES["web"]["ports"])
 
 
 def test_only_the_signer_mounts_the_log_key() -> None:

@@ -1,5 +1,6 @@
 """The processes of an installation, and the clear words when they cannot start."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -44,6 +45,33 @@ def test_an_old_python_is_told_so_before_anything_is_installed(tmp_path: Path) -
     )  # fmt: skip
     assert done.returncode != 0
     assert "Python 3.11 or newer is needed; this is 3.10.1" in done.stderr
+
+
+def test_what_a_stack_writes_is_for_its_owner_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stack, "start_web", lambda running, **_: None)
+    before = os.umask(0o022)
+    try:
+        env = {"REDIS_URL": "redis://127.0.0.1:1/0"}
+        with stack.start_stack(tmp_path / "var", env=env, only=()) as running:
+            running.start("probe", [sys.executable, "-c", "open('%s', 'w')" % (tmp_path / "made")])
+            running.processes["probe"].wait()
+            written = [tmp_path / "made", tmp_path / "var", *(tmp_path / "var").rglob("*")]
+    finally:
+        os.umask(before)
+    assert running.log_path("probe") in written
+    assert tmp_path / "var" / "rtbf.sqlite3" in written
+    assert [path for path in written if path.exists() and path.stat().st_mode & 0o077] == []
+
+
+def test_the_command_line_writes_for_its_owner_alone() -> None:
+    code = "import os, sys, manage; sys.argv = ['manage.py', 'help']; manage.main();"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code} print('umask', oct(os.umask(0)))"],
+        cwd=BASE_DIR, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.rstrip().endswith("umask 0o77"), done.stderr
 
 
 @pytest.mark.stack

@@ -1,0 +1,53 @@
+"""The settings of a public host: refused until it says in whose name it writes letters."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from rtbf.stack import BASE_DIR
+
+CONTROLLER = {
+    "RTBF_CONTROLLER_NAME": "Quill and Sons",
+    "RTBF_CONTROLLER_EMAIL": "privacy@quill.example",
+    "RTBF_AUTHORITY_NAME": "Data Protection Commission",
+}
+KEYS = {"RTBF_PRODUCTION": "1", "RTBF_SECRET_KEY": "x" * 50, "RTBF_GATE_KEY": "y" * 50}
+
+
+def read_settings(env: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    code = "from rtbf import settings as s; print(s.EMAIL_BACKEND, s.DEFAULT_FROM_EMAIL)"
+    outside = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("RTBF_", "EMAIL_", "DJANGO_"))
+    }
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=BASE_DIR, env=outside | env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("missing", CONTROLLER)
+@pytest.mark.parametrize("value", [None, " "])
+def test_a_public_host_signs_no_letter_as_the_example(missing: str, value: str | None) -> None:
+    env = {**KEYS, **CONTROLLER}
+    del env[missing]
+    done = read_settings(env if value is None else env | {missing: value})
+    assert done.returncode != 0
+    assert f"ImproperlyConfigured: Set {missing}" in done.stderr
+
+
+def test_a_public_host_mails_over_smtp_unless_told_otherwise() -> None:
+    done = read_settings(KEYS | CONTROLLER)
+    smtp = "django.core.mail.backends.smtp.EmailBackend privacy@quill.example"
+    assert done.stdout.strip() == smtp, done.stderr
+    other = "django.core.mail.backends.dummy.EmailBackend"
+    done = read_settings(KEYS | CONTROLLER | {"EMAIL_BACKEND": other})
+    assert done.stdout.split()[0] == other
+
+
+def test_the_embedded_installation_starts_as_the_example_with_an_outbox() -> None:
+    done = read_settings({"RTBF_SECRET_KEY": "x" * 50, "RTBF_GATE_KEY": "y" * 50})
+    assert done.stdout.split()[0].endswith("filebased.EmailBackend"), done.stderr
