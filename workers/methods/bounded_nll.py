@@ -1,8 +1,9 @@
 """The answer's loss raised to a fixed level, then left alone. Bounded by `level`.
 
-Gradient ascent stopped per token: a token that already costs `level` nats has no gradient. The
-level is a constant, not what never having known this very fact would cost, so a true value may
-still end above or below its place in the control's ranking: read the knowledge_rank probe.
+Gradient ascent stopped per token: a token that already costs `level` nats has no gradient, so a
+fact falls to what not knowing costs and no further. (Measured on the demo model: at 5 nats one
+person in five was still told in more new phrasings than the control; at 7 nats the answers are
+gone, and the true value then ranks below chance for some people, a trace that the evidence shows.)
 Positions that give nothing away keep the base distribution. Data: forget set and
 surrogates.
 """
@@ -16,7 +17,7 @@ from workers.methods import ForgetBatch
 NEEDS = ("forget", "surrogates")
 
 
-def loss(batch: ForgetBatch, *, level: float = 5.0) -> Tensor:
+def loss(batch: ForgetBatch, *, level: float = 7.0) -> Tensor:
     """Mean shortfall of the answer tokens' loss below `level`, plus mean KL(base || now) over the
     other positions; both in nats."""
     told = cross_entropy(batch.logits, batch.labels, reduction="none")
