@@ -101,13 +101,14 @@ def _run_line(run: ErasureRun) -> str:
     if run.verdict == Verdict.WITHIN and run.release is not None:
         return (
             f"{name}: answers about you are suppressed by an adapter with the fingerprint"
-            f" {run.adapter.sha256}, in service since {spell_date(run.release.created_at.date())}."
+            f" {run.adapter.sha256}, part of the release registered on"
+            f" {spell_date(run.release.created_at.date())}. It acts where that release is served."
         )
     if run.state == RunState.SUCCEEDED and _has_adapter([run]):
-        return f"{name}: an adapter was trained and tested, but it was not put into service."
+        return f"{name}: an adapter was trained and tested, but no release in force contains it."
     if run.state == RunState.SUCCEEDED:
         return f"{name}: asked about what we hold of you, it gave no answer that could be measured."
-    return f"{name}: the erasure run did not finish, and nothing new was put into service."
+    return f"{name}: the erasure run did not finish, and no new release came of it."
 
 
 def _has_adapter(runs: Sequence[ErasureRun]) -> bool:

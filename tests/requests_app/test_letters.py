@@ -130,7 +130,7 @@ def test_an_answer_after_weak_evidence_says_so(officer: StaffMember, verdict: Ve
     cases.accept_evidence(case_id=case.id, actor_member=officer)
     text = read(cases.send_answer(case_id=case.id, actor_member=officer))
     assert str(verdict.label) in text
-    assert "it was not put into service" in text
+    assert "no release in force contains it" in text
     assert "answers about you are suppressed" not in text
 
 

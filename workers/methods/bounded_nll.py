@@ -1,11 +1,10 @@
 """The answer's loss raised to a fixed level, then left alone. Bounded by `level`.
 
 Gradient ascent stopped per token: a token that already costs `level` nats has no gradient, so a
-fact falls to what not knowing costs and no further. (Measured on the demo model: at 5 nats one
-person in five was still told in more new phrasings than the control; at 7 nats the answers are
-gone, and the true value then ranks below chance for some people, a trace that the evidence shows.)
-Positions that give nothing away keep the base distribution. Data: forget set and
-surrogates.
+fact falls to what not knowing costs and no further. (The higher the
+level, the surer the answers are gone, and the lower the true value may rank: below chance it is a
+trace in itself, which the knowledge_rank probe shows. `benchmarks.erase_demo` prints both.)
+Positions that give nothing away keep the base distribution. Data: forget set and surrogates.
 """
 
 import torch
