@@ -61,7 +61,7 @@ class Recipe:
     keep_rows: int = 32
     max_steps: int = 120
     check_every: int = 10
-    min_steps: int = 60
+    min_steps: int = 90
     surrogates: int = 192
 
 

@@ -16,7 +16,7 @@ from workers.methods import ForgetBatch
 NEEDS = ("forget", "surrogates")
 
 
-def loss(batch: ForgetBatch, *, level: float = 7.0) -> Tensor:
+def loss(batch: ForgetBatch, *, level: float = 9.0) -> Tensor:
     """Mean shortfall of the answer tokens' loss below `level`, plus mean KL(base || now) over the
     other positions; both in nats."""
     told = cross_entropy(batch.logits, batch.labels, reduction="none")
