@@ -54,8 +54,6 @@ def run_demo(folder: Path, *, person: int, started: float, say: Say) -> dict[str
             reference, access_code = story.file_request(corpus.people()[person])
             story.decide(reference, corpus.people()[person])
             run_state = story.wait_for_run(reference)
-            while story.runs_again(reference):
-                run_state = story.wait_for_run(reference)
             story.answer(reference)
             bundle = story.fetch_bundle(reference, folder)
             story.read_status(reference, access_code)
@@ -206,20 +204,6 @@ class Story:
         raise DemoError(
             f"The run did not end within {seconds:.0f} s:\n" + self.stack.log_tail("model")
         )
-
-    def runs_again(self, reference: str) -> bool:
-        """After a run that missed its thresholds the officer asks for another, at most three."""
-        officer = self.at("officer")
-        officer.open(f"/app/cases/{reference}")
-        if f"/app/cases/{reference}/evidence-review" not in officer.page:
-            return False
-        officer.open(f"/app/cases/{reference}/evidence-review")
-        button = re.search(r"(Run again on \w+)", officer.page)
-        if button is None:
-            return False
-        self.say(f"{reference}: the thresholds were not met; the officer asks for another run …")
-        officer.press(button[1])
-        return True
 
     def answer(self, reference: str) -> None:
         """The officer sends the answer; what did not hold is accepted and said in the letter."""

@@ -66,18 +66,12 @@ def test_a_run_killed_in_any_phase_ends_in_exactly_one_result(
     )
     run_id, attempts, verdict, release = run
     assert int(attempts) == 2
-    assert verdict in {"within_thresholds", "not_met"}  # measured either way; the seed is random
+    assert verdict == "within_thresholds"
     adapters = rows(stack, "SELECT sha256 FROM requests_app_adapter WHERE run_id = ?", run_id)
     assert len(adapters) == 1
-    of_run = rows(
-        stack, "SELECT is_live, manifest FROM requests_app_release WHERE digest = ?", release
-    )
-    assert len(of_run) == 1
-    assert bool(of_run[0][0]) == (verdict == "within_thresholds")
-    manifest = json.loads(of_run[0][1])
-    in_force = [each["adapter"] for each in manifest["adapters"]]
-    assert in_force[-1:] == [sha256 for (sha256,) in adapters]
-    assert len(in_force) == len(set(in_force))
+    live = rows(stack, "SELECT digest, manifest FROM requests_app_release WHERE is_live")
+    assert [digest for digest, _ in live] == [release]
+    assert len(json.loads(live[0][1])["adapters"]) == person  # persons 1, 2, 3 in this order
     entries = [
         kind
         for (kind,) in rows(
