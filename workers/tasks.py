@@ -98,24 +98,27 @@ def work(lease: Lease) -> None:
             with reloaded(base, manifest_of(base, given, own_adapter(given))):
                 pass  # every file of the release is there and has its digest
     else:
-        try:
-            measured = measure(lease, given, progress)
-        except NothingMeasurable:
-            measured = {"nothing_measurable": True, "environment": environment()}
-        runs.record_evidence(
-            lease,
-            evidence=recorded(measured),
-            verdict=measured.get("verdict", INCONCLUSIVE),
-            probes=[
-                ProbeRow(**row) for row in probe_results(measured, measured.get("protocol", {}))
-            ],
-        )
+        measure_and_record(lease, given, progress)
         given = runs.read_input(lease)
     if given.adapter is not None:
         progress.report("release", 0, 1, {})
         release = manifest_of(base_model(given.model_name), given, own_adapter(given))
         runs.register_release(lease, manifest=manifest_bytes(release))
     runs.finish_run(lease)
+
+
+def measure_and_record(lease: Lease, given: RunInput, progress: Progress) -> None:
+    """Everything up to recorded evidence."""
+    try:
+        measured = measure(lease, given, progress)
+    except NothingMeasurable:
+        measured = {"nothing_measurable": True, "environment": environment()}
+    runs.record_evidence(
+        lease,
+        evidence=recorded(measured),
+        verdict=measured.get("verdict", INCONCLUSIVE),
+        probes=[ProbeRow(**row) for row in probe_results(measured, measured.get("protocol", {}))],
+    )
 
 
 def measure(lease: Lease, given: RunInput, progress: Progress) -> dict[str, Any]:

@@ -7,12 +7,14 @@ import logging
 
 import pytest
 
+from requests_app import audit
+from requests_app.actors import staff_actor
 from requests_app.lifecycle import CaseStatus, RunState
 from requests_app.models import Case, ErasureRun
 from requests_app.models.runs import Verdict
-from requests_app.services import runs
+from requests_app.services import cases, runs
 from tests import factories
-from workers import tasks
+from workers import corpus, tasks
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -52,6 +54,28 @@ def test_a_run_whose_cancellation_was_asked_for_stops_at_its_next_step() -> None
     factories.expire_lease(run.id)
     assert lease.fence == 1
     assert ended(case).state == RunState.CANCELLED
+
+
+def test_a_run_killed_after_its_evidence_registers_exactly_what_was_verified() -> None:
+    person = corpus.people()[5]
+    case = factories.confirmed_case(name=person.name)
+    officer = staff_actor(factories.make_staff("officer"))
+    cases.record_identity(case_id=case.id, method="mailbox", note="", actor=officer)
+    facts = [(fact.trained[0], fact.answer) for fact in person.facts]
+    case = cases.attach_facts(case_id=case.id, facts=facts, aliases=(), actor=officer)
+    factories.propose(case)
+    cases.approve_decision(case_id=case.id, actor_member=factories.make_staff("approver"))
+    lease = factories.take_lease(case.runs.get())
+    tasks.measure_and_record(lease, runs.read_input(lease), tasks.Progress(lease))
+    factories.expire_lease(lease.run_id)  # here the worker dies
+
+    run = ended(case)
+    assert (run.state, run.attempts) == (RunState.SUCCEEDED, 2)
+    assert run.release.digest == run.evidence["release"]
+    assert run.release.is_live == (run.verdict == Verdict.WITHIN)
+    types = [entry.type for entry in audit.case_entries(case.id)]
+    for once in ("run.protocol_fixed", "adapter.created", "run.verified", "release.registered"):
+        assert types.count(once) == 1
 
 
 def test_a_doubled_wake_up_does_nothing() -> None:
