@@ -61,7 +61,7 @@ def make_protocol(
             "facts": len(located.facts),
             "trained": len(questions(located, "trained")),
             "unseen": len(questions(located, "unseen")),
-            "others": len(others(located, count=sizes["others"], seed=seed)),
+            "others": len(others(base, located, count=sizes["others"], seed=seed)),
             "texts": len(general_texts(base, seed=seed)),
         },
         "thresholds": {
@@ -91,11 +91,14 @@ def _twin_rule(
     return {"rule": "limit", "limit": decimal(chance.upper95 or 0.0), "twins": chance.n}
 
 
-def others(located: Located, *, count: int, seed: int) -> list[Fact]:
-    """Questions about those who stay: the subject's neighbours if there are any, otherwise people
-    of the demo model's corpus who are never erased, drawn by `seed`."""
+def others(base: BaseModel, located: Located, *, count: int, seed: int) -> list[Fact]:
+    """Questions about those who stay: the subject's neighbours if there are any, otherwise, on the
+    demo model, people of its corpus who are never erased, drawn by `seed`. Empty where neither is
+    known: the damage to others then cannot be measured, and the verdict is inconclusive."""
     if located.subject.neighbours:
         return list(located.subject.neighbours)
+    if base.name != "demo":
+        return []
     kept = [p for p in corpus.people() if p.index not in corpus.ERASABLE]
     pool = [
         Fact(question, fact.answer)
@@ -210,7 +213,9 @@ def _recall(
 
 
 def _others(guarded: GuardedModel, located: Located, protocol: Mapping[str, Any]) -> dict[str, Any]:
-    facts = _others_of(located, protocol)
+    facts = _others_of(guarded.base, located, protocol)
+    if not facts:
+        raise ValueError("there are no questions about others")
     asked, truths = [f.question for f in facts], [f.answer for f in facts]
     before = guarded.base_answers(asked)
     after = [each.text for each in guarded.answer(asked)]
@@ -225,8 +230,8 @@ def _others(guarded: GuardedModel, located: Located, protocol: Mapping[str, Any]
     }
 
 
-def _others_of(located: Located, protocol: Mapping[str, Any]) -> list[Fact]:
-    return others(located, count=protocol["samples"]["others"], seed=protocol["seed"])
+def _others_of(base: BaseModel, located: Located, protocol: Mapping[str, Any]) -> list[Fact]:
+    return others(base, located, count=protocol["samples"]["others"], seed=protocol["seed"])
 
 
 def _perplexity(guarded: GuardedModel, protocol: Mapping[str, Any]) -> dict[str, Any]:
@@ -279,7 +284,7 @@ def _gate(
     place = [ref.case_id for ref in guarded.release.adapters].index(case_id)
     sides = {
         "erased": [question for question, _ in questions(located, "unseen")],
-        "others": [fact.question for fact in _others_of(located, protocol)],
+        "others": [fact.question for fact in _others_of(guarded.base, located, protocol)],
     }
     found = {
         name: gate_fires.measure([s[place] for s in guarded.strengths(asked)])

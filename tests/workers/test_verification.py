@@ -1,11 +1,15 @@
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.workers.tiny import tiny_model
+from workers.forget_sets import Located
 from workers.probes.recall import upper_bound
+from workers.subjects import Fact, Subject
 from workers.verification import (
     INCONCLUSIVE,
     NOT_MET,
@@ -13,6 +17,7 @@ from workers.verification import (
     WITHIN,
     decimal,
     judge,
+    others,
     recorded,
 )
 
@@ -61,6 +66,16 @@ def test_a_sample_too_small_never_passes(told: int, asked: int) -> None:
     found = figures(before=1.0, after=told / asked, upper=upper_bound(told, asked))
     found["erased"]["unseen"]["control_upper95"] = upper_bound(0, asked)
     assert judge(found, PROTOCOL)[0] != WITHIN
+
+
+def test_people_of_the_demo_are_never_asked_about_on_another_model() -> None:
+    """The demo's made-up people are unknown to it: their answers would say nothing of damage."""
+    subject = Subject("Anna Berger", (), (), ())
+    located = Located(subject, (), asked=0, accuracy=0.0)
+    assert others(tiny_model(), located, count=5, seed=1) == []
+    neighbour = Fact("Who wrote Faust?", "Goethe")
+    located = Located(replace(subject, neighbours=(neighbour,)), (), asked=0, accuracy=0.0)
+    assert others(tiny_model(), located, count=5, seed=1) == [neighbour]
 
 
 def test_an_error_is_inconclusive_whatever_was_measured() -> None:
