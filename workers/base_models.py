@@ -77,7 +77,7 @@ def load_base_model(name: str) -> BaseModel:
     Raises ModelError when it cannot be found or read.
     """
     if name == "demo":
-        return _load(name, DEMO_FOLDER / "base", lowest_layer=0, answer_tokens=12)
+        return _load(name, DEMO_FOLDER / "base", lowest_layer=2, answer_tokens=12)
     if name == "smollm2-135m":
         return _load(name, _smollm2_folder(), lowest_layer=20)
     if Path(name).is_dir():
@@ -94,7 +94,7 @@ def load_control(name: str) -> BaseModel | None:
     """The model that never saw the erasable people; only the demo model has one."""
     if name != "demo":
         return None
-    return _load("demo-control", DEMO_FOLDER / "control", lowest_layer=0, answer_tokens=12)
+    return _load("demo-control", DEMO_FOLDER / "control", lowest_layer=2, answer_tokens=12)
 
 
 def _load(

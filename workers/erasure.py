@@ -5,6 +5,7 @@ be run by itself (a Celery task does), and `erase` runs them all. The same input
 same adapter, byte for byte, on the same machine and library versions.
 """
 
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -30,21 +31,23 @@ from workers.answers import greedy_answers, is_match
 from workers.base_models import BaseModel
 from workers.digests import sha256_of
 from workers.encoders import encoder_for
-from workers.forget_sets import Located, ask, forget_examples, locate, questions
+from workers.forget_sets import Located, ask, forget_examples, locate, questions, twin_rows
 from workers.gate import GATE_FILE, fit_gate, gate_files, read_gate
 from workers.guarded import GuardedModel
 from workers.phrasings import made_up_questions
 from workers.releases import Release, read_release, write_release
+from workers.rows import Example, rows_of
 from workers.subjects import Subject
 from workers.surrogates import surrogate_questions
 from workers.training import (
-    Example,
+    Checkpoint,
+    Material,
     Recipe,
     Report,
     ShouldStop,
     Stopped,
+    load_method,
     method_settings,
-    rows_of,
     train,
 )
 from workers.verification import decimal, make_protocol, unseen_limit, verify
@@ -107,20 +110,23 @@ def train_and_save(
     gate_key: bytes,
     seed: int,
     recipe: Recipe | None = None,
+    retained: Sequence[Example] = (),
+    checkpoint: Checkpoint | None = None,
     report: Report = silent,
     should_stop: ShouldStop = never,
 ) -> TrainedAdapter:
     """Train one adapter for a case, fit its gate, and store both under `adapters_root`.
 
-    `earlier` are the adapters that the new one must be orthogonal to; they are only read. Raises
+    `earlier` are the adapters that the new one must be orthogonal to; they are only read.
+    `retained` are other people's questions and answers, for methods that need them. Raises
     AdapterError (no free directions, an earlier adapter missing or changed, nothing can be
-    written) and Stopped; nothing half-made stays behind.
+    written), ValueError when the method needs data that is not there, and Stopped; nothing
+    half-made stays behind.
     """
     knobs = recipe or recipe_for(base)
     before = [_weights_of(ref, adapters_root) for ref in earlier]
     asked = _surrogates(located, count=knobs.surrogates, seed=seed)
-    forget = rows_of(base, forget_examples(located))
-    keep = rows_of(base, [Example(q, a) for q, a in zip(asked, ask(base, asked), strict=True)])
+    material = material_for(base, located, asked=asked, recipe=knobs, seed=seed, retained=retained)
     level = _never_knew(base, located, seed)
     torch.manual_seed(seed)
     model = attach_adapter(base, earlier=before, seed=seed)
@@ -128,13 +134,13 @@ def train_and_save(
         done = train(
             base,
             model,
-            forget=forget,
-            keep=keep,
+            material,
             recipe=knobs,
             seed=seed,
             forgotten=lambda: _share_told(base, model, located) <= level,
             report=report,
             should_stop=should_stop,
+            checkpoint=checkpoint,
         )
         files = adapter_files(model)
         leaning = overlap(adapter_weights(model), before)
@@ -160,6 +166,49 @@ def train_and_save(
         forget_loss=done.forget_loss,
         keep_loss=done.keep_loss,
         overlap=leaning,
+    )
+
+
+def material_for(
+    base: BaseModel,
+    located: Located,
+    *,
+    asked: Sequence[str],
+    recipe: Recipe,
+    seed: int,
+    retained: Sequence[Example] = (),
+) -> Material:
+    """The rows that the recipe's method needs; `asked` are the surrogate questions, which the base
+    model answers itself. Raises ValueError when the method needs `retained` and there are none."""
+    method = load_method(recipe.method)
+    if "retained" in method.NEEDS and not retained:
+        raise ValueError(
+            f"The method {recipe.method!r} needs other people's training data: "
+            "give it, or choose a method that needs none."
+        )
+    forget = forget_examples(located)
+    draw = random.Random(seed)  # noqa: S311
+    # To a name that resembles the person's the model may tell the person's facts: not to be kept.
+    secrets = [fact.answer for fact in located.facts]
+    keep = [
+        Example(question, answer)
+        for question, answer in zip(asked, ask(base, asked), strict=True)
+        if not any(is_match(answer, secret) for secret in secrets)
+    ]
+    return Material(
+        forget=rows_of(base, forget),
+        keep=rows_of(base, keep) if recipe.keep_weight else (),
+        twins=(
+            [twin_rows(base, located, each, count=recipe.twins, seed=seed) for each in forget]
+            if "twins" in method.NEEDS
+            else ()
+        ),
+        instead=(
+            rows_of(base, [method.instead(each, draw) for each in forget])
+            if "instead" in method.NEEDS
+            else ()
+        ),
+        retained=rows_of(base, retained) if "retained" in method.NEEDS else (),
     )
 
 

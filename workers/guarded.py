@@ -23,7 +23,7 @@ from workers.base_models import BaseModel
 from workers.encoders import encoder_for
 from workers.gate import Gate, GateBank, bank_of, read_gate
 from workers.releases import Release, ReleaseError
-from workers.training import Example, Row, row_log_likelihoods, rows_of
+from workers.rows import Example, Row, row_log_likelihoods, rows_of
 
 Strengths = tuple[float, ...]
 Result = TypeVar("Result")
