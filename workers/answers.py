@@ -40,7 +40,7 @@ def greedy_answers(
     answers = [""] * len(ids)
     for place in range(0, len(order), batch_size):
         batch = order[place : place + batch_size]
-        started = start(model, [ids[number] for number in batch])
+        started = begin(model, [ids[number] for number in batch])
         rows = greedy_rows(model, started, max_new_tokens, stops=stops)
         for number, row in zip(batch, rows, strict=True):
             answers[number] = tokenizer.decode(row, skip_special_tokens=True).strip()
@@ -62,7 +62,7 @@ class Started:
 
 
 @torch.inference_mode()
-def start(
+def begin(
     model: "PreTrainedModel", ids: Sequence[Sequence[int]], *, states: bool = False
 ) -> Started:
     """Read each row of prompt tokens, padded on the left."""

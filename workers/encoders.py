@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
 from workers import corpus, general
-from workers.answers import start
+from workers.answers import begin
 from workers.base_models import BaseModel, quiet_transformers
 from workers.digests import file_sha256
 
@@ -90,7 +90,7 @@ def _own_states(base: BaseModel, texts: Sequence[str]) -> Tensor:
             base.tokenizer(base.prompt(text), add_special_tokens=False)["input_ids"]
             for text in texts[first : first + BATCH]
         ]
-        found.append(start(base.model, ids, states=True).states)
+        found.append(begin(base.model, ids, states=True).states)
     return torch.cat(found)
 
 

@@ -25,7 +25,7 @@ from peft import PeftModel, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 
 from workers.adapters import AdapterError, AdapterRef, StoredAdapter, read_adapter, wrap
-from workers.answers import continued, greedy_answers, greedy_rows, start, stop_tokens
+from workers.answers import begin, continued, greedy_answers, greedy_rows, stop_tokens
 from workers.base_models import BaseModel, Conversation
 from workers.encoders import encoder_for
 from workers.gate import Decision, Gate, GateBank, GateError, bank_of, read_gate, semantic_texts
@@ -220,7 +220,7 @@ class GuardedModel:
         tokenizer, model = self.base.tokenizer, self.base.model
         ids = [self._prompt_ids(conversation) for conversation in conversations]
         with self._lock:
-            started = start(model, ids, states=True)
+            started = begin(model, ids, states=True)
             features = encoder.of_states(started.states)
             decisions = [
                 # Of a conversation of several turns the turns' own features are needed as well.
@@ -275,7 +275,7 @@ class GuardedModel:
         left = limit
         while left > 0:
             with self._lock, self._acting(decision) as model:
-                tokens = continued(model, start(model, [list(ids)])) if tokens is None else tokens
+                tokens = continued(model, begin(model, [list(ids)])) if tokens is None else tokens
                 some = [picked for (picked,) in islice(tokens, min(STEP, left))]
             for token in some:
                 if token in stops:
