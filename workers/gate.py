@@ -222,22 +222,34 @@ def _gate(data: Any, tensors: Mapping[str, Tensor]) -> Gate:
     )
 
 
+Cases = Mapping[int, Sequence[int]]
+"""Which cases hold a digest."""
+
+
+def _cases_by_digest(digests: Sequence[Sequence[int]]) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for case, each in enumerate(digests):
+        for digest in each:
+            found.setdefault(digest, []).append(case)
+    return found
+
+
 @dataclass(frozen=True)
-class DigestIndex:
-    """Which cases hold a digest: `digests` [n] int64 sorted, and `cases` [n] of them."""
+class DigestTable:
+    """The same for the many digests of misspellings, in a tenth of the memory: `digests` [n]
+    int64, sorted, and the case of each, `cases` [n]."""
 
     digests: Tensor
     cases: Tensor
 
     def find(self, wanted: Sequence[int]) -> list[tuple[int, int]]:
-        """Each (place in `wanted`, case) that the index holds."""
+        """Each (place in `wanted`, case) that the table holds."""
         if not wanted or not len(self.digests):
             return []
         asked = torch.tensor(wanted)
-        first = torch.searchsorted(self.digests, asked)
-        hits = (self.digests[first.clamp(max=len(self.digests) - 1)] == asked).nonzero()
+        first = torch.searchsorted(self.digests, asked).clamp_(max=len(self.digests) - 1)
         found = []
-        for place in hits[:, 0].tolist():
+        for place in (self.digests[first] == asked).nonzero()[:, 0].tolist():
             row = int(first[place])
             while row < len(self.digests) and int(self.digests[row]) == wanted[place]:
                 found.append((place, int(self.cases[row])))
@@ -245,13 +257,13 @@ class DigestIndex:
         return found
 
 
-def _index(digests: Sequence[Sequence[int]]) -> DigestIndex:
-    """An index of each case's digests, in the order of the cases."""
+def _table(digests: Sequence[Sequence[int]]) -> DigestTable:
+    """A table of each case's digests, in the order of the cases."""
     flat = torch.tensor([d for each in digests for d in each], dtype=torch.int64)
     lengths = torch.tensor([len(each) for each in digests], dtype=torch.int64)
-    cases = torch.arange(len(digests)).repeat_interleave(lengths)
+    cases = torch.arange(len(digests), dtype=torch.int32).repeat_interleave(lengths)
     order = flat.argsort(stable=True)
-    return DigestIndex(flat[order], cases[order])
+    return DigestTable(flat[order], cases[order])
 
 
 @dataclass(frozen=True)
@@ -260,7 +272,7 @@ class Prototypes:
 
     `rows` [m, d] are the prototypes, `cases` [m] whose each is, `low` and `high` [m] the ends of
     its ramp. `rotation` [d, k] leads to the k directions in which the rows differ most, and
-    `bounds` [m, k + 2] holds what bounds a cosine from above (Cauchy-Schwarz on the directions
+    `bounds` [k + 2, m] holds what bounds a cosine from above (Cauchy-Schwarz on the directions
     left out): head(row), |rest(row)| and -low, to be multiplied with (head(x), |rest(x)|, 1).
     """
 
@@ -276,9 +288,10 @@ class Prototypes:
         head = features @ self.rotation
         rest = (1.0 - head.square().sum(dim=1, keepdim=True)).clamp(min=0.0).sqrt()
         asked = torch.cat([head, rest, torch.ones_like(rest)], dim=1)
-        near, which = ((self.bounds @ asked.T) > -SLACK).nonzero(as_tuple=True)
-        if not len(near):
+        bounds = asked @ self.bounds
+        if float(bounds.amax()) <= -SLACK:
             return {}
+        which, near = (bounds > -SLACK).nonzero(as_tuple=True)
         scores = (self.rows[near] * features[which]).sum(dim=1)
         found = ramp(scores, low=self.low[near], high=self.high[near])
         strengths: dict[int, float] = {}
@@ -309,7 +322,7 @@ def _stacked(gates: Sequence[Gate]) -> Prototypes | None:
         low=low,
         high=spread(gate.high for _, gate in held),
         rotation=rotation,
-        bounds=torch.cat([head, rest[:, None], -low[:, None]], dim=1),
+        bounds=torch.cat([head, rest[:, None], -low[:, None]], dim=1).T.contiguous(),
     )
 
 
@@ -320,10 +333,10 @@ class GateBank:
     gates: tuple[Gate, ...]
     encoder: Encoder | None
     digest: Digest
-    exact: DigestIndex
-    near: DigestIndex
-    words: DigestIndex
-    others: DigestIndex
+    exact: Cases
+    near: DigestTable
+    words: frozenset[int]
+    others: Cases
     sizes: frozenset[int]
     prototypes: Prototypes | None
 
@@ -371,26 +384,23 @@ class GateBank:
         """The cases of which `text` mentions an identifier, as it is or with one typing error."""
         phrases = phrases_of(normalised(text).split())
         digests = {phrase.gram: self.digest(phrase.gram) for phrase in phrases}
-        looked_up = list(digests.values())
-        exact = self.exact.find(looked_up)
-        hits = {looked_up[place] for place, _ in exact}
-        single = [phrase for phrase in phrases if phrase.size == 1]
-        of_names = self.words.find([digests[phrase.gram] for phrase in single])
-        places = frozenset(single[place].start for place, _ in of_names)
-        grams = {
-            phrase.gram
+        hits = {case for digest in digests.values() for case in self.exact.get(digest, ())}
+        places = frozenset(
+            phrase.start
             for phrase in phrases
-            if is_worth_masking(phrase, sizes=self.sizes, near_names=places)
-            and digests[phrase.gram] not in hits
-        }
-        asked = [(d, d) for d in looked_up]
-        asked += [(digests[gram], self.digest(form)) for gram in grams for form in masked(gram)]
-        near = {(asked[i][0], case) for i, case in self.near.find([form for _, form in asked])}
-        if near:
-            spelled = sorted({gram for gram, _ in near})
-            others = self.others.find(spelled)
-            near -= {(spelled[place], case) for place, case in others}
-        return frozenset(case for _, case in (*exact, *near))
+            if phrase.size == 1 and digests[phrase.gram] in self.words
+        )
+        # Each digest to look up, with that of the spelling it stands for.
+        asked = [(digest, digest) for digest in digests.values()]
+        for phrase in phrases:
+            if phrase.size in self.sizes and is_worth_masking(phrase, near_names=places):
+                own = digests[phrase.gram]
+                if own not in self.exact:
+                    asked += [(self.digest(form), own) for form in masked(phrase.gram)]
+        for place, case in self.near.find([form for form, _ in asked]):
+            if case not in self.others.get(asked[place][1], ()):
+                hits.add(case)
+        return frozenset(hits)
 
 
 def semantic_texts(conversation: Conversation) -> list[str]:
@@ -424,10 +434,10 @@ def bank_of(gates: Sequence[Gate], encoder: Encoder | None, key: bytes) -> GateB
         gates=tuple(gates),
         encoder=encoder,
         digest=digester(key),
-        exact=_index([each.exact for each in held]),
-        near=_index([each.near for each in held]),
-        words=_index([each.words for each in held]),
-        others=_index([each.others for each in held]),
+        exact=_cases_by_digest([each.exact for each in held]),
+        near=_table([each.near for each in held]),
+        words=frozenset(digest for each in held for digest in each.words),
+        others=_cases_by_digest([each.others for each in held]),
         sizes=frozenset(size for each in held for size in each.sizes),
         prototypes=_stacked(gates),
     )

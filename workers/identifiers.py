@@ -16,6 +16,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 MAX_WORDS = 4
 MIN_KEY_BYTES = 16
@@ -181,9 +182,8 @@ def _other_names(phrase: Sequence[str], name_words: Sequence[str]) -> Iterator[s
                 yield _joined([*phrase[:place], other, *phrase[place + 1 :]])
 
 
-@dataclass(frozen=True)
-class Phrase:
-    """An n-gram of a text: its words joined, and where it stands."""
+class Phrase(NamedTuple):
+    """An n-gram of a text: its words joined, the place of the first, and how many they are."""
 
     gram: str
     start: int
@@ -192,19 +192,18 @@ class Phrase:
 
 def phrases_of(words: Sequence[str]) -> list[Phrase]:
     """Every n-gram of up to `MAX_WORDS` of a text's normalised words."""
+    folded = [_folded(word) for word in words]
     return [
-        Phrase(_joined(words[start : start + size]), start, size)
-        for start in range(len(words))
-        for size in range(1, min(MAX_WORDS, len(words) - start) + 1)
+        Phrase("".join(folded[start : start + size]), start, size)
+        for start in range(len(folded))
+        for size in range(1, min(MAX_WORDS, len(folded) - start) + 1)
     ]
 
 
-def is_worth_masking(phrase: Phrase, *, sizes: frozenset[int], near_names: frozenset[int]) -> bool:
-    """Whether a typing error in `phrase` is looked for: a long word, or as many words as some name
-    has, one of which is a word of a name (`near_names` are the places of those)."""
-    if phrase.size not in sizes:
-        return False
-    if phrase.size == 1:
-        return len(phrase.gram) >= MIN_LENIENT_WORD
-    places = range(phrase.start, phrase.start + phrase.size)
-    return len(phrase.gram) >= MIN_LENIENT - 1 and not near_names.isdisjoint(places)
+def is_worth_masking(phrase: Phrase, *, near_names: frozenset[int]) -> bool:
+    """Whether a typing error in `phrase` is looked for: a long word, or several words one of which
+    is a word of a name (`near_names` are the places of those)."""
+    gram, start, size = phrase
+    if size == 1:
+        return len(gram) >= MIN_LENIENT_WORD
+    return any(place in near_names for place in range(start, start + size))
