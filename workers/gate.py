@@ -45,7 +45,8 @@ ROWS_FILE = "gate.safetensors"
 MISSES = 0.01
 MARGIN = 0.05
 """How far above every negative the ramp begins where the two sides cannot be told apart."""
-PROTOTYPES = 4
+PROTOTYPES = 2
+"""A case's rows: two kept persons and other questions farther apart than four did (measured)."""
 MAX_ADAPTERS = 3
 WINDOW = 120
 """Words; a text of more is also read in parts of that length."""
@@ -126,20 +127,17 @@ def fit_gate(
 
 
 def prototypes(features: Tensor, *, count: int) -> Tensor:
-    """At most `count` unit rows [p, d] that stand for unit `features` [n, d]: their mean, and the
-    centres of `count` - 1 clusters (spherical k-means from the farthest points on)."""
-    mean = _unit(features.mean(dim=0, keepdim=True))
-    if len(features) <= 1 or count == 1:
-        return mean
+    """At most `count` unit rows [p, d] that stand for unit `features` [n, d]: the centres of as
+    many clusters (spherical k-means from the farthest points on)."""
     centres = features[:1]
-    while len(centres) < min(count - 1, len(features)):
+    while len(centres) < min(count, len(features)):
         farthest = (features @ centres.T).amax(dim=1).argmin()
         centres = torch.cat([centres, features[farthest][None]])
     for _ in range(20):
         nearest = (features @ centres.T).argmax(dim=1)
         sums = torch.zeros_like(centres).index_add(0, nearest, features)
         centres = torch.where(sums.norm(dim=1, keepdim=True) > 0.0, _unit(sums), centres)
-    return torch.cat([mean, centres])
+    return centres
 
 
 def _unit(rows: Tensor) -> Tensor:
