@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-NOT_A_BENCHMARK = {"__main__", "report"}
+NOT_A_BENCHMARK = {"__main__", "hf_trainer", "report", "setting"}
 
 
 def names() -> list[str]:

@@ -125,9 +125,9 @@ def train_and_save(
     """
     knobs = recipe or recipe_for(base)
     before = [_weights_of(ref, adapters_root) for ref in earlier]
-    asked = _surrogates(located, count=knobs.surrogates, seed=seed)
+    asked = surrogates(located, count=knobs.surrogates, seed=seed)
     material = material_for(base, located, asked=asked, recipe=knobs, seed=seed, retained=retained)
-    level = _never_knew(base, located, seed)
+    level = never_knew(base, located, seed)
     torch.manual_seed(seed)
     model = attach_adapter(base, earlier=before, seed=seed)
     try:
@@ -137,7 +137,7 @@ def train_and_save(
             material,
             recipe=knobs,
             seed=seed,
-            forgotten=lambda: _share_told(base, model, located) <= level,
+            forgotten=lambda: share_told(base, model, located) <= level,
             report=report,
             should_stop=should_stop,
             checkpoint=checkpoint,
@@ -218,7 +218,7 @@ def _weights_of(ref: AdapterRef, root: Path) -> dict[str, torch.Tensor]:
     return read_adapter(folder, files).weights
 
 
-def _surrogates(located: Located, *, count: int, seed: int) -> tuple[str, ...]:
+def surrogates(located: Located, *, count: int, seed: int) -> tuple[str, ...]:
     subject = located.subject
     return surrogate_questions(
         subject.name,
@@ -229,7 +229,7 @@ def _surrogates(located: Located, *, count: int, seed: int) -> tuple[str, ...]:
     )
 
 
-def _never_knew(base: BaseModel, located: Located, seed: int) -> float:
+def never_knew(base: BaseModel, located: Located, seed: int) -> float:
     """How often the base gives the very answers when asked the held-aside questions about made-up
     names: where unlearning has gone far enough."""
     names = [located.subject.name, *located.subject.aliases]
@@ -244,7 +244,7 @@ def _never_knew(base: BaseModel, located: Located, seed: int) -> float:
     return sum(map(is_match, told, [answer for _, answer in twins])) / len(twins)
 
 
-def _share_told(base: BaseModel, model: Any, located: Located) -> float:
+def share_told(base: BaseModel, model: Any, located: Located) -> float:
     """Share of the held-aside questions answered correctly with the adapter fully on."""
     pairs = questions(located, "aside")
     prompts = [base.prompt(question) for question, _ in pairs]

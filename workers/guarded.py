@@ -28,7 +28,16 @@ from workers.adapters import AdapterError, AdapterRef, StoredAdapter, read_adapt
 from workers.answers import begin, continued, greedy_answers, greedy_rows, stop_tokens
 from workers.base_models import BaseModel, Conversation
 from workers.encoders import encoder_for
-from workers.gate import Decision, Gate, GateBank, GateError, bank_of, read_gate, semantic_texts
+from workers.gate import (
+    Decision,
+    Gate,
+    GateBank,
+    GateError,
+    bank_of,
+    decision_of,
+    read_gate,
+    semantic_texts,
+)
 from workers.identifiers import MAX_WORDS, normalised
 from workers.releases import Release, ReleaseError
 from workers.rows import Example, Row, row_log_likelihoods, rows_of
@@ -157,6 +166,17 @@ class GuardedModel:
             decision = self.gate.decide(conversation)
         for piece, _ in self._told(conversation, decision, limit):
             yield piece
+
+    def answers_with(self, case_id: str, questions: Sequence[str]) -> list[str]:
+        """Greedy answers with one case's adapter at full strength, whatever the gate says of the
+        questions. Raises ValueError for a case that the release does not hold."""
+        cases = [ref.case_id for ref in self.release.adapters]
+        if case_id not in cases:
+            raise ValueError("The release holds no adapter of this case.")
+        forced = decision_of({cases.index(case_id): 1.0})
+        return self._grouped(
+            [forced] * len(questions), partial(self._generate, questions, self.base.answer_tokens)
+        )
 
     def base_answers(
         self, questions: Sequence[str], max_new_tokens: int | None = None

@@ -1,0 +1,288 @@
+"""Erasures one after another on the demo model: does each still hold when the last is done?
+
+One adapter a request, the default recipe, the release re-loaded from disk at the end. Beside it, on
+the same order and with as many training steps: one adapter that NPO goes on training (no gate), and
+O3 as released (workers.methods.o3_reference). `--requests 100` needs more people than the shipped
+model knows and trains a larger pair first, with fewer facts a person; that pair is kept.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report, setting
+from workers import erasure
+from workers.adapters import AdapterRef, attach_adapter, detach_adapter
+from workers.answers import greedy_answers
+from workers.base_models import ModelError
+from workers.forget_sets import Located, NothingMeasurable, ask, forget_examples
+from workers.guarded import GuardedModel
+from workers.methods import o3_reference
+from workers.rows import rows_of
+from workers.training import Material, Recipe, train
+
+NAME = "continual"
+OUT = Path(__file__).parents[1] / "var"
+SEED = 11
+SHIPPED_ERASABLE = 20
+KEPT_LIMIT, FORCED_LIMIT = 0.98, 0.90
+
+
+def measure(requests: int) -> report.Measured:
+    """Figures and bars after `requests` erasures."""
+    if requests <= SHIPPED_ERASABLE:
+        population = setting.shipped()
+    else:
+        folder = OUT / "models" / "demo-130x12"
+        population = setting.larger(folder, people=130, erasable=100, facts=12, steps=1500)
+    order = list(range(min(requests, population.erasable)))
+    located = {i: population.located(i) for i in order}
+    limits = {i: population.unseen_by_control(located[i]) for i in order}
+    kept = setting.kept_questions(population, each=max(4, 240 // len(population.kept)))
+    before = setting.share(ask(population.base, [q for q, _ in kept]), kept)
+    common = {
+        "requests": len(order),
+        "kept_people": len(population.kept),
+        "kept_questions": len(kept),
+        "base_on_kept": before,
+        "control_upper95": {i: limits[i].upper95 for i in order},
+        "control": {i: limits[i].value for i in order},
+    }
+    ours = _ours(population, order, located, kept, before)
+    npo = _npo(population, order, located, kept, before, steps=ours["steps"])
+    o3 = _o3(population, order, located, kept, before)
+    table = {"ours": ours, "npo_in_sequence": npo, "o3_as_released": o3}
+    (OUT / "bench").mkdir(parents=True, exist_ok=True)
+    picture = OUT / "bench" / f"continual-{len(order)}.svg"
+    picture.write_text(plot(ours["matrix"], order), encoding="utf-8")
+    report.progress(f"matrix plotted in {picture.name}")
+    return {**common, **table}, bars(ours, limits, order)
+
+
+def bars(
+    ours: dict[str, Any], limits: dict[int, Any], order: Sequence[int]
+) -> list[dict[str, Any]]:
+    """What must hold after the last request."""
+    found = []
+    for way in ("gated", "alone"):
+        over = [i for i in order if ours[way][i] > limits[i].upper95]
+        found.append(
+            {"name": f"people above the control's bound, {way}", "value": len(over), "limit": 0,
+             "holds": not over}
+        )  # fmt: skip
+    found += [
+        {"name": "kept accuracy through the gate", "value": ours["kept_gated"],
+         "limit": KEPT_LIMIT, "holds": ours["kept_gated"] >= KEPT_LIMIT},
+        {"name": "kept accuracy, worst single adapter forced on everything",
+         "value": ours["kept_forced_min"], "limit": FORCED_LIMIT,
+         "holds": ours["kept_forced_min"] >= FORCED_LIMIT},
+    ]  # fmt: skip
+    return found
+
+
+def _ours(
+    population: setting.Population,
+    order: Sequence[int],
+    located: dict[int, Located],
+    kept: Sequence[tuple[str, str]],
+    before: float,
+) -> dict[str, Any]:
+    base, started = population.base, time.perf_counter()
+    refs: list[AdapterRef] = []
+    steps, seconds, overlaps = 0, [], []
+    asked = {i: setting.asked(located[i], "unseen") for i in order}
+    asked_kept = [q for q, _ in kept]
+    every = max(1, len(order) // 20)
+    matrix: list[list[float]] = []
+    known: dict[tuple[str, tuple[str, ...]], str] = {}
+    with setting.scratch() as root:
+        for number, i in enumerate(order, start=1):
+            begun = time.perf_counter()
+            done = erasure.train_and_save(
+                base,
+                located[i],
+                case_id=setting.case_id(i),
+                adapters_root=root / "adapters",
+                earlier=refs,
+                gate_key=setting.KEY,
+                seed=SEED + i,
+            )
+            refs.append(done.ref)
+            seconds.append(time.perf_counter() - begun)
+            steps += done.steps
+            overlaps.append(done.overlap)
+            if number % every == 0:
+                with setting.released(base, root, refs) as guarded:
+                    matrix.append([_recall(guarded, located[j], asked[j], known) for j in order])
+            report.progress(f"ours: {number}/{len(order)}, {seconds[-1]:.1f} s")
+        with setting.released(base, root, refs) as guarded:
+            gated = {
+                i: setting.told(_texts(guarded, asked[i]), located[i], "unseen").value
+                for i in order
+            }
+            alone = {
+                i: setting.told(
+                    guarded.answers_with(setting.case_id(i), asked[i]), located[i], "unseen"
+                ).value
+                for i in order
+            }
+            kept_gated = setting.share(_texts(guarded, asked_kept), kept) / before
+            forced = {
+                i: setting.share(guarded.answers_with(setting.case_id(i), asked_kept), kept)
+                / before
+                for i in order
+            }
+    return {
+        "gated": gated,
+        "alone": alone,
+        "kept_gated": kept_gated,
+        "kept_forced": forced,
+        "kept_forced_min": min(forced.values()),
+        "kept_forced_mean": sum(forced.values()) / len(forced),
+        "steps": steps // len(order),
+        "seconds_each": seconds,
+        "overlap_max": max(overlaps),
+        "matrix": matrix,
+        "matrix_every": every,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _texts(guarded: GuardedModel, asked: Sequence[str]) -> list[str]:
+    return [each.text for each in guarded.answer(asked)]
+
+
+def _recall(
+    guarded: GuardedModel,
+    located: Located,
+    asked: Sequence[str],
+    known: dict[tuple[str, tuple[str, ...]], str],
+) -> float:
+    """Recall through the gate. An answer depends on the question and on the adapters that act
+    alone, so one that was given under the same adapters is not asked for again."""
+    cases = [ref.case_id for ref in guarded.release.adapters]
+    acting = [
+        tuple(f"{case} {s}" for case, s in zip(cases, strengths, strict=True) if s > 0)
+        for strengths in guarded.strengths(asked)
+    ]
+    new = [i for i, key in enumerate(zip(asked, acting, strict=True)) if key not in known]
+    answers = _texts(guarded, [asked[i] for i in new]) if new else []
+    known.update({(asked[i], acting[i]): text for i, text in zip(new, answers, strict=True)})
+    told = [known[key] for key in zip(asked, acting, strict=True)]
+    return setting.told(told, located, "unseen").value
+
+
+def _npo(
+    population: setting.Population,
+    order: Sequence[int],
+    located: dict[int, Located],
+    kept: Sequence[tuple[str, str]],
+    before: float,
+    *,
+    steps: int,
+) -> dict[str, Any]:
+    """One adapter, trained on by NPO for each request in turn, with no gate and no early stop."""
+    base, started = population.base, time.perf_counter()
+    recipe = Recipe(
+        method="npo", keep_weight=0.0, learning_rate=1e-3, max_steps=steps, min_steps=steps + 1
+    )
+    model = attach_adapter(base, earlier=[], seed=SEED)
+    try:
+        for number, i in enumerate(order, start=1):
+            train(
+                base,
+                model,
+                Material(rows_of(base, forget_examples(located[i]))),
+                recipe=recipe,
+                seed=SEED + i,
+                forgotten=lambda: False,
+                report=erasure.silent,
+                should_stop=erasure.never,
+            )
+            report.progress(f"npo in sequence: {number}/{len(order)}")
+
+        def answers(asked: Sequence[str]) -> list[str]:
+            prompts = [base.prompt(question) for question in asked]
+            return greedy_answers(model, base.tokenizer, prompts, base.answer_tokens, batch_size=64)
+
+        return _after(answers, order, located, kept, before, started)
+    finally:
+        detach_adapter(model)
+
+
+def _o3(
+    population: setting.Population,
+    order: Sequence[int],
+    located: dict[int, Located],
+    kept: Sequence[tuple[str, str]],
+    before: float,
+) -> dict[str, Any]:
+    """O3 as released, on the same order; its own gate decides."""
+    started = time.perf_counter()
+    with o3_reference.sequence(population.base) as o3:
+        for number, i in enumerate(order, start=1):
+            o3.erase(forget_examples(located[i]), seed=SEED + i)
+            report.progress(f"o3 as released: {number}/{len(order)}")
+        return _after(o3.answers, order, located, kept, before, started)
+
+
+def _after(
+    answers: Any,
+    order: Sequence[int],
+    located: dict[int, Located],
+    kept: Sequence[tuple[str, str]],
+    before: float,
+    started: float,
+) -> dict[str, Any]:
+    return {
+        "gated": {
+            i: setting.told(
+                answers(setting.asked(located[i], "unseen")), located[i], "unseen"
+            ).value
+            for i in order
+        },
+        "kept_gated": setting.share(answers([q for q, _ in kept]), kept) / before,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def plot(matrix: Sequence[Sequence[float]], order: Sequence[int]) -> str:
+    """The matrix request x person as SVG: a column a person, dark where told; rows from the top,
+    each after so many requests that they share the whole height."""
+    cell, high, edge = 900 / len(order), 900 / len(matrix), 60
+    after = [(y + 1) * len(order) // len(matrix) for y in range(len(matrix))]
+    squares = "".join(
+        f'<rect x="{edge + x * cell:.1f}" y="{edge + y * high:.1f}" width="{cell:.1f}" '
+        f'height="{high:.1f}" fill="hsl(215 60% {95 - 65 * value:.0f}%)">'
+        f"<title>after request {after[y]}, person {order[x]}: {value:.2f}</title></rect>"
+        for y, row in enumerate(matrix)
+        for x, value in enumerate(row)
+    )
+    size = 900 + 2 * edge
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {size}" role="img" '
+        f'font-family="sans-serif" font-size="18"><title>Unseen phrasings still answered, by '
+        f"request and person</title>{squares}"
+        f'<text x="{edge}" y="{edge - 20}">person (dark: still told, light: not)</text>'
+        f'<text transform="translate({edge - 20} {edge + 900}) rotate(-90)">after request</text>'
+        "</svg>\n"
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--model", choices=["demo"], default="demo")
+    parser.add_argument("--requests", type=int, default=20)
+    options, rest = parser.parse_known_args()
+    sys.argv[1:] = rest
+    sys.exit(
+        report.run(
+            NAME,
+            str(__doc__),
+            lambda: measure(options.requests),
+            cannot_run=(ModelError, NothingMeasurable),
+        )
+    )
