@@ -8,8 +8,8 @@ examples on, where a covariance does not; arXiv 2407.10223's released gate is no
 What is stored are digests and vectors: no text, no name.
 """
 
-import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from workers.adapters import AdapterError, checked_bytes
-from workers.digests import canonical_json, sha256_of
+from workers.adapters import AdapterError, checked_bytes, checked_tensors, why
+from workers.digests import MAX_JSON_BYTES, canonical_json, parsed_json, sha256_of
 from workers.encoders import Encoder
 from workers.identifiers import identifier_digests, mentioned
 
@@ -30,6 +30,7 @@ ROWS_FILE = "gate.safetensors"
 FALSE_FIRES = 0.005
 MISSES = 0.01
 FORM = 1
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class GateError(AdapterError):
@@ -136,33 +137,46 @@ def read_gate(folder: Path, sha256: str) -> tuple[Gate, dict[str, str]]:
 
     Raises GateError or AdapterError naming the file that is missing, differs or cannot be read.
     """
-    described = checked_bytes(folder / GATE_FILE, sha256)
+    described = checked_bytes(folder / GATE_FILE, sha256, at_most=MAX_JSON_BYTES)
     try:
-        data = json.loads(described)
-        files = {str(k): str(v) for k, v in data["files"].items()}
-        tensors = safetensors.torch.load(
-            checked_bytes(folder / ROWS_FILE, files.get(ROWS_FILE, ""))
-        )
+        data = parsed_json(described)
+        files = {str(k): _digest(v) for k, v in data["files"].items()}
+        tensors = checked_tensors(checked_bytes(folder / ROWS_FILE, files.get(ROWS_FILE, "")))
         return _gate(data, tensors), files
     except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise GateError(
-            f"{folder / GATE_FILE} does not hold a gate: restore it from a backup."
+            f"{folder / GATE_FILE} does not hold a gate{why(error)}: restore it from a backup."
         ) from error
 
 
 def _gate(data: Any, tensors: Mapping[str, Tensor]) -> Gate:
-    low, high = float(data["low"]), float(data["high"])
+    low, high = float(str(data["low"])), float(str(data["high"]))
     if data["form"] != FORM or not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError("not this form of gate")
+    rows, background = tensors["rows"], tensors["background"]
+    if (
+        rows.dim() != 2
+        or background.shape != rows.shape[1:]
+        or (data["encoder"] and not rows.numel())
+    ):
+        raise ValueError("the prototypes and their background do not go together")
+    if rows.numel() and not torch.allclose(rows.norm(dim=1), torch.ones(len(rows)), atol=1e-3):
+        raise ValueError("a prototype is not of length one")
     return Gate(
-        identifiers=tuple(str(each) for each in data["identifiers"]),
+        identifiers=tuple(_digest(each) for each in data["identifiers"]),
         encoder=None if data["encoder"] is None else str(data["encoder"]),
-        rows=tensors["rows"],
-        background=tensors["background"],
+        rows=rows,
+        background=background,
         low=low,
         high=high,
         note=str(data["note"]),
     )
+
+
+def _digest(value: Any) -> str:
+    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
+        raise ValueError("an identifier or a file is not given by its digest")
+    return value
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,14 @@ from typing import Any, TypeVar
 from peft import PeftModel, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 
-from workers.adapters import AdapterError, AdapterRef, StoredAdapter, read_adapter, wrap
+from workers.adapters import (
+    AdapterError,
+    AdapterRef,
+    StoredAdapter,
+    check_fits,
+    read_adapter,
+    wrap,
+)
 from workers.answers import greedy_answers
 from workers.base_models import BaseModel
 from workers.encoders import encoder_for
@@ -71,11 +78,20 @@ class GuardedModel:
             self.gate: GateBank = bank_of(
                 [gate for _, gate in loaded], encoder_for(base) if loaded else None, key
             )
+            for stored, _ in loaded:
+                check_fits(base, stored)
+            digests = [ref.adapter_sha256 for ref in release.adapters]
+            # The cases of a cluster share one adapter, named after the first of them.
+            self._names = [f"case{digests.index(digest)}" for digest in digests]
             for i, (stored, _) in enumerate(loaded):
-                self._add(f"case{i}", stored)
+                if self._names[i] == f"case{i}":
+                    self._add(f"case{i}", stored)
         except AdapterError as error:
             self.close()
             raise ReleaseError(f"The release {release.sha256} cannot be served: {error}") from error
+        except BaseException:  # whatever it was: the base model must not stay wrapped
+            self.close()
+            raise
 
     def _add(self, name: str, stored: StoredAdapter) -> None:
         if self._model is None:
@@ -220,9 +236,13 @@ class GuardedModel:
 
     @contextmanager
     def _acting(self, strengths: Strengths) -> Iterator[None]:
-        """The adapters at these strengths; afterwards at strength 1 again, and none acting."""
+        """The adapters at these strengths; afterwards at strength 1 again, and none acting. An
+        adapter of several cases acts at the largest of their strengths."""
         model = self._model
-        acting = [f"case{i}" for i, s in enumerate(strengths) if s > 0.0]
+        wanted: dict[str, float] = {}
+        for name, strength in zip(self._names, strengths, strict=True):
+            wanted[name] = max(strength, wanted.get(name, 0.0))
+        acting = [name for name, strength in wanted.items() if strength > 0.0]
         if model is None or not acting:
             yield
             return
@@ -231,13 +251,13 @@ class GuardedModel:
         model.base_model.set_adapter(acting, inference_mode=True)
         try:
             for layer in layers:
-                for i, strength in enumerate(strengths):
-                    layer.set_scale(f"case{i}", strength)
+                for name, strength in wanted.items():
+                    layer.set_scale(name, strength)
             yield
         finally:
             for layer in layers:
-                for i in range(len(strengths)):
-                    layer.set_scale(f"case{i}", 1.0)
+                for name in wanted:
+                    layer.set_scale(name, 1.0)
             model.base_model.disable_adapter_layers()
 
 

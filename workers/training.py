@@ -63,6 +63,9 @@ class Recipe:
     check_every: int = 10
     min_steps: int = 90
     surrogates: int = 192
+    soft_orthogonality: float = 0.0
+    """0: A stays frozen in its free directions (exact). Above 0: the weight of a penalty on the
+    overlap with earlier adapters, while A is trained too (O3 takes 0.1)."""
 
 
 def method_names() -> tuple[str, ...]:
@@ -194,18 +197,20 @@ def train(
     forgotten: Callable[[], bool],
     report: Report,
     should_stop: ShouldStop,
+    penalty: Callable[[], Tensor] | None = None,
 ) -> Trained:
     """Train the adapter's B matrices until `forgotten()` says so, or for `recipe.max_steps`.
 
     `forget` and `keep` are rows of the forget set and of the surrogate set. Every
-    `recipe.check_every` steps `forgotten` is asked, with the adapter on. Raises Stopped when
+    `recipe.check_every` steps `forgotten` is asked, with the adapter on. A `penalty` is added with
+    the weight `recipe.soft_orthogonality`, and A is trained with B. Raises Stopped when
     `should_stop()` is true.
     """
     loss_of = load_method(recipe.method)
     pad = int(base.tokenizer.pad_token_id)
     with model.disable_adapter():
         reference = _Reference.of(model, [*forget, *keep], pad)
-    trainable = _b_matrices(model)
+    trainable = _trainable(model, a_too=penalty is not None)
     optimiser = torch.optim.AdamW(trainable, lr=recipe.learning_rate, weight_decay=0.0)
     forget_batches = _batches(len(forget), recipe.forget_rows, random.Random(seed))  # noqa: S311
     keep_batches = _batches(len(keep), recipe.keep_rows, random.Random(seed + 1))  # noqa: S311
@@ -228,7 +233,8 @@ def train(
             reference.rows([len(forget) + i for i in others]), completion_logits(model, kept, pad)
         )
         optimiser.zero_grad()
-        (lost + recipe.keep_weight * moved).backward()
+        leaning = recipe.soft_orthogonality * penalty() if penalty else 0.0
+        (lost + recipe.keep_weight * moved + leaning).backward()
         torch.nn.utils.clip_grad_norm_(trainable, 1.0)
         optimiser.step()
         if step % recipe.check_every == 0 or step == recipe.max_steps:
@@ -239,12 +245,12 @@ def train(
     return Trained(step, ended, float(lost.detach()), float(moved.detach()))
 
 
-def _b_matrices(model: PeftModel) -> list[torch.nn.Parameter]:
-    """The B matrices, made the only trainable ones (PEFT re-enables all of an adapter's weights
-    whenever it is switched on again)."""
+def _trainable(model: PeftModel, *, a_too: bool) -> list[torch.nn.Parameter]:
+    """The B matrices (and A), made the only trainable ones: PEFT re-enables all of an adapter's
+    weights whenever it is switched on again."""
     found = []
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(".lora_B." in name)
+        parameter.requires_grad_(".lora_B." in name or (a_too and ".lora_A." in name))
         if parameter.requires_grad:
             found.append(parameter)
     return found
