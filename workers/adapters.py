@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,20 @@ def adapted_linears(
         if adapted and isinstance(module, torch.nn.Linear):
             found[path] = module
     return found
+
+
+def adapted_from(base: BaseModel, lowest_layer: int) -> BaseModel:
+    """The same model with adapters from decoder layer `lowest_layer` (counted from 0) upwards.
+
+    Fewer layers train faster and leave more of the model as it was; more reach what is stored
+    further down. Raises AdapterError when there is no such layer.
+    """
+    layers = int(base.model.config.num_hidden_layers)
+    if not 0 <= lowest_layer < layers:
+        raise AdapterError(
+            f"{base.name!r} has the layers 0 to {layers - 1}: give a lowest layer among them."
+        )
+    return replace(base, lowest_layer=lowest_layer)
 
 
 def layers_of(base: BaseModel) -> range:
