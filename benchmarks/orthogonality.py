@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from benchmarks import report
-from workers.adapters import RANK, AdapterError, AdapterRef, free_rows
+from workers.adapters import OVERLAP, RANK, AdapterError, AdapterRef, free_rows
 from workers.gate import Gate
 from workers.identifiers import identifier_digests
 from workers.neighbourhoods import Earlier, Neighbourhood, Newcomer, neighbourhood
-from workers.summaries import OVERLAP, bar
+from workers.summaries import bar
 
 NAME = "orthogonality"
 # How many adapted modules read an input of which width.

@@ -11,6 +11,7 @@ only, and of the very form that is written here, since PEFT's other settings can
 model's weights or name a Python module to import.
 """
 
+import errno
 import json
 import re
 import shutil
@@ -37,6 +38,7 @@ CONFIG_FILE = "adapter_config.json"
 IN_TRAINING = "case"  # a name that no torch module has as an attribute
 OVERLAP = 1e-6  # what rounding to float32 leaves stays below this
 MAX_BYTES = 2 * 2**30
+LARGEST = 1e6
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LAYER = re.compile(r".*\.[^.]*\.(\d+)\.")  # where PEFT finds a layer's number in a module's path
 _KEY = re.compile(r"base_model\.model\.((?:\w+\.)+\w+)\.lora_([AB])\.weight")
@@ -89,7 +91,8 @@ def adapted_linears(
 ) -> dict[str, torch.nn.Linear]:
     """The linear layers of a bare model that an adapter goes on, by path."""
     found = {}
-    for path, module in model.named_modules():
+    for name, module in model.named_modules():
+        path = name.removesuffix(".base_layer")  # where PEFT keeps it while an adapter is on
         layer = _LAYER.match(path)
         adapted = layer and int(layer.group(1)) in layers and path.rsplit(".", 1)[-1] in modules
         if adapted and isinstance(module, torch.nn.Linear):
@@ -355,9 +358,11 @@ def _checked(file: Path, files: Mapping[str, str], *, at_most: int) -> bytes:
 
 
 def checked_bytes(file: Path, sha256: str, *, at_most: int = MAX_BYTES) -> bytes:
-    """The bytes of `file`, if it is a plain file of no more than `at_most` bytes and their SHA-256
-    is `sha256`; otherwise AdapterError naming the file."""
+    """The bytes of `file`, if it is a plain file of at most `at_most` bytes in a folder that is no
+    link, and their SHA-256 is `sha256`; otherwise AdapterError naming the file."""
     try:
+        if file.parent.is_symlink():
+            raise OSError(errno.ELOOP, "its folder is a symbolic link")
         content = bounded_bytes(file, at_most=at_most)
     except OSError as error:
         raise AdapterError(
@@ -372,7 +377,7 @@ def checked_bytes(file: Path, sha256: str, *, at_most: int = MAX_BYTES) -> bytes
 
 
 def checked_tensors(content: bytes) -> dict[str, Tensor]:
-    """The tensors in the bytes of a safetensors file, all float32 and finite.
+    """The tensors in the bytes of a safetensors file, all float32 and within +-`LARGEST`.
 
     Raises SafetensorError, ValueError, TypeError or KeyError for anything else.
     """
@@ -382,8 +387,9 @@ def checked_tensors(content: bytes) -> dict[str, Tensor]:
     parsed_json(content[8 : 8 + length])  # a name that stands there twice is refused
     tensors: dict[str, Tensor] = safetensors.torch.load(content)
     for tensor in tensors.values():
-        if tensor.dtype != torch.float32 or not bool(tensor.isfinite().all()):
-            raise ValueError("a tensor is not float32, or not finite")
+        # Comparing with NaN is false; products of larger numbers end in infinities while serving.
+        if tensor.dtype != torch.float32 or not bool((tensor.abs() <= LARGEST).all()):
+            raise ValueError("a tensor is not float32, not finite or absurdly large")
     return tensors
 
 

@@ -4,13 +4,15 @@ An adapter whose gate gives strength 0 contributes exactly nothing, so only *nei
 orthogonal: cases of which one's gate fires on the other's questions, or that share an identifier.
 Width / rank then bounds a neighbourhood, not the number of cases. As long as there is room the new
 adapter is also kept apart from the nearest of the others. This is a greedy colouring of the graph
-of neighbours in which a colour is a set of `rank` directions: while colours are left a case gets
-one of its own, and afterwards those of a case that is none of its neighbours, the farthest.
-A case with fewer neighbours than `capacity` always finds one, however many cases there are.
+of neighbours in which a colour is a set of `rank` directions: while some are left a case gets
+directions of its own, afterwards those that its neighbours and the nearest others leave free, which
+cases farther away hold too. A case with fewer neighbours than `capacity` always finds some, however
+many cases there are.
 
 What is exact: A_new A_old^T = 0 (to rounding) for every neighbour, on any prompt. What is not: a
-prompt that names two people who are no neighbours makes both adapters act, and those may share
-directions: of adapters chosen at random a share of rank / width, here of one in capacity all.
+prompt that names two people who are no neighbours makes both adapters act. Up to `capacity` cases
+these are orthogonal all the same; beyond it two of them share rank / width of their directions on
+average, and no choice of directions has a smaller mean (benchmarks/orthogonality.py measures it).
 """
 
 from collections.abc import Sequence

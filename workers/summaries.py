@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from workers.adapters import OVERLAP
 from workers.erasure import Erasure, orthogonality
 from workers.verification import unseen_limit
 
 NEIGHBOURS_KEPT = 0.95
 PERPLEXITY = 0.02
-OVERLAP = 1e-6
 
 
 def bar(name: str, value: float, limit: float, holds: bool) -> dict[str, Any]:
