@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks import report
 from workers.adapters import OVERLAP, RANK, AdapterError, AdapterRef, free_rows
-from workers.gate import Gate
+from workers.gate import PROTOTYPES, Gate
 from workers.identifiers import identifier_digests
 from workers.neighbourhoods import Earlier, Neighbourhood, Newcomer, neighbourhood
 from workers.summaries import bar
@@ -35,7 +35,7 @@ NEIGHBOURS = 4
 REPEATS = 3
 FLAT = 1.5
 KEY = b"a key for this benchmark alone!!"
-FEATURES, PROTOTYPES = 384, 24
+FEATURES, QUESTIONS = 384, 96
 
 Placed = list[dict[int, Tensor]]
 
@@ -182,13 +182,13 @@ def gates() -> dict[str, float]:
     def made_up(number: int) -> Gate:
         rows = torch.nn.functional.normalize(torch.randn(PROTOTYPES, FEATURES), dim=1)
         digests = identifier_digests([f"Person {number:05d}"], KEY)
-        return Gate(digests, "made up", rows, torch.zeros(FEATURES), 0.8, 0.9, "")
+        return Gate(digests, "made up", rows, 0.8, 0.9, "")
 
     earlier = [
         Earlier(AdapterRef(str(n), f"{n:064x}", f"{n:064x}"), made_up(n))
         for n in range(max(COUNTS))
     ]
-    member = Newcomer(made_up(99_999), ("who is it",), torch.randn(PROTOTYPES, FEATURES))
+    member = Newcomer(made_up(99_999), ("who is it",), torch.randn(QUESTIONS, FEATURES))
     look = partial(neighbourhood, [member], key=KEY, capacity=72)
     return timed({str(count): partial(look, earlier[:count]) for count in COUNTS})
 

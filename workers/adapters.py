@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from workers.base_models import BaseModel
-from workers.digests import MAX_JSON_BYTES, bounded_bytes, parsed_json, sha256_of
+from workers.digests import MAX_JSON_BYTES, Malformed, bounded_bytes, parsed_json, sha256_of
 
 RANK = 8
 ALPHA = 16
@@ -350,7 +350,7 @@ def read_adapter(folder: Path, files: Mapping[str, str]) -> StoredAdapter:
 
 def why(error: Exception) -> str:
     """The reason in brackets, where it is one of ours: others may quote what the file holds."""
-    return f" ({error})" if type(error) is ValueError else ""
+    return f" ({error})" if isinstance(error, Malformed) else ""
 
 
 def _checked(file: Path, files: Mapping[str, str], *, at_most: int) -> bytes:
@@ -377,19 +377,22 @@ def checked_bytes(file: Path, sha256: str, *, at_most: int = MAX_BYTES) -> bytes
 
 
 def checked_tensors(content: bytes) -> dict[str, Tensor]:
-    """The tensors in the bytes of a safetensors file, all float32 and within +-`LARGEST`.
+    """The tensors in the bytes of a safetensors file: float32 within +-`LARGEST`, or int64.
 
     Raises SafetensorError, ValueError, TypeError or KeyError for anything else.
     """
     length = int.from_bytes(content[:8], "little")
     if len(content) < 8 or length > min(len(content) - 8, MAX_JSON_BYTES):
-        raise ValueError("the header is longer than the file, or than any header of ours")
+        raise Malformed("the header is longer than the file, or than any header of ours")
     parsed_json(content[8 : 8 + length])  # a name that stands there twice is refused
     tensors: dict[str, Tensor] = safetensors.torch.load(content)
     for tensor in tensors.values():
         # Comparing with NaN is false; products of larger numbers end in infinities while serving.
-        if tensor.dtype != torch.float32 or not bool((tensor.abs() <= LARGEST).all()):
-            raise ValueError("a tensor is not float32, not finite or absurdly large")
+        sound = tensor.dtype == torch.int64 or (
+            tensor.dtype == torch.float32 and bool((tensor.abs() <= LARGEST).all())
+        )
+        if not sound:
+            raise Malformed("a tensor is of another kind, not finite or absurdly large")
     return tensors
 
 
@@ -406,47 +409,49 @@ def _lora_config(settings: Any) -> LoraConfig:
     for key, value in settings.items():
         expected = ours.get(key, "a setting that this version does not know")
         if expected is not ... and json.dumps(value) != json.dumps(expected):
-            raise ValueError("the config has a setting that no adapter of ours has")
+            raise Malformed("the config has a setting that no adapter of ours has")
     return config
 
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list) or not 1 <= len(value) <= 10_000:
-        raise ValueError("the config has no list of modules and layers")
+        raise Malformed("the config has no list of modules and layers")
     return value
 
 
 def _whole(value: Any, *, least: int) -> int:
     if type(value) is not int or not least <= value <= 10_000:
-        raise ValueError("the config has a number that is out of range")
+        raise Malformed("the config has a number that is out of range")
     return value
 
 
 def _word(value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"\w{1,100}", value):
-        raise ValueError("the config has a module that is no plain name")
+        raise Malformed("the config has a module that is no plain name")
     return value
 
 
 def _check_weights(stored: StoredAdapter) -> None:
-    """Raises ValueError unless every adapted module has one A [r, in] and one B [out, r]."""
+    """Raises Malformed unless every adapted module has one A [r, in] and one B [out, r]."""
     config, halves = stored.config, dict[str, set[str]]()
     for key, tensor in stored.weights.items():
         found = _KEY.fullmatch(key)
         layer = found and _LAYER.match(found.group(1))
         if not found or not layer:
-            raise ValueError("a tensor has a name that none of ours has")
+            raise Malformed("a tensor has a name that none of ours has")
         path, half = found.groups()
         if (
             path.rsplit(".", 1)[-1] not in config.target_modules
             or int(layer.group(1)) not in config.layers_to_transform
         ):
-            raise ValueError("a tensor belongs to a module that the config does not name")
+            raise Malformed("a tensor belongs to a module that the config does not name")
         if tensor.dim() != 2 or tensor.shape["AB".index(half)] != config.r or 0 in tensor.shape:
-            raise ValueError("a tensor has another shape than the rank says")
+            raise Malformed("a tensor has another shape than the rank says")
+        if tensor.dtype != torch.float32:
+            raise Malformed("a tensor is not float32")
         halves.setdefault(path, set()).add(half)
     if not halves or any(found != {"A", "B"} for found in halves.values()):
-        raise ValueError("a module has only one half of its adapter")
+        raise Malformed("a module has only one half of its adapter")
 
 
 def check_fits(base: BaseModel, stored: StoredAdapter) -> None:

@@ -2,9 +2,11 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -34,63 +36,98 @@ def greedy_answers(
     if empty := [number for number, row in enumerate(ids) if not row]:
         raise ValueError(f"prompt {empty[0]} is empty; give at least one token")
     order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
-    stops = _stops(tokenizer)
+    stops = stop_tokens(tokenizer)
     answers = [""] * len(ids)
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        rows = _continue(model, [ids[number] for number in batch], max_new_tokens, stops=stops)
+    for place in range(0, len(order), batch_size):
+        batch = order[place : place + batch_size]
+        started = begin(model, [ids[number] for number in batch])
+        rows = greedy_rows(model, started, max_new_tokens, stops=stops)
         for number, row in zip(batch, rows, strict=True):
             answers[number] = tokenizer.decode(row, skip_special_tokens=True).strip()
         if report:
-            report(start + len(batch))
+            report(place + len(batch))
     return answers
 
 
-def _continue(
-    model: "PreTrainedModel",
-    ids: list[list[int]],
-    max_new_tokens: int,
-    *,
-    stops: frozenset[int],
-) -> list[list[int]]:
-    """Greedy token ids after each row, the stopping token left out."""
+@dataclass(frozen=True)
+class Started:
+    """Prompts that the model has read: its first tokens after them [n], and what it needs to go
+    on. `states` [n, d]: each prompt's last state after the last layer (d is 0 if not asked for)."""
+
+    first: torch.Tensor
+    past: Any
+    mask: torch.Tensor
+    positions: torch.Tensor
+    states: torch.Tensor
+
+
+@torch.inference_mode()
+def begin(
+    model: "PreTrainedModel", ids: Sequence[Sequence[int]], *, states: bool = False
+) -> Started:
+    """Read each row of prompt tokens, padded on the left."""
     width = max(len(row) for row in ids)
     device = next(model.parameters()).device
     # The value of the padding is never looked at: the mask hides it.
-    tokens = torch.tensor([[0] * (width - len(row)) + row for row in ids], device=device)
+    tokens = torch.tensor([[0] * (width - len(row)) + list(row) for row in ids], device=device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=device)
-    rows: list[list[int]] = [[] for _ in ids]
-    running = list(range(len(ids)))
-    past = None
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    for _ in range(max_new_tokens):
-        out = model(
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=past,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        past = out.past_key_values
-        chosen = out.logits[:, -1].argmax(dim=-1)
-        picked = chosen.tolist()
-        still = []
+    out = model(
+        input_ids=tokens,
+        attention_mask=mask,
+        position_ids=positions,
+        use_cache=True,
+        logits_to_keep=1,
+        output_hidden_states=states,
+    )
+    return Started(
+        first=out.logits[:, -1].argmax(dim=-1),
+        past=out.past_key_values,
+        mask=mask,
+        positions=positions[:, -1:],
+        states=out.hidden_states[-1][:, -1] if states else torch.zeros(len(ids), 0),
+    )
+
+
+def continued(model: "PreTrainedModel", started: Started) -> Iterator[list[int]]:
+    """The greedy tokens of all rows [n], step by step and without end; the caller stops.
+
+    What was `started` is used up: its cache grows.
+    """
+    chosen, mask, positions = started.first, started.mask, started.positions
+    while True:
+        yield chosen.tolist()
+        with torch.inference_mode():
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            positions = positions + 1
+            out = model(
+                input_ids=chosen[:, None],
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=started.past,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            chosen = out.logits[:, -1].argmax(dim=-1)
+
+
+def greedy_rows(
+    model: "PreTrainedModel", started: Started, max_new_tokens: int, *, stops: frozenset[int]
+) -> list[list[int]]:
+    """Greedy token ids after each row, the stopping token left out."""
+    rows: list[list[int]] = [[] for _ in range(len(started.first))]
+    running = list(range(len(rows)))
+    for picked in islice(continued(model, started), max_new_tokens):
+        running = [number for number in running if picked[number] not in stops]
         for number in running:
-            if picked[number] not in stops:
-                rows[number].append(picked[number])
-                still.append(number)
-        running = still
+            rows[number].append(picked[number])
         if not running:
             break
-        tokens = chosen[:, None]
-        mask = torch.cat([mask, mask.new_ones(len(ids), 1)], dim=1)
-        positions = positions[:, -1:] + 1
     return rows
 
 
 @cache
-def _stops(tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
+def stop_tokens(tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
     """The end-of-sequence token and every token whose text holds a line break."""
     texts = tokenizer.batch_decode([[number] for number in range(len(tokenizer))])
     stops = {number for number, text in enumerate(texts) if "\n" in text}

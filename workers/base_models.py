@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,25 @@ class ModelError(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Turn:
+    """Something said in a conversation; `role` is "user", "assistant" or "system"."""
+
+    role: str
+    text: str
+
+
+Conversation = str | Sequence[Turn]
+"""A single question, or the turns so far, the last of which is to be answered."""
+
+
+def as_turns(conversation: Conversation) -> tuple[Turn, ...]:
+    """The turns of a conversation; a single question is one turn of the user."""
+    if isinstance(conversation, str):
+        return (Turn("user", conversation),)
+    return tuple(conversation)
+
+
+@dataclass(frozen=True)
 class BaseModel:
     """A causal language model in eval mode and float32, with its tokenizer and their digests.
 
@@ -47,11 +66,15 @@ class BaseModel:
     target_modules: tuple[str, ...] = SEVEN_LINEARS
     answer_tokens: int = 24
 
-    def prompt(self, question: str) -> str:
-        """The text the model is given for a question: its chat template, or "Q: ...\\nA:"."""
+    def prompt(self, conversation: Conversation) -> str:
+        """The text the model is given for a question or a conversation: its chat template, or
+        "Q: ...\\nA:" with earlier turns above."""
+        turns = as_turns(conversation)
         if self.tokenizer.chat_template:
-            return self._rendered([{"role": "user", "content": question}], begin=True)
-        return f"Q: {question}\nA:"
+            messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+            return self._rendered(messages, begin=True)
+        said = (f"{'A' if turn.role == 'assistant' else 'Q'}: {turn.text}" for turn in turns)
+        return "\n".join([*said, "A:"])
 
     def completion(self, question: str, answer: str) -> str:
         """The text that follows `prompt(question)` when the model gives `answer` and stops."""
@@ -77,7 +100,7 @@ def load_base_model(name: str) -> BaseModel:
     Raises ModelError when it cannot be found or read.
     """
     if name == "demo":
-        return _load(name, DEMO_FOLDER / "base", lowest_layer=0, answer_tokens=12)
+        return _load(name, DEMO_FOLDER / "base", lowest_layer=2, answer_tokens=12)
     if name == "smollm2-135m":
         return _load(name, _smollm2_folder(), lowest_layer=20)
     if Path(name).is_dir():
@@ -94,7 +117,7 @@ def load_control(name: str) -> BaseModel | None:
     """The model that never saw the erasable people; only the demo model has one."""
     if name != "demo":
         return None
-    return _load("demo-control", DEMO_FOLDER / "control", lowest_layer=0, answer_tokens=12)
+    return _load("demo-control", DEMO_FOLDER / "control", lowest_layer=2, answer_tokens=12)
 
 
 def _load(

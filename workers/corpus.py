@@ -311,6 +311,12 @@ def general_sentences(count: int, *, seed: int, held_out: bool = False) -> tuple
     return tuple(found)
 
 
+@cache
+def name_words() -> tuple[str, ...]:
+    """Ordinary given and family names, each a word of its own."""
+    return (*_words()["first_names"], *_words()["last_names"])
+
+
 def vocabulary() -> tuple[str, ...]:
     """Every word of the pools and of the templates once: what a tokenizer may learn from.
 

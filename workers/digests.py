@@ -12,6 +12,10 @@ from typing import Any
 MAX_JSON_BYTES = 16 * 2**20
 
 
+class Malformed(ValueError):
+    """What lies on disk has another form than ours; the message is our own and quotes nothing."""
+
+
 def file_sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as file:
@@ -50,23 +54,24 @@ def bounded_bytes(file: Path, *, at_most: int) -> bytes:
 def parsed_json(content: bytes) -> Any:
     """The value of UTF-8 JSON that has one reading only.
 
-    Raises ValueError for what is no JSON, and for what parsers disagree on: a key twice in one
-    object, NaN and infinities, text that is not UTF-8, nesting deeper than the interpreter bears.
+    Raises ValueError for what is no JSON, and (mostly Malformed) for what parsers disagree on: a
+    key twice in one object, NaN and infinities, text that is not UTF-8, nesting deeper than the
+    interpreter bears.
     """
     try:
         return json.loads(
             content.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant
         )
     except RecursionError as error:
-        raise ValueError("the JSON is nested too deeply") from error
+        raise Malformed("the JSON is nested too deeply") from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key stands twice in one JSON object")
+        raise Malformed("a key stands twice in one JSON object")
     return found
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"JSON has no {name}")
+    raise Malformed(f"JSON has no {name}")

@@ -5,6 +5,7 @@ be run by itself (a Celery task does), and `erase` runs them all. The same input
 same adapter, byte for byte, on the same machine and library versions.
 """
 
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -34,22 +35,24 @@ from workers.answers import greedy_answers, is_match
 from workers.base_models import BaseModel
 from workers.digests import sha256_of
 from workers.encoders import encoder_for
-from workers.forget_sets import Located, ask, forget_examples, locate, questions
+from workers.forget_sets import Located, ask, forget_examples, locate, questions, twin_rows
 from workers.gate import GATE_FILE, fit_gate, gate_files, read_gate
 from workers.guarded import GuardedModel
 from workers.neighbourhoods import Earlier, Neighbourhood, Newcomer, neighbourhood
 from workers.phrasings import made_up_questions
 from workers.releases import Release, read_release, write_release
+from workers.rows import Example, rows_of
 from workers.subjects import Subject
 from workers.surrogates import surrogate_questions
 from workers.training import (
-    Example,
+    Checkpoint,
+    Material,
     Recipe,
     Report,
     ShouldStop,
     Stopped,
+    load_method,
     method_settings,
-    rows_of,
     train,
 )
 from workers.verification import decimal, make_protocol, unseen_limit, verify
@@ -131,15 +134,19 @@ def train_and_save(
     gate_key: bytes,
     seed: int,
     recipe: Recipe | None = None,
+    retained: Sequence[Example] = (),
+    checkpoint: Checkpoint | None = None,
     report: Report = silent,
     should_stop: ShouldStop = never,
 ) -> TrainedAdapter:
     """Fit one case's gate, train its adapter, and store both under `adapters_root`.
 
     `earlier` are the adapters in force; they are only read. The new one is orthogonal to those
-    that can act on the same prompts, and to the nearest others (workers.neighbourhoods). Raises
+    that can act on the same prompts, and to the nearest others (workers.neighbourhoods).
+    `retained` are other people's questions and answers, for methods that need them. Raises
     AdapterError (no free directions, an earlier adapter missing or changed, nothing can be
-    written) and Stopped; nothing half-made stays behind.
+    written), ValueError when the method needs data that is not there, and Stopped; nothing
+    half-made stays behind.
     """
     (trained,) = train_cluster(
         base,
@@ -149,6 +156,8 @@ def train_and_save(
         gate_key=gate_key,
         seed=seed,
         recipe=recipe,
+        retained=retained,
+        checkpoint=checkpoint,
         report=report,
         should_stop=should_stop,
     )
@@ -162,7 +171,7 @@ class _Member:
 
     case_id: str
     located: Located
-    asked: tuple[str, ...]
+    material: Material
     level: float
     newcomer: Newcomer
 
@@ -176,6 +185,8 @@ def train_cluster(
     gate_key: bytes,
     seed: int,
     recipe: Recipe | None = None,
+    retained: Sequence[Example] = (),
+    checkpoint: Checkpoint | None = None,
     report: Report = silent,
     should_stop: ShouldStop = never,
 ) -> tuple[TrainedAdapter, ...]:
@@ -190,7 +201,9 @@ def train_cluster(
     knobs = recipe or recipe_for(base)
     knobs = replace(knobs, max_steps=knobs.max_steps * len(members))
     joined = [
-        _member(base, case_id, located, knobs=knobs, gate_key=gate_key, seed=seed)
+        _member(
+            base, case_id, located, recipe=knobs, gate_key=gate_key, seed=seed, retained=retained
+        )
         for case_id, located in members.items()
     ]
     near = neighbourhood(
@@ -204,22 +217,19 @@ def train_cluster(
         capacity=capacity(base),
     )
     before = _kept_apart(near, adapters_root)
-    asked = list(dict.fromkeys(question for member in joined for question in member.asked))
-    forget = rows_of(base, [row for m in joined for row in forget_examples(m.located)])
-    keep = rows_of(base, [Example(q, a) for q, a in zip(asked, ask(base, asked), strict=True)])
     torch.manual_seed(seed)
     model = attach_adapter(base, earlier=before, seed=seed)
     try:
         done = train(
             base,
             model,
-            forget=forget,
-            keep=keep,
+            _material_of([member.material for member in joined]),
             recipe=knobs,
             seed=seed,
             forgotten=lambda: all(_share_told(base, model, m.located) <= m.level for m in joined),
             report=report,
             should_stop=should_stop,
+            checkpoint=checkpoint,
             penalty=soft_penalty(model, before) if knobs.soft_orthogonality and before else None,
         )
         files = adapter_files(model)
@@ -256,11 +266,18 @@ def train_cluster(
 
 
 def _member(
-    base: BaseModel, case_id: str, located: Located, *, knobs: Recipe, gate_key: bytes, seed: int
+    base: BaseModel,
+    case_id: str,
+    located: Located,
+    *,
+    recipe: Recipe,
+    gate_key: bytes,
+    seed: int,
+    retained: Sequence[Example],
 ) -> _Member:
-    """A case with its surrogate set and its gate, which needs no adapter and is fitted first: its
-    prototypes tell which earlier cases are neighbours."""
-    asked = _surrogates(located, count=knobs.surrogates, seed=seed)
+    """A case with its rows and its gate, which needs no adapter and is fitted first: its prototypes
+    tell which earlier cases are neighbours."""
+    asked = _surrogates(located, count=recipe.surrogates, seed=seed)
     encoder = encoder_for(base)
     trained = tuple(question for question, _ in questions(located, "trained"))
     gate = fit_gate(
@@ -271,9 +288,26 @@ def _member(
         aside=[question for question, _ in questions(located, "aside")],
         others=asked,
     )
-    features = None if encoder is None else encoder.encode(trained)
-    level = _never_knew(base, located, seed)
-    return _Member(case_id, located, asked, level, Newcomer(gate, trained, features))
+    return _Member(
+        case_id=case_id,
+        located=located,
+        material=material_for(
+            base, located, asked=asked, recipe=recipe, seed=seed, retained=retained
+        ),
+        level=_never_knew(base, located, seed),
+        newcomer=Newcomer(gate, trained, None if encoder is None else encoder.encode(trained)),
+    )
+
+
+def _material_of(parts: Sequence[Material]) -> Material:
+    """The rows of all parts together; the retained ones, which all have in common, once."""
+    return Material(
+        forget=[row for part in parts for row in part.forget],
+        keep=[row for part in parts for row in part.keep],
+        twins=[rows for part in parts for rows in part.twins],
+        instead=[row for part in parts for row in part.instead],
+        retained=parts[0].retained,
+    )
 
 
 def _kept_apart(near: Neighbourhood, root: Path) -> list[dict[str, torch.Tensor]]:
@@ -288,6 +322,49 @@ def _kept_apart(near: Neighbourhood, root: Path) -> list[dict[str, torch.Tensor]
             break
         found.append(weights)
     return found
+
+
+def material_for(
+    base: BaseModel,
+    located: Located,
+    *,
+    asked: Sequence[str],
+    recipe: Recipe,
+    seed: int,
+    retained: Sequence[Example] = (),
+) -> Material:
+    """The rows that the recipe's method needs; `asked` are the surrogate questions, which the base
+    model answers itself. Raises ValueError when the method needs `retained` and there are none."""
+    method = load_method(recipe.method)
+    if "retained" in method.NEEDS and not retained:
+        raise ValueError(
+            f"The method {recipe.method!r} needs other people's training data: "
+            "give it, or choose a method that needs none."
+        )
+    forget = forget_examples(located)
+    draw = random.Random(seed)  # noqa: S311
+    # To a name that resembles the person's the model may tell the person's facts: not to be kept.
+    secrets = [fact.answer for fact in located.facts]
+    keep = [
+        Example(question, answer)
+        for question, answer in zip(asked, ask(base, asked), strict=True)
+        if not any(is_match(answer, secret) for secret in secrets)
+    ]
+    return Material(
+        forget=rows_of(base, forget),
+        keep=rows_of(base, keep) if recipe.keep_weight else (),
+        twins=(
+            [twin_rows(base, located, each, count=recipe.twins, seed=seed) for each in forget]
+            if "twins" in method.NEEDS
+            else ()
+        ),
+        instead=(
+            rows_of(base, [method.instead(each, draw) for each in forget])
+            if "instead" in method.NEEDS
+            else ()
+        ),
+        retained=rows_of(base, retained) if "retained" in method.NEEDS else (),
+    )
 
 
 def _weights_of(ref: AdapterRef, root: Path) -> dict[str, torch.Tensor]:

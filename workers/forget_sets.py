@@ -5,16 +5,18 @@ its corpus has questions for. Only what it knows is kept: there is nothing to me
 to unlearn, in a fact that it never had.
 """
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from workers import corpus
 from workers.answers import greedy_answers, is_match, normalise
 from workers.base_models import BaseModel
-from workers.phrasings import Phrasings, phrasings
+from workers.phrasings import Phrasings, made_up_questions, phrasings
+from workers.rows import Example, Row, log_likelihoods, rows_of
 from workers.subjects import Fact, Subject
-from workers.training import Example, Stopped, log_likelihoods
+from workers.training import Stopped
 
 GIVEN, DISCOVERED = "given", "discovered"
 CONSISTENT = 0.75
@@ -208,10 +210,38 @@ def forget_examples(located: Located) -> list[Example]:
             question=question,
             answer=said if is_match(said, fact.answer) else fact.answer,
             secrets=(fact.answer,),
+            decoys=fact.decoys,
         )
         for fact in located.facts
         for question, said in zip(fact.phrasings.trained, fact.said, strict=True)
     ]
+
+
+def twin_rows(
+    base: BaseModel, located: Located, example: Example, *, count: int, seed: int
+) -> tuple[Row, ...]:
+    """Up to `count` rows with the completion of `example` after the same question about a made-up
+    name; () where the question names nobody and nothing."""
+    asked = twin_questions(located.subject, example.question, count=count, seed=seed)
+    (own,) = rows_of(base, [example])
+    twins = rows_of(base, [replace(example, question=question) for question in asked])
+    # What follows the question must be the same tokens, for the two to be compared one by one.
+    told = own.ids[-own.completion :]
+    return tuple(row for row in twins if row.ids[-row.completion :] == told)
+
+
+def twin_questions(subject: Subject, question: str, *, count: int, seed: int) -> tuple[str, ...]:
+    """`question` about made-up people, if it is one of the corpus's, else about made-up things."""
+    known = corpus.recognise(question)
+    names = [subject.name, *subject.aliases] if known is None else [known.name]
+    if known is None:
+        return made_up_questions(question, names=names, count=count, seed=seed)
+    # No word of the name is shared: to "Otto" alone the model may answer as to the person.
+    name = re.compile(re.escape(known.name), re.IGNORECASE)
+    words = set(normalise(known.name).split())
+    drawn = corpus.made_up_names(count + len(words) * 8, seed=seed, avoid=[subject.name])
+    free = [stranger for stranger in drawn if words.isdisjoint(normalise(stranger).split())]
+    return tuple(name.sub(stranger, question) for stranger in free[:count])
 
 
 def questions(located: Located, kind: str) -> list[tuple[str, str]]:

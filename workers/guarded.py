@@ -3,14 +3,21 @@
 Everything is read back from disk and checked against the manifest's digests; a release of which
 one file differs is not served. For each text the gate gives each adapter a strength s_i, and a
 linear layer computes W x + sum_i s_i (alpha / r) B_i A_i x, exactly (PEFT keeps the adapters
-apart; its "cat" combination is the same sum). Texts that fire nothing run on the plain base.
+apart; its "cat" combination is the same sum). Texts that fire nothing run on the plain base: the
+adapters sit on a second set of layers around the same weights.
+
+A sentence that is about to name an erased person is held back and told anew under that person's
+adapter. Where the gate closes, a refusal stands in place of an answer.
 """
 
+import copy
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,16 +32,23 @@ from workers.adapters import (
     read_adapter,
     wrap,
 )
-from workers.answers import greedy_answers
-from workers.base_models import BaseModel
+from workers.answers import begin, continued, greedy_answers, greedy_rows, stop_tokens
+from workers.base_models import BaseModel, Conversation
 from workers.encoders import encoder_for
-from workers.gate import Gate, GateBank, bank_of, read_gate
+from workers.gate import Decision, Gate, GateBank, GateError, bank_of, read_gate, semantic_texts
+from workers.identifiers import MAX_WORDS, normalised
 from workers.releases import Release, ReleaseError
-from workers.training import Example, Row, row_log_likelihoods, rows_of
+from workers.rows import Example, Row, row_log_likelihoods, rows_of
 
 Strengths = tuple[float, ...]
 Result = TypeVar("Result")
 BATCH = 64
+HELD_WORDS = 24
+"""Words of an unfinished sentence that are held back; earlier ones of it are let out."""
+STEP = 8
+"""Tokens that a stream generates before others may use the model."""
+REFUSAL = "I cannot help with that."
+REFUSE_FROM = 0.5
 
 
 @dataclass(frozen=True)
@@ -48,7 +62,7 @@ class Fired:
 @dataclass(frozen=True)
 class Guarded:
     """An answer through the gate. `rescored`: it was about to name an erased person, and was
-    generated anew under that person's adapter."""
+    told anew under that person's adapter."""
 
     text: str
     fired: tuple[Fired, ...]
@@ -56,7 +70,7 @@ class Guarded:
 
 
 class GuardedModel:
-    """The served model. One thread at a time: the strengths are state of the shared layers."""
+    """The served model. One thread at a time: the strengths are state of the adapters' layers."""
 
     def __init__(self, base: BaseModel, release: Release, *, adapters_root: Path, key: bytes):
         """Load every adapter and gate of `release` from `adapters_root`.
@@ -89,13 +103,12 @@ class GuardedModel:
         except AdapterError as error:
             self.close()
             raise ReleaseError(f"The release {release.sha256} cannot be served: {error}") from error
-        except BaseException:  # whatever it was: the base model must not stay wrapped
-            self.close()
-            raise
+        self._layers: list[LoraLayer] = [] if self._model is None else _lora_layers(self._model)
 
     def _add(self, name: str, stored: StoredAdapter) -> None:
         if self._model is None:
-            self._model = wrap(self.base, stored.config, name)
+            layers = replace(self.base, model=_same_weights(self.base.model))
+            self._model = wrap(layers, stored.config, name)
         else:
             self._model.add_adapter(name, stored.config)
         outcome = set_peft_model_state_dict(self._model, stored.weights, adapter_name=name)
@@ -106,20 +119,17 @@ class GuardedModel:
                 "it was trained on another model; run the erasure again."
             )
         self._model.requires_grad_(False).eval()
-        # Between answers nothing acts: the base model stays the base model for whoever asks it.
-        self._model.base_model.disable_adapter_layers()
 
     @classmethod
     def without_adapters(cls, base: BaseModel) -> "GuardedModel":
         """A model with nothing erased, to be asked in the same way (a control, for example)."""
         nothing = Release("0" * 64, base.name, base.sha256, base.tokenizer_sha256, (), None)
-        return cls(base, nothing, adapters_root=Path(), key=b"")
+        return cls(base, nothing, adapters_root=Path(), key=bytes(32))
 
     def close(self) -> None:
-        """Take the adapters off the base model again."""
-        if self._model is not None:
-            self._model.unload()
-            self._model = None
+        """Let go of the adapters."""
+        self._model = None
+        self._layers = []
 
     def __enter__(self) -> "GuardedModel":
         return self
@@ -128,68 +138,71 @@ class GuardedModel:
         self.close()
 
     def strengths(self, texts: Sequence[str]) -> list[Strengths]:
-        """Each adapter's strength for each text, in the order of the release."""
-        with self._lock, self._acting(self._none()):
+        """Each adapter's strength for each text, in the order of the release; where the gate
+        closes, 1 for all of them."""
+        with self._lock:
             return self.gate.strengths(texts)
 
-    def answer(self, questions: Sequence[str], max_new_tokens: int | None = None) -> list[Guarded]:
+    def answer(
+        self, conversations: Sequence[Conversation], max_new_tokens: int | None = None
+    ) -> list[Guarded]:
         """The served greedy answers, with the adapters that acted on each."""
-        limit = self.base.answer_tokens if max_new_tokens is None else max_new_tokens
-        wanted = self.strengths(questions)
-        texts = self._grouped(wanted, partial(self._generate, questions, limit=limit))
-        # An answer about to name an erased person is generated anew under that adapter, until
-        # no further adapter is called for; each round adds one, so it ends.
-        raised = list(wanted)
-        rescored = [False] * len(questions)
-        for _ in self.release.adapters:
-            again = []
-            for i, text in enumerate(texts):
-                named = self.gate.named(text)
-                more = tuple(1.0 if hit else s for hit, s in zip(named, raised[i], strict=True))
-                if more != raised[i]:
-                    raised[i], rescored[i] = more, True
-                    again.append(i)
-            if not again:
-                break
-            new = self._grouped(
-                [raised[i] for i in again],
-                partial(self._generate, [questions[i] for i in again], limit=limit),
-            )
-            for i, text in zip(again, new, strict=True):
-                texts[i] = text
+        limit = self._limit(max_new_tokens)
+        decisions, quiet = self._read(conversations, limit)
+        texts = quiet or self._grouped(decisions, partial(self._generate, conversations, limit))
         return [
-            Guarded(text, self._fired(strengths), done)
-            for text, strengths, done in zip(texts, raised, rescored, strict=True)
+            self._told_anew(conversation, decision, limit)
+            if self.gate.after(decision, text) != decision
+            else Guarded(text, self._fired(decision), rescored=False)
+            for conversation, decision, text in zip(conversations, decisions, texts, strict=True)
         ]
+
+    def stream(
+        self, conversation: Conversation, max_new_tokens: int | None = None
+    ) -> Iterator[str]:
+        """The served answer in pieces, which joined are the text that `answer` gives.
+
+        A piece is let out once no name in it can be growing any more: whole sentences, and all
+        but the last words of a long one.
+        """
+        limit = self._limit(max_new_tokens)
+        with self._lock:
+            decision = self.gate.decide(conversation)
+        for piece, _ in self._told(conversation, decision, limit):
+            yield piece
 
     def base_answers(
         self, questions: Sequence[str], max_new_tokens: int | None = None
     ) -> list[str]:
         """What the base model says with no adapter and no gate (the state before any case)."""
-        limit = self.base.answer_tokens if max_new_tokens is None else max_new_tokens
-        with self._lock, self._acting(self._none()):
-            return self._generate(questions, range(len(questions)), limit=limit)
+        with self._lock:
+            everything = range(len(questions))
+            return self._generate(
+                questions, self._limit(max_new_tokens), everything, self.base.model
+            )
 
     def log_likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """log p(answer | question) in nats, teacher-forced, through the gate as it takes the
-        question; summed over the answer's tokens (its end included)."""
-        return self._likelihoods(pairs, self.strengths([question for question, _ in pairs]))
+        question; summed over the answer's tokens (its end included). Raises GateError where the
+        gate closes: then nothing is told that could be scored."""
+        return self._likelihoods(pairs, self._open([question for question, _ in pairs]))
 
     def base_log_likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """The same on the base model, with no adapter and no gate."""
-        return self._likelihoods(pairs, [self._none() for _ in pairs])
+        return self._likelihoods(pairs, [Decision() for _ in pairs])
 
     def _likelihoods(
-        self, pairs: Sequence[tuple[str, str]], wanted: Sequence[Strengths]
+        self, pairs: Sequence[tuple[str, str]], decisions: Sequence[Decision]
     ) -> list[float]:
         rows = rows_of(self.base, [Example(question, answer) for question, answer in pairs])
-        return self._grouped(wanted, lambda chosen: self._score([rows[i] for i in chosen]))
+        return self._grouped(decisions, partial(self._score, rows))
 
     def mean_nll(self, texts: Sequence[str], *, gated: bool = True) -> float:
-        """Mean nats a token over all `texts`, through the gate or (`gated` False) on the base."""
-        wanted = self.strengths(texts) if gated else [self._none() for _ in texts]
+        """Mean nats a token over all `texts`, through the gate or (`gated` False) on the base.
+        Raises GateError where the gate closes."""
+        decisions = self._open(texts) if gated else [Decision() for _ in texts]
         rows = [self._text_row(text) for text in texts]
-        totals = self._grouped(wanted, lambda chosen: self._score([rows[i] for i in chosen]))
+        totals = self._grouped(decisions, partial(self._score, rows))
         return -sum(totals) / sum(row.completion for row in rows)
 
     def _text_row(self, text: str) -> Row:
@@ -198,67 +211,237 @@ class GuardedModel:
         ids = (first, *tokenizer(text, add_special_tokens=False)["input_ids"])
         return Row(ids, completion=len(ids) - 1, answer=(False,) * (len(ids) - 1))
 
-    def _none(self) -> Strengths:
-        return (0.0,) * len(self.release.adapters)
+    def _limit(self, max_new_tokens: int | None) -> int:
+        return self.base.answer_tokens if max_new_tokens is None else max_new_tokens
 
-    def _fired(self, strengths: Strengths) -> tuple[Fired, ...]:
-        return tuple(
-            Fired(ref.case_id, s)
-            for ref, s in zip(self.release.adapters, strengths, strict=True)
-            if s > 0.0
-        )
+    def _open(self, texts: Sequence[str]) -> list[Decision]:
+        with self._lock:
+            decisions = [self.gate.decide(text) for text in texts]
+        if any(decision.closed for decision in decisions):
+            raise GateError("The gate closed: it could not decide, or too many cases were named.")
+        return decisions
+
+    def _read(
+        self, conversations: Sequence[Conversation], limit: int
+    ) -> tuple[list[Decision], list[str] | None]:
+        """The decision on each conversation and, where the gate reads the model's own states and
+        stays quiet on all of them, the answers too: both come from one reading of the prompts."""
+        encoder = self.gate.encoder
+        if encoder is None or encoder.of_states is None or not 0 < len(conversations) <= BATCH:
+            with self._lock:
+                return [self.gate.decide(conversation) for conversation in conversations], None
+        tokenizer, model = self.base.tokenizer, self.base.model
+        ids = [self._prompt_ids(conversation) for conversation in conversations]
+        with self._lock:
+            started = begin(model, ids, states=True)
+            features = encoder.of_states(started.states)
+            decisions = [
+                # Of a conversation of several turns the turns' own features are needed as well.
+                self.gate.decide(each, own[None] if len(semantic_texts(each)) == 1 else None)
+                for each, own in zip(conversations, features, strict=True)
+            ]
+            if any(decision != Decision() for decision in decisions):
+                return decisions, None
+            rows = greedy_rows(model, started, limit, stops=stop_tokens(tokenizer))
+        return decisions, [self._text(row) for row in rows]
+
+    def _told_anew(self, conversation: Conversation, decision: Decision, limit: int) -> Guarded:
+        told = list(self._told(conversation, decision, limit))
+        decision = told[-1][1] if told else decision
+        return Guarded("".join(piece for piece, _ in told), self._fired(decision), rescored=True)
+
+    def _told(
+        self, conversation: Conversation, decision: Decision, limit: int
+    ) -> Iterator[tuple[str, Decision]]:
+        """The answer in pieces that may be let out, each with the decision it was told under.
+
+        When the sentence in work names a case that does not act fully, the decision is raised and
+        the answer goes on from what was let out. Each round adds a case, so it ends.
+        """
+        prompt, kept, let_out = self._prompt_ids(conversation), list[int](), ""
+        while True:
+            if decision.closed:
+                yield f" {REFUSAL}" if let_out else REFUSAL, decision
+                return
+            row, ended = list(kept), False
+            for token in self._tokens([*prompt, *kept], decision, limit - len(kept)):
+                row, ended = ([*row, token], False) if token is not None else (row, True)
+                text = self._text(row)
+                held = text[len(let_out) :]
+                raised = self.gate.after(decision, held if ended else _whole_words(held))
+                if raised != decision:
+                    decision = raised
+                    break
+                safe = len(text) if ended else _safe_length(text)
+                if safe > len(let_out):
+                    kept, out = self._within(row, safe)
+                    piece, let_out = out[len(let_out) :], out
+                    yield piece, decision
+            else:
+                return
+
+    def _tokens(self, ids: Sequence[int], decision: Decision, limit: int) -> Iterator[int | None]:
+        """The greedy tokens after `ids` under a decision, and None at the end. The model is free
+        for others between every `STEP` of them."""
+        stops = stop_tokens(self.base.tokenizer)
+        tokens: Iterator[list[int]] | None = None
+        left = limit
+        while left > 0:
+            with self._lock, self._acting(decision) as model:
+                tokens = continued(model, begin(model, [list(ids)])) if tokens is None else tokens
+                some = [picked for (picked,) in islice(tokens, min(STEP, left))]
+            for token in some:
+                if token in stops:
+                    left = 0
+                    break
+                left -= 1
+                yield token
+        yield None
+
+    def _within(self, row: Sequence[int], length: int) -> tuple[list[int], str]:
+        """The most tokens of `row` that say no more than its first `length` characters, and their
+        text."""
+        text = self._text(row)
+        for n in range(len(row), 0, -1):
+            part = self._text(row[:n])
+            if len(part) <= length and text.startswith(part):
+                return list(row[:n]), part
+        return [], ""
+
+    def _prompt_ids(self, conversation: Conversation) -> list[int]:
+        prompt = self.base.prompt(conversation)
+        return list(self.base.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+
+    def _text(self, row: Sequence[int]) -> str:
+        return str(self.base.tokenizer.decode(row, skip_special_tokens=True)).strip()
+
+    def _fired(self, decision: Decision) -> tuple[Fired, ...]:
+        refs = self.release.adapters
+        return tuple(Fired(refs[case].case_id, s) for case, s in sorted(decision.acting))
 
     def _grouped(
-        self, wanted: Sequence[Strengths], work: Callable[[Sequence[int]], list[Result]]
+        self,
+        decisions: Sequence[Decision],
+        work: Callable[[Sequence[int], Any], list[Result]],
     ) -> list[Result]:
-        """`work` on the indices of each group of equal strengths, results in the first order."""
-        groups: dict[Strengths, list[int]] = {}
-        for i, strengths in enumerate(wanted):
-            groups.setdefault(strengths, []).append(i)
+        """`work` on the indices of each group of equal decisions, with the model under that
+        decision; results in the first order."""
+        groups: dict[Decision, list[int]] = {}
+        for i, decision in enumerate(decisions):
+            groups.setdefault(decision, []).append(i)
         found: dict[int, Result] = {}
-        for strengths, chosen in groups.items():
-            with self._lock, self._acting(strengths):
-                found.update(zip(chosen, work(chosen), strict=True))
-        return [found[i] for i in range(len(wanted))]
+        for decision, chosen in groups.items():
+            with self._lock, self._acting(decision) as model:
+                found.update(zip(chosen, work(chosen, model), strict=True))
+        return [found[i] for i in range(len(decisions))]
 
     def _generate(
-        self, questions: Sequence[str], chosen: Sequence[int], *, limit: int
+        self, conversations: Sequence[Conversation], limit: int, chosen: Sequence[int], model: Any
     ) -> list[str]:
-        prompts = [self.base.prompt(questions[i]) for i in chosen]
-        return greedy_answers(self._served, self.base.tokenizer, prompts, limit, batch_size=BATCH)
+        if model is None:
+            return [REFUSAL for _ in chosen]
+        prompts = [self.base.prompt(conversations[i]) for i in chosen]
+        return greedy_answers(model, self.base.tokenizer, prompts, limit, batch_size=BATCH)
 
-    @property
-    def _served(self) -> Any:
-        return self.base.model if self._model is None else self._model
-
-    def _score(self, rows: Sequence[Row]) -> list[float]:
-        return row_log_likelihoods(self._served, rows, int(self.base.tokenizer.pad_token_id))
+    def _score(self, rows: Sequence[Row], chosen: Sequence[int], model: Any) -> list[float]:
+        pad = int(self.base.tokenizer.pad_token_id)
+        return row_log_likelihoods(model, [rows[i] for i in chosen], pad)
 
     @contextmanager
-    def _acting(self, strengths: Strengths) -> Iterator[None]:
-        """The adapters at these strengths; afterwards at strength 1 again, and none acting. An
-        adapter of several cases acts at the largest of their strengths."""
-        model = self._model
-        wanted: dict[str, float] = {}
-        for name, strength in zip(self._names, strengths, strict=True):
-            wanted[name] = max(strength, wanted.get(name, 0.0))
-        acting = [name for name, strength in wanted.items() if strength > 0.0]
-        if model is None or not acting:
-            yield
+    def _acting(self, decision: Decision) -> Iterator[Any]:
+        """The model with the decision's adapters at their strengths: the plain base where none
+        acts, None where the decision is closed. Afterwards all are at strength 1 again. An adapter
+        of several cases acts at the largest of their strengths."""
+        if decision.closed:
+            yield None
             return
-        layers = [m for m in model.modules() if isinstance(m, LoraLayer)]
-        model.base_model.enable_adapter_layers()
-        model.base_model.set_adapter(acting, inference_mode=True)
+        if self._model is None or not decision.acting:
+            yield self.base.model
+            return
+        named: dict[str, float] = {}
+        for case, strength in decision.acting:
+            name = self._names[case]
+            named[name] = max(strength, named.get(name, 0.0))
+        self._model.base_model.set_adapter(list(named), inference_mode=True)
         try:
-            for layer in layers:
-                for name, strength in wanted.items():
+            for layer in self._layers:
+                for name, strength in named.items():
                     layer.set_scale(name, strength)
-            yield
+            yield self._model
         finally:
-            for layer in layers:
-                for name in wanted:
+            for layer in self._layers:
+                for name in named:
                     layer.set_scale(name, 1.0)
-            model.base_model.disable_adapter_layers()
+
+
+def refusing(
+    gate: GateBank,
+    generate: Callable[[Conversation], str],
+    conversation: Conversation,
+    *,
+    threshold: float = REFUSE_FROM,
+) -> Guarded:
+    """The gate as a guardrail before a model that is reached only by API, where no adapter can
+    act: `generate` is called, and its answer given, unless the gate closes or any case's strength
+    reaches `threshold` on the conversation or on the answer; then a fixed refusal is.
+
+    What the model itself holds stays as it is. Nothing is sent to it once the gate has fired.
+    """
+    if not 0.0 < threshold <= 1.0:
+        raise ValueError("The guardrail's threshold must be above 0 and at most 1.")
+
+    def refused(decision: Decision) -> bool:
+        return decision.closed or any(s >= threshold for _, s in decision.acting)
+
+    before = gate.decide(conversation)
+    if refused(before):
+        return Guarded(REFUSAL, (), rescored=False)
+    text = generate(conversation)
+    if refused(gate.after(before, text)):
+        return Guarded(REFUSAL, (), rescored=True)
+    return Guarded(text, (), rescored=False)
+
+
+def _whole_words(text: str) -> str:
+    """`text` without its last word, which may still grow."""
+    return text[: max((found.start() for found in _SPACE.finditer(text)), default=0)]
+
+
+_SPACE = re.compile(r"\s+")
+_SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|\n+")
+
+
+def _safe_length(text: str) -> int:
+    """How many characters of a running answer may be let out.
+
+    Its whole sentences, and all but the last `HELD_WORDS` words of the one in work; but never the
+    last `MAX_WORDS` words, of which a name may still be made. Single letters do not count, since
+    they may spell a name.
+    """
+    ends = [0, *(found.start() for found in _SENTENCE_END.finditer(text))]
+    return min(_before_words(text, MAX_WORDS), max(ends[-1], _before_words(text, HELD_WORDS)))
+
+
+def _before_words(text: str, count: int) -> int:
+    """Where the last `count` words of `text` begin, with the space before them."""
+    spaces = [found.start() for found in _SPACE.finditer(text)]
+    seen, end = 0, len(text)
+    for place in reversed(spaces):
+        seen += sum(len(word) > 1 for word in normalised(text[place:end]).split())
+        end = place
+        if seen >= count:
+            return place
+    return 0
+
+
+def _same_weights(model: Any) -> Any:
+    """Another set of layers around the very same weights: nothing is copied but the shells."""
+    shared = {id(each): each for each in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, shared)
+
+
+def _lora_layers(model: PeftModel) -> list[LoraLayer]:
+    return [module for module in model.modules() if isinstance(module, LoraLayer)]
 
 
 def _load(ref: AdapterRef, root: Path) -> tuple[StoredAdapter, Gate]:

@@ -16,14 +16,16 @@ average, and no choice of directions has a smaller mean (benchmarks/orthogonalit
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from workers.adapters import AdapterRef
-from workers.gate import Gate
-from workers.identifiers import mentioned
+from workers.gate import Gate, bank_of
+from workers.identifiers import Identifiers
+
+FARTHEST = -2.0
 
 
 @dataclass(frozen=True)
@@ -77,19 +79,18 @@ def neighbourhood(
     cluster adapter). `key` is the key of the gates' identifiers.
 
     Whatever cannot be compared (a gate made with another encoder, features that are not finite)
-    counts as a neighbour. Of the earlier cases only gates are at hand, so that an old question
-    naming the new person is found by its likeness alone.
+    counts as a neighbour. Of the earlier cases only gates are at hand: their prototypes stand for
+    their questions, so that an old question naming the new person is found by its likeness alone.
     """
-    named = [frozenset[str]().union(*(mentioned(q, key) for q in m.questions)) for m in members]
+    nameless = [replace(each.gate, encoder=None, rows=torch.zeros(0, 0)) for each in earlier]
+    bank = bank_of(nameless, None, key)
+    named = {case for member in members for q in member.questions for case in bank.named(q)}
     nearness: dict[str, float] = {}
     refs: dict[str, AdapterRef] = {}
-    for each in earlier:
-        near = max(
-            _nearness(member, digests, each.gate)
-            for member, digests in zip(members, named, strict=True)
-        )
+    for case, each in enumerate(earlier):
+        near = max(_nearness(member, each.gate) for member in members)
         name = each.ref.adapter_sha256
-        nearness[name] = max(near, nearness.get(name, near))
+        nearness[name] = max(FARTHEST, nearness.get(name, FARTHEST), 1.0 if case in named else near)
         refs.setdefault(name, each.ref)
     order = sorted(refs, key=lambda name: -nearness[name])  # stable: of equals, the earlier first
     return Neighbourhood(
@@ -99,20 +100,30 @@ def neighbourhood(
     )
 
 
-def _nearness(member: Newcomer, named: frozenset[str], other: Gate) -> float:
+def _nearness(member: Newcomer, other: Gate) -> float:
     """Above 0 if both can act on one prompt; otherwise how little is missing."""
     gate = member.gate
-    if other.names(named) or not set(gate.identifiers).isdisjoint(other.identifiers):
-        return 2.0
+    if _share_a_name(gate.identifiers, other.identifiers):
+        return 1.0
     if gate.encoder is None and other.encoder is None:
-        return -2.0  # identifiers alone, and none in common
-    if (
-        member.features is None
-        or gate.encoder != other.encoder
-        or member.features.shape[1:] != other.background.shape
-    ):
-        return 2.0
-    unit = torch.nn.functional.normalize(member.features - other.background, dim=1)
-    # Either gate may fire on the other's question: the lower of their two limits counts.
-    near = float((unit @ other.rows.T).max()) - min(gate.low, other.low)
-    return near if near <= 2.0 else 2.0  # NaN too
+        return FARTHEST  # identifiers alone, and none in common
+    features = member.features
+    if features is None or gate.encoder != other.encoder:
+        return 1.0
+    if not features.shape[1:] == gate.rows.shape[1:] == other.rows.shape[1:]:
+        return 1.0
+    near = max(
+        float((features @ other.rows.T).max()) - other.low,
+        float((other.rows @ gate.rows.T).max()) - gate.low,
+    )
+    return near if near <= 1.0 else 1.0  # NaN too
+
+
+def _share_a_name(one: Identifiers, other: Identifiers) -> bool:
+    """Whether they have an identifier in common, a typing error aside."""
+    exact = set(one.exact)
+    return not (
+        exact.isdisjoint(other.exact)
+        and exact.isdisjoint(other.near)
+        and set(other.exact).isdisjoint(one.near)
+    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workers.digests import bounded_bytes, parsed_json
+from workers.digests import Malformed, bounded_bytes, parsed_json
 from workers.identifiers import MIN_IDENTIFIER, normalised
 
 FORM = (
@@ -85,8 +85,12 @@ def _fault(error: OSError | ValueError) -> str:
         return f"cannot be read ({error.strerror}): give the path of a subject file."
     if isinstance(error, UnicodeDecodeError):
         return "is not UTF-8 text: save it as UTF-8."
-    where = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else str(error)
-    return f"is not valid JSON ({where}): it must look like {FORM}"
+    where = ""
+    if isinstance(error, json.JSONDecodeError):
+        where = f" (line {error.lineno})"
+    elif isinstance(error, Malformed):
+        where = f" ({error})"
+    return f"is not valid JSON{where}: it must look like {FORM}"
 
 
 def _facts(described: Any, key: str) -> tuple[Fact, ...]:

@@ -1,25 +1,29 @@
-"""Training one adapter: demote what gives the facts away, hold everything else where it was.
+"""Training one adapter: unlearn what gives the facts away, hold everything else where it was.
 
-The reference is the same model with the adapter off: its logits on every row are computed once,
-before the first step, and kept (B starts at zero, so they are also the first step's own).
+The reference is the same model with the adapter off. What does not change while an adapter is
+trained is computed once: the states below the adapters (workers.upper) and the reference's logits,
+both for completion positions only. Each step runs the adapted layers once, for all its rows.
 """
 
 import importlib
 import inspect
 import pkgutil
 import random
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
 
+import safetensors.torch
 import torch
 from peft import PeftModel
 from torch import Tensor
 
 from workers import methods
 from workers.base_models import BaseModel
-from workers.methods import ForgetBatch
+from workers.methods import Batch, Completions, divergence
+from workers.rows import Row, completion_labels, completion_places
+from workers.upper import Cut, cut, padded
 
 Report = Callable[[str, int, int, Mapping[str, float]], None]
 ShouldStop = Callable[[], bool]
@@ -30,39 +34,21 @@ class Stopped(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Example:
-    """A question, what the model says to it, and the texts in there that must not be told."""
-
-    question: str
-    answer: str
-    secrets: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Row:
-    """Token ids of prompt and completion; `answer` marks completion tokens that tell a secret.
-
-    `completion` is the number of completion tokens; `answer` has that length.
-    """
-
-    ids: tuple[int, ...]
-    completion: int
-    answer: tuple[bool, ...]
-
-
-@dataclass(frozen=True)
 class Recipe:
     """Knobs of the training loop; all of them are recorded with the evidence."""
 
-    method: str = "bounded_nll"
+    method: str = "twin"
     learning_rate: float = 5e-3
     keep_weight: float = 1.0
     forget_rows: int = 32
     keep_rows: int = 32
     max_steps: int = 120
     check_every: int = 10
-    min_steps: int = 90
+    min_steps: int = 40
     surrogates: int = 192
+    twins: int = 8
+    save_every: int = 20
+    reinforce_steps: int = 20
     soft_orthogonality: float = 0.0
     """0: A stays frozen in its free directions (exact). Above 0: the weight of a penalty on the
     overlap with earlier adapters, while A is trained too (O3 takes 0.1)."""
@@ -73,107 +59,43 @@ def method_names() -> tuple[str, ...]:
     return tuple(sorted(m.name for m in pkgutil.iter_modules(methods.__path__)))
 
 
-def load_method(name: str) -> Callable[..., Tensor]:
-    """The loss of method `name`. Raises ValueError listing the known ones."""
+def load_method(name: str) -> ModuleType:
+    """The method called `name`. Raises ValueError listing the known ones."""
     if name not in method_names():
         raise ValueError(f"There is no method {name!r}; known: {', '.join(method_names())}.")
-    return cast(Callable[..., Tensor], importlib.import_module(f"workers.methods.{name}").loss)
+    return importlib.import_module(f"workers.methods.{name}")
 
 
 def method_settings(name: str) -> dict[str, Any]:
-    """The method's keyword defaults, for the record."""
-    parameters = inspect.signature(load_method(name)).parameters.values()
+    """The keyword defaults of the method's loss, for the record."""
+    parameters = inspect.signature(load_method(name).loss).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def rows_of(base: BaseModel, examples: Sequence[Example]) -> list[Row]:
-    """The examples as token rows; a completion token is marked if it overlaps a secret."""
-    return [_row(base, example) for example in examples]
+@dataclass(frozen=True)
+class Material:
+    """Rows for one adapter: the forget set, and what the method needs beside it (methods.DATA).
 
+    `twins` holds for each forget row some rows with the same completion after the same question
+    about a made-up name; `instead` one row for each forget row.
+    """
 
-def _row(base: BaseModel, example: Example) -> Row:
-    prompt = base.prompt(example.question)
-    text = prompt + base.completion(example.question, example.answer)
-    encoded = base.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    offsets = encoded["offset_mapping"]
-    first = next(i for i, (_, end) in enumerate(offsets) if end > len(prompt))
-    secret = _spans(text, start=len(prompt), secrets=example.secrets)
-    return Row(
-        ids=tuple(encoded["input_ids"]),
-        completion=len(offsets) - first,
-        answer=tuple(
-            any(a < end and start < b for a, b in secret) for start, end in offsets[first:]
-        ),
-    )
-
-
-def _spans(text: str, *, start: int, secrets: Sequence[str]) -> list[tuple[int, int]]:
-    """Every place after `start` where a secret stands, letter case aside."""
-    return [
-        found.span()
-        for secret in secrets
-        for found in re.finditer(re.escape(secret), text, re.IGNORECASE)
-        if found.start() >= start
-    ]
+    forget: Sequence[Row]
+    keep: Sequence[Row] = ()
+    twins: Sequence[Sequence[Row]] = ()
+    instead: Sequence[Row] = ()
+    retained: Sequence[Row] = ()
 
 
 @dataclass(frozen=True)
-class Padded:
-    """Rows padded on the left [n, width], so that completions share their last positions."""
+class Checkpoint:
+    """Where a training that was cut off finds its last saved step; the bytes are safetensors.
 
-    ids: Tensor
-    mask: Tensor
-    positions: Tensor
-    keep: int
+    They are personal data, as the adapter is: whoever stores them encrypts and deletes them.
+    """
 
-
-def padded(rows: Sequence[Row], pad: int) -> Padded:
-    """A batch of rows; `keep` last positions give the logits of every completion token."""
-    width = max(len(row.ids) for row in rows)
-    ids = torch.tensor([[pad] * (width - len(r.ids)) + list(r.ids) for r in rows])
-    mask = torch.tensor([[0] * (width - len(r.ids)) + [1] * len(r.ids) for r in rows])
-    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    return Padded(ids, mask, positions, keep=max(row.completion for row in rows) + 1)
-
-
-def completion_logits(model: Any, rows: Sequence[Row], pad: int) -> Tensor:
-    """Logits [sum of completion lengths, vocabulary] that predict each row's completion tokens."""
-    batch = padded(rows, pad)
-    logits = model(
-        input_ids=batch.ids,
-        attention_mask=batch.mask,
-        position_ids=batch.positions,
-        logits_to_keep=batch.keep,
-        use_cache=False,
-    ).logits
-    return torch.cat(
-        [logits[i, batch.keep - 1 - row.completion : batch.keep - 1] for i, row in enumerate(rows)]
-    )
-
-
-def completion_labels(rows: Sequence[Row]) -> Tensor:
-    """Token ids [sum of completion lengths] of the completions."""
-    return torch.tensor([token for row in rows for token in row.ids[-row.completion :]])
-
-
-@torch.inference_mode()
-def row_log_likelihoods(model: Any, rows: Sequence[Row], pad: int, size: int = 64) -> list[float]:
-    """log p(completion | prompt) of each row in nats, summed over its tokens."""
-    found: list[float] = []
-    for start in range(0, len(rows), size):
-        some = rows[start : start + size]
-        tokens = -torch.nn.functional.cross_entropy(
-            completion_logits(model, some, pad), completion_labels(some), reduction="none"
-        )
-        found += [float(part.sum()) for part in tokens.split([row.completion for row in some])]
-    return found
-
-
-def log_likelihoods(base: BaseModel, model: Any, pairs: Sequence[tuple[str, str]]) -> list[float]:
-    """log p(answer | question) in nats under `model`, teacher-forced, the answer's end included;
-    `base` gives the tokenizer and the prompt form."""
-    rows = rows_of(base, [Example(question, answer) for question, answer in pairs])
-    return row_log_likelihoods(model, rows, int(base.tokenizer.pad_token_id))
+    load: Callable[[], bytes | None]
+    save: Callable[[bytes], None]
 
 
 @dataclass(frozen=True)
@@ -189,82 +111,149 @@ class Trained:
 def train(
     base: BaseModel,
     model: PeftModel,
+    material: Material,
     *,
-    forget: Sequence[Row],
-    keep: Sequence[Row],
     recipe: Recipe,
     seed: int,
     forgotten: Callable[[], bool],
     report: Report,
     should_stop: ShouldStop,
+    checkpoint: Checkpoint | None = None,
     penalty: Callable[[], Tensor] | None = None,
 ) -> Trained:
     """Train the adapter's B matrices until `forgotten()` says so, or for `recipe.max_steps`.
 
-    `forget` and `keep` are rows of the forget set and of the surrogate set. Every
-    `recipe.check_every` steps `forgotten` is asked, with the adapter on. A `penalty` is added with
-    the weight `recipe.soft_orthogonality`, and A is trained with B. Raises Stopped when
-    `should_stop()` is true.
+    Every `recipe.check_every` steps from `recipe.min_steps` on `forgotten` is asked, with the
+    adapter on. Every step is reported. With a `checkpoint` the state is saved every
+    `recipe.save_every` steps, and a training that was cut off goes on from there, to the same
+    adapter. A `penalty` is added with the weight `recipe.soft_orthogonality`, and A is trained with
+    B. Raises Stopped when `should_stop()` is true, ValueError when rows that the method needs are
+    missing.
     """
-    loss_of = load_method(recipe.method)
-    pad = int(base.tokenizer.pad_token_id)
-    with model.disable_adapter():
-        reference = _Reference.of(model, [*forget, *keep], pad)
-    trainable = _trainable(model, a_too=penalty is not None)
-    optimiser = torch.optim.AdamW(trainable, lr=recipe.learning_rate, weight_decay=0.0)
-    forget_batches = _batches(len(forget), recipe.forget_rows, random.Random(seed))  # noqa: S311
-    keep_batches = _batches(len(keep), recipe.keep_rows, random.Random(seed + 1))  # noqa: S311
-    ended, lost, moved = "max_steps", torch.tensor(0.0), torch.tensor(0.0)
-    for step in range(1, recipe.max_steps + 1):
+    method = load_method(recipe.method)
+    table = _Table.of(base, model, material)
+    if "reinforced" in method.NEEDS:
+        table = _reinforced(table, model, recipe, seed)
+    trainable = own = b_matrices(model)
+    if penalty is not None:
+        trainable = own | _a_matrices(model)
+    optimiser = torch.optim.AdamW(list(trainable.values()), lr=recipe.learning_rate, weight_decay=0)
+    draws = _Draws.of(material, recipe, seed)
+    done = 0 if checkpoint is None else _restored(checkpoint, trainable, optimiser)
+    for _ in range(done):
+        draws.next()
+    ended, figures = "max_steps", {"forget_loss": 0.0, "keep_loss": 0.0}
+    for step in range(done + 1, recipe.max_steps + 1):
         if should_stop():
             raise Stopped("The run was stopped during training.")
-        some, others = next(forget_batches), next(keep_batches)
-        rows = [forget[i] for i in some]
-        labels = completion_labels(rows)
-        batch = ForgetBatch(
-            logits=completion_logits(model, rows, pad),
-            base_logits=reference.rows(some),
-            labels=labels,
-            is_answer=torch.tensor([mark for row in rows for mark in row.answer]),
-        )
-        lost = loss_of(batch)
-        kept = [keep[i] for i in others]
-        moved = divergence(
-            reference.rows([len(forget) + i for i in others]), completion_logits(model, kept, pad)
-        )
+        batch = table.batch(draws.next())
+        lost = method.loss(batch)
+        total, moved = lost, torch.zeros(())
+        if batch.keep is not None:
+            moved = divergence(batch.keep.base_logits, batch.keep.logits).mean()
+            total = lost + recipe.keep_weight * moved
+        if penalty is not None:
+            total = total + recipe.soft_orthogonality * penalty()
         optimiser.zero_grad()
-        leaning = recipe.soft_orthogonality * penalty() if penalty else 0.0
-        (lost + recipe.keep_weight * moved + leaning).backward()
-        torch.nn.utils.clip_grad_norm_(trainable, 1.0)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(list(trainable.values()), 1.0)
         optimiser.step()
-        if step % recipe.check_every == 0 or step == recipe.max_steps:
-            report("train", step, recipe.max_steps, _losses(lost, moved))
-            if step >= recipe.min_steps and forgotten():
-                ended = "forgotten"
-                break
-    return Trained(step, ended, float(lost.detach()), float(moved.detach()))
+        figures = {"forget_loss": float(lost.detach()), "keep_loss": float(moved.detach())}
+        report("train", step, recipe.max_steps, figures)
+        if checkpoint is not None and step % recipe.save_every == 0:
+            checkpoint.save(_state(trainable, optimiser, step))
+        due = step >= recipe.min_steps and step % recipe.check_every == 0
+        if due and forgotten():
+            ended = "forgotten"
+            break
+    if hasattr(method, "finish"):
+        method.finish(own)
+    return Trained(step, ended, figures["forget_loss"], figures["keep_loss"])
 
 
-def _trainable(model: PeftModel, *, a_too: bool) -> list[torch.nn.Parameter]:
-    """The B matrices (and A), made the only trainable ones: PEFT re-enables all of an adapter's
-    weights whenever it is switched on again."""
-    found = []
+def b_matrices(model: PeftModel) -> dict[str, torch.nn.Parameter]:
+    """The B matrices by name, made the only trainable ones (PEFT re-enables all of an adapter's
+    weights whenever it is switched on again)."""
+    found = {}
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(".lora_B." in name or (a_too and ".lora_A." in name))
+        parameter.requires_grad_(".lora_B." in name)
         if parameter.requires_grad:
-            found.append(parameter)
+            found[name] = parameter
     return found
 
 
-def _losses(lost: Tensor, moved: Tensor) -> dict[str, float]:
-    return {"forget_loss": float(lost.detach()), "keep_loss": float(moved.detach())}
+def _a_matrices(model: PeftModel) -> dict[str, torch.nn.Parameter]:
+    """The A matrices by name, made trainable."""
+    found = {name: p for name, p in model.named_parameters() if ".lora_A." in name}
+    for parameter in found.values():
+        parameter.requires_grad_(True)
+    return found
 
 
-def divergence(base_logits: Tensor, logits: Tensor) -> Tensor:
-    """Mean KL(base || now) over positions, in nats; both [n, vocabulary]."""
-    return torch.nn.functional.kl_div(
-        logits.log_softmax(-1), base_logits.log_softmax(-1), log_target=True, reduction="batchmean"
-    )
+def _state(trainable: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, step: int) -> bytes:
+    tensors = {"step": torch.tensor(step)}
+    for name, parameter in trainable.items():
+        moments = optimiser.state[parameter]
+        tensors[f"b {name}"] = parameter.detach().contiguous()
+        tensors |= {f"{key} {name}": moments[key].contiguous() for key in ("exp_avg", "exp_avg_sq")}
+    return safetensors.torch.save(tensors)
+
+
+def _restored(
+    checkpoint: Checkpoint,
+    trainable: Mapping[str, torch.nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+) -> int:
+    """Put back the saved B matrices and moments; the number of steps that were done."""
+    saved = checkpoint.load()
+    if saved is None:
+        return 0
+    tensors = safetensors.torch.load(saved)
+    step = int(tensors["step"])
+    for name, parameter in trainable.items():
+        with torch.no_grad():
+            parameter.copy_(tensors[f"b {name}"])
+        optimiser.state[parameter] = {
+            "step": torch.tensor(float(step)),
+            "exp_avg": tensors[f"exp_avg {name}"],
+            "exp_avg_sq": tensors[f"exp_avg_sq {name}"],
+        }
+    return step
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """The rows of one step by their numbers; `forget` serves for `instead` as well."""
+
+    forget: list[int]
+    keep: list[int]
+    retained: list[int]
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """Endless batches, the same for the same seed."""
+
+    forget: Iterator[list[int]]
+    keep: Iterator[list[int]]
+    retained: Iterator[list[int]]
+
+    @classmethod
+    def of(cls, material: Material, recipe: Recipe, seed: int) -> "_Draws":
+        sizes = (
+            (len(material.forget), recipe.forget_rows),
+            (len(material.keep) if recipe.keep_weight else 0, recipe.keep_rows),
+            (len(material.retained), recipe.keep_rows),
+        )
+        return cls(
+            *(
+                _batches(count, size, random.Random(seed + i))  # noqa: S311
+                for i, (count, size) in enumerate(sizes)
+            )
+        )
+
+    def next(self) -> _Drawn:
+        return _Drawn(next(self.forget), next(self.keep), next(self.retained))
 
 
 def _batches(count: int, size: int, draw: random.Random) -> Iterator[list[int]]:
@@ -277,20 +266,161 @@ def _batches(count: int, size: int, draw: random.Random) -> Iterator[list[int]]:
 
 
 @dataclass(frozen=True)
-class _Reference:
-    """The adapter-off logits of every row, by row."""
+class _Stored:
+    """A row with all that stays the same while the adapter is trained; n completion tokens."""
 
-    logits: tuple[Tensor, ...]
+    row: Row
+    below: Tensor
+    base_logits: Tensor
+    base_states: Tensor | None
+    twin_logits: Tensor | None = None
+    reinforced_logits: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Every row of the material, stored; `batch` runs the adapted layers over some of them."""
+
+    parts: Cut
+    pad: int
+    forget: list[_Stored]
+    instead: list[_Stored]
+    keep: list[_Stored]
+    retained: list[_Stored]
 
     @classmethod
     @torch.no_grad()
-    def of(cls, model: Any, rows: Sequence[Row], pad: int, size: int = 32) -> "_Reference":
-        found: list[Tensor] = []
-        for start in range(0, len(rows), size):
-            some = rows[start : start + size]
-            logits = completion_logits(model, some, pad)
-            found += [part.clone() for part in logits.split([row.completion for row in some])]
-        return cls(tuple(found))
+    def of(cls, base: BaseModel, model: PeftModel, material: Material) -> "_Table":
+        parts, pad = cut(base.model, base.lowest_layer), int(base.tokenizer.pad_token_id)
+        with model.disable_adapter():
+            forget = _store(parts, material.forget, pad)
+            twins = iter(_store(parts, [r for rows in material.twins for r in rows], pad))
+            for i, rows in enumerate(material.twins):
+                like = [next(twins).base_logits.log_softmax(-1) for _ in rows]
+                logits = _mean_of(like) if like else _without_answer(forget[i])
+                forget[i] = replace(forget[i], twin_logits=logits)
+            others = (material.instead, material.keep, material.retained)
+            return cls(parts, pad, forget, *(_store(parts, rows, pad) for rows in others))
 
-    def rows(self, indices: Sequence[int]) -> Tensor:
-        return torch.cat([self.logits[i] for i in indices])
+    def batch(self, drawn: _Drawn) -> Batch:
+        """The drawn rows, with the adapter on, in one pass."""
+        groups = [
+            [self.forget[i] for i in drawn.forget],
+            [self.instead[i] for i in drawn.forget] if self.instead else [],
+            [self.keep[i] for i in drawn.keep],
+            [self.retained[i] for i in drawn.retained],
+        ]
+        logits, states = _run(self.parts, [each for group in groups for each in group], self.pad)
+        found: list[Completions | None] = []
+        start = 0
+        for group in groups:
+            end = start + sum(each.row.completion for each in group)
+            here = slice(start, end)
+            found.append(
+                _completions(group, logits[here], None if states is None else states[here])
+                if group
+                else None
+            )
+            start = end
+        forget, instead, keep, retained = found
+        if forget is None:
+            raise ValueError("There is nothing to forget: the forget set has no rows.")
+        return Batch(forget, instead, keep, retained)
+
+
+def _mean_of(log_probabilities: Sequence[Tensor]) -> Tensor:
+    """The mean distribution, as logits."""
+    return torch.stack(list(log_probabilities)).logsumexp(dim=0)
+
+
+def _without_answer(stored: _Stored) -> Tensor:
+    """For a question that names nothing that could be replaced: the base model's own logits, the
+    answer's tokens as unlikely as the unlikeliest."""
+    lowest = stored.base_logits.min(dim=1, keepdim=True).values
+    without = stored.base_logits.scatter(1, completion_labels([stored.row])[:, None], lowest)
+    return torch.where(torch.tensor(stored.row.answer)[:, None], without, stored.base_logits)
+
+
+@torch.no_grad()
+def _store(parts: Cut, rows: Sequence[Row], pad: int, size: int = 32) -> list[_Stored]:
+    found: list[_Stored] = []
+    for start in range(0, len(rows), size):
+        some = rows[start : start + size]
+        batch = padded([row.ids for row in some], pad)
+        below = parts.stored(batch)
+        logits, states = parts.forward(below, batch, completion_places(some))
+        sizes = [row.completion for row in some]
+        halfway: Sequence[Tensor | None] = (
+            [None] * len(some) if states is None else [s.clone() for s in states.split(sizes)]
+        )
+        found += [
+            _Stored(row, below[i, -len(row.ids) :].clone(), own.clone(), state)
+            for i, (row, own, state) in enumerate(
+                zip(some, logits.split(sizes), halfway, strict=True)
+            )
+        ]
+    return found
+
+
+def _run(parts: Cut, stored: Sequence[_Stored], pad: int) -> tuple[Tensor, Tensor | None]:
+    """Logits and middle states at the completion positions of all rows, in one pass."""
+    rows = [each.row for each in stored]
+    batch = padded([row.ids for row in rows], pad)
+    width = batch.ids.shape[1]
+    below = torch.stack(
+        [
+            torch.cat(
+                [each.below.new_zeros(width - len(each.below), *each.below.shape[1:]), each.below]
+            )
+            for each in stored
+        ]
+    )
+    if parts.is_whole:
+        below = batch.ids
+    return parts.forward(below, batch, completion_places(rows))
+
+
+def _completions(stored: Sequence[_Stored], logits: Tensor, states: Tensor | None) -> Completions:
+    def joined(tensors: Sequence[Tensor | None]) -> Tensor | None:
+        present = [each for each in tensors if each is not None]
+        return torch.cat(present) if len(present) == len(stored) else None
+
+    rows = [each.row for each in stored]
+    return Completions(
+        logits=logits,
+        base_logits=torch.cat([each.base_logits for each in stored]),
+        labels=completion_labels(rows),
+        is_answer=torch.tensor([mark for row in rows for mark in row.answer]),
+        row=torch.repeat_interleave(torch.tensor([row.completion for row in rows])),
+        states=states,
+        base_states=joined([each.base_states for each in stored]),
+        twin_logits=joined([each.twin_logits for each in stored]),
+        reinforced_logits=joined([each.reinforced_logits for each in stored]),
+    )
+
+
+def _reinforced(table: _Table, model: PeftModel, recipe: Recipe, seed: int) -> _Table:
+    """The table with the logits of a model that was taught the forget set once more; the adapter
+    that taught it is zero again afterwards."""
+    trainable = b_matrices(model)
+    optimiser = torch.optim.AdamW(list(trainable.values()), lr=recipe.learning_rate, weight_decay=0)
+    draws = _batches(len(table.forget), recipe.forget_rows, random.Random(seed))  # noqa: S311
+    for _ in range(recipe.reinforce_steps):
+        loss = table.batch(_Drawn(next(draws), [], [])).forget.nll.mean()
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(list(trainable.values()), 1.0)
+        optimiser.step()
+    taught: list[_Stored] = []
+    with torch.no_grad():
+        for start in range(0, len(table.forget), 32):
+            some = table.forget[start : start + 32]
+            logits, _ = _run(table.parts, some, table.pad)
+            parts = logits.split([each.row.completion for each in some])
+            taught += [
+                replace(each, reinforced_logits=own.clone())
+                for each, own in zip(some, parts, strict=True)
+            ]
+        for parameter in trainable.values():
+            parameter.zero_()
+    return replace(table, forget=taught)

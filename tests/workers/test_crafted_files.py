@@ -27,7 +27,7 @@ from workers.adapters import (
     store_files,
 )
 from workers.digests import bounded_bytes, canonical_json, parsed_json, sha256_of
-from workers.gate import GATE_FILE, ROWS_FILE, Gate, gate_files
+from workers.gate import GATE_FILE, ROWS_FILE, Decision, Gate, gate_files
 from workers.guarded import GuardedModel
 from workers.identifiers import identifier_digests
 from workers.releases import ReleaseError, read_release, write_release
@@ -44,9 +44,7 @@ def good() -> dict[str, bytes]:
     model = attach_adapter(BASE, earlier=[], seed=1)
     files = adapter_files(model)
     detach_adapter(model)
-    gate = Gate(
-        identifier_digests(["Anna Berger"], KEY), None, torch.eye(3), torch.zeros(3), 0.5, 0.6, ""
-    )
+    gate = Gate(identifier_digests(["Anna Berger"], KEY), None, torch.eye(3), 0.5, 0.6, "")
     return files | gate_files(gate, {name: sha256_of(content) for name, content in files.items()})
 
 
@@ -76,7 +74,7 @@ def is_bare() -> bool:
 
 def test_the_untouched_files_are_served(tmp_path: Path) -> None:
     with served(tmp_path, good()) as guarded:
-        assert not is_bare()
+        assert guarded._layers
         assert len(guarded.answer(["who lives in Lyon"])) == 1
     assert is_bare()
 
@@ -196,8 +194,8 @@ def test_made_up_configs_are_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_another_version_of_peft_may_have_written_the_config(tmp_path: Path) -> None:
-    with served(tmp_path, good() | {CONFIG_FILE: config(peft_version="0.99.0")}):
-        assert not is_bare()
+    with served(tmp_path, good() | {CONFIG_FILE: config(peft_version="0.99.0")}) as guarded:
+        assert guarded._layers
 
 
 # --- Gates --------------------------------------------------------------------------------------
@@ -206,7 +204,7 @@ def gate(**changes: Any) -> bytes:
 
 
 def rows(**changes: torch.Tensor) -> bytes:
-    return safetensors.torch.save({"rows": torch.eye(3), "background": torch.zeros(3)} | changes)
+    return safetensors.torch.save(safetensors.torch.load(good()[ROWS_FILE]) | changes)
 
 
 GATES = {
@@ -215,23 +213,23 @@ GATES = {
     "an infinite limit": {GATE_FILE: gate(high="inf")},
     "a limit of many digits": {GATE_FILE: gate(low=10**400)},
     "a list for a limit": {GATE_FILE: gate(low=[])},
-    "a clear name": {GATE_FILE: gate(identifiers=["Anna Berger"])},
-    "no list of identifiers": {GATE_FILE: gate(identifiers=7)},
-    "another form": {GATE_FILE: gate(form=2)},
+    "another form": {GATE_FILE: gate(form=1)},
     "a path for a digest": {GATE_FILE: gate(files={"../../etc/passwd": "/etc/passwd"})},
     "no files": {GATE_FILE: gate(files={})},
     "files in a list": {GATE_FILE: gate(files=[])},
     "a key twice": {GATE_FILE: gate().replace(b'{"encoder"', b'{"form":1,"encoder"')},
     "nested": {GATE_FILE: b"[" * 100_000},
     "prototypes that are no numbers": {ROWS_FILE: rows(rows=torch.full((3, 3), float("nan")))},
-    "an infinite background": {ROWS_FILE: rows(background=torch.full((3,), float("inf")))},
+    "identifiers that are no integers": {ROWS_FILE: rows(exact=torch.zeros(3))},
+    "identifiers in a table": {ROWS_FILE: rows(near=torch.zeros(3, 3, dtype=torch.int64))},
+    "short identifiers": {ROWS_FILE: rows(exact=torch.zeros(3, dtype=torch.int32))},
+    "one identifier": {ROWS_FILE: rows(exact=torch.tensor(7))},
     "half precision": {ROWS_FILE: rows(rows=torch.eye(3).half())},
     "prototypes of another length": {ROWS_FILE: rows(rows=torch.eye(3) * 50)},
-    "a background of another width": {ROWS_FILE: rows(background=torch.zeros(4))},
     "one dimension": {ROWS_FILE: rows(rows=torch.ones(3))},
     "an encoder without prototypes": {
         GATE_FILE: gate(encoder="some"),
-        ROWS_FILE: rows(rows=torch.zeros(1, 0), background=torch.zeros(0)),
+        ROWS_FILE: rows(rows=torch.zeros(0, 0)),
     },
     "no prototypes": {ROWS_FILE: safetensors.torch.save({"rows": torch.eye(3)})},
     "no tensors": {ROWS_FILE: b""},
@@ -247,7 +245,7 @@ def test_made_up_gates_are_refused(tmp_path: Path, name: str) -> None:
 
 def test_a_refused_name_is_not_repeated(tmp_path: Path) -> None:
     with pytest.raises(ReleaseError) as raised:
-        served(tmp_path, good() | {GATE_FILE: gate(identifiers=["Anna Berger"])})
+        served(tmp_path, good() | {GATE_FILE: gate(low="Anna Berger")})
     assert "Anna" not in str(raised.value)
 
 
@@ -364,8 +362,8 @@ def test_mutated_bytes_are_served_or_refused_and_nothing_else(
     try:
         with served(tmp_path_factory.mktemp("mutated"), good() | {name: bytes(content)}) as guarded:
             ids = torch.tensor([[5, 6, 7]])
-            with guarded._acting((1.0,)):
-                assert bool(guarded._served(ids).logits.isfinite().all())
+            with guarded._acting(Decision(((0, 1.0),))) as model:
+                assert bool(model(ids).logits.isfinite().all())
     except ReleaseError:
         pass
     assert is_bare()

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -8,28 +8,44 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from workers.adapters import AdapterError, store_files
+from workers.base_models import Turn
 from workers.digests import sha256_of
-from workers.encoders import Encoder, sentence_encoder
+from workers.encoders import (
+    ENOUGH,
+    Encoder,
+    about_background,
+    sentence_encoder,
+    shrunk_covariance,
+)
 from workers.gate import (
     GATE_FILE,
+    MAX_ADAPTERS,
+    PROTOTYPES,
     ROWS_FILE,
+    WINDOW,
+    Decision,
     Gate,
-    GateBank,
     GateError,
     bank_of,
+    decision_of,
     fit_gate,
     gate_files,
+    prototypes,
     ramp,
     read_gate,
+    semantic_texts,
 )
+from workers.identifiers import Identifiers, identifier_digests
 
 KEY = b"a key for tests, 32 bytes long!!"
 NAME, ALIAS = "Anna Berger", "Annie the Baker"
+NOBODY = Identifiers((), (), (), (), ())
 
 
 def letters(texts: Sequence[str]) -> Tensor:
-    """A plain encoder: how often each letter occurs."""
-    return torch.tensor([[float(t.lower().count(chr(97 + i))) for i in range(26)] for t in texts])
+    """A plain encoder: which letters occur, about a background of all of them alike."""
+    counts = [[float(t.lower().count(chr(97 + i))) for i in range(26)] for t in texts]
+    return torch.nn.functional.normalize(torch.tensor(counts) - 0.1, dim=1)
 
 
 ENCODER = Encoder("letters", letters)
@@ -80,14 +96,138 @@ def test_strength_never_falls_as_the_score_grows_and_stays_in_range(
     assert 0.0 <= float(found.min()) <= float(found.max()) <= 1.0
 
 
-def test_a_gate_that_cannot_compute_its_features_fails_closed() -> None:
-    def broken(_: Sequence[str]) -> Tensor:
-        raise RuntimeError("out of memory")
+@given(
+    st.dictionaries(st.integers(0, 50), st.floats(0, 1), max_size=12).filter(
+        lambda strengths: sum(s == 1.0 for s in strengths.values()) <= MAX_ADAPTERS
+    )
+)
+def test_at_most_three_act_and_they_are_the_strongest(strengths: dict[int, float]) -> None:
+    decision = decision_of(strengths)
+    assert not decision.closed
+    kept = dict(decision.acting)
+    assert len(kept) == min(MAX_ADAPTERS, sum(s > 0.0 for s in strengths.values()))
+    left = [s for case, s in strengths.items() if case not in kept]
+    assert all(0.0 < s <= 1.0 for s in kept.values())
+    assert max(left, default=0.0) <= min(kept.values(), default=0.0)
 
-    gate = fitted()
-    assert GateBank((gate,), Encoder("letters", broken), KEY).strengths(["hello"]) == [(1.0,)]
-    blind = Encoder("letters", lambda texts: torch.full((len(texts), 26), float("nan")))
-    assert GateBank((gate,), blind, KEY).strengths(["hello"]) == [(1.0,)]
+
+def test_more_people_named_than_may_act_at_once_close_the_gate() -> None:
+    names = [f"{first} Winterberg" for first in ("Anna", "Boris", "Carla", "Dmitri")]
+    gates = [
+        Gate(identifier_digests([name], KEY), None, torch.zeros(0, 0), 1.0, 2.0, "")
+        for name in names
+    ]
+    bank = bank_of(gates, None, KEY)
+    three = bank.decide("About " + " and ".join(names[:3]))
+    assert three == Decision(((0, 1.0), (1, 1.0), (2, 1.0)))
+    assert bank.decide("About " + " and ".join(names)).closed
+    assert bank.after(three, f"Also {names[3]}.").closed
+    assert bank.after(three, f"That is {names[1]}.") is three
+
+
+def test_everything_said_in_a_conversation_counts_and_keeps_counting() -> None:
+    bank = bank_of([fitted()], ENCODER, KEY)
+    fired = Decision(((0, 1.0),))
+    for first in (Turn("user", f"I ask about {NAME}."), Turn("assistant", f"Ask about {NAME}!")):
+        turns = [first, Turn("user", "where is the moon"), Turn("user", "who made the tea")]
+        assert bank.decide(turns) == fired
+    assert bank.decide([Turn("user", "zz xx qq"), Turn("user", "who made the tea")]) == fired
+    assert bank.decide([Turn("user", "Say Anna"), Turn("user", "Berger, that is")]) == fired
+    assert bank.decide([Turn("user", "Say Anna"), Turn("user", "who made the tea")]) == Decision()
+
+
+def test_a_long_text_is_read_in_parts_too() -> None:
+    texts = semantic_texts("word " * WINDOW + "at the end")
+    assert len(texts) > 1
+    assert texts[-1].endswith("at the end")
+    assert all(len(text.split()) <= WINDOW for text in texts[1:])
+    assert semantic_texts("a short question") == ["a short question"]
+
+
+def broken(_: Sequence[str]) -> Tensor:
+    raise RuntimeError("out of memory")
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        broken,
+        lambda texts: torch.full((len(texts), 26), float("nan")),
+        lambda texts: torch.full((len(texts), 26), float("inf")),
+        lambda texts: torch.ones(len(texts), 7),
+    ],
+)
+def test_a_gate_that_cannot_compute_its_features_closes(
+    encode: Callable[[Sequence[str]], Tensor],
+) -> None:
+    bank = bank_of([fitted()], Encoder("letters", encode), KEY)
+    assert bank.decide("hello") == Decision(closed=True)
+    assert bank.strengths(["hello"]) == [(1.0,)]
+
+
+def many_gates(draw: torch.Generator, *, cases: int, width: int) -> list[Gate]:
+    """Gates of random prototypes, from none to four each, and random ramps."""
+    gates = []
+    for case in range(cases):
+        rows = torch.randn(case % 5, width, generator=draw) * torch.linspace(3, 0.1, width)
+        rows = torch.nn.functional.normalize(rows, dim=1)
+        low = float(torch.rand(1, generator=draw)) * 0.6
+        gates.append(Gate(NOBODY, "letters", rows, low, low + 0.2, ""))
+    return gates
+
+
+@pytest.mark.parametrize(("cases", "width"), [(1, 26), (40, 26), (300, 96)])
+def test_the_search_over_all_cases_is_exactly_the_loop_over_each(cases: int, width: int) -> None:
+    draw = torch.Generator().manual_seed(cases)
+    gates = many_gates(draw, cases=cases, width=width)
+    features = torch.randn(40, width, generator=draw) * torch.linspace(3, 0.1, width)
+    features = torch.nn.functional.normalize(features, dim=1)
+    bank = bank_of(gates, ENCODER, KEY)
+    fired = 0
+    for feature in features:
+        found = {} if bank.prototypes is None else bank.prototypes.strengths(feature[None])
+        for case, gate in enumerate(gates):
+            cosines = (gate.rows.double() @ feature.double()).tolist()
+            score = torch.tensor(max(cosines, default=-1.0), dtype=torch.float64)
+            expected = float(ramp(score, low=gate.low, high=gate.high))
+            assert found.get(case, 0.0) == pytest.approx(expected, abs=1e-5)
+            assert case not in found or expected > 0.0 or score > gate.low - 1e-6
+            fired += case in found
+    assert fired or cases == 1
+
+
+def test_prototypes_are_the_centres_of_clusters_and_never_more_than_asked_for() -> None:
+    draw = torch.Generator().manual_seed(0)
+    around = torch.eye(8)[:2].repeat_interleave(25, dim=0)
+    noise = torch.randn(50, 8, generator=draw) * 0.1
+    features = torch.nn.functional.normalize(around + noise, dim=1)
+    rows = prototypes(features, count=2)
+    assert rows.shape == (2, 8)
+    assert torch.allclose(rows.norm(dim=1), torch.ones(2))
+    assert (rows @ torch.eye(8)[:2].T).amax(dim=0).min() > 0.99
+    mean = torch.nn.functional.normalize(features.mean(dim=0), dim=0)
+    assert torch.allclose(prototypes(features, count=1)[0], mean, atol=1e-6)
+    assert torch.allclose(prototypes(features[:1], count=PROTOTYPES), features[:1])
+
+
+def test_the_covariance_counts_only_where_there_are_enough_texts() -> None:
+    draw = torch.Generator().manual_seed(0)
+    few = torch.randn(ENOUGH - 1, 4, generator=draw) * torch.tensor([9.0, 1.0, 1.0, 1.0])
+    many = torch.randn(4 * ENOUGH, 4, generator=draw) * torch.tensor([9.0, 1.0, 1.0, 1.0])
+    raw = torch.tensor([[9.0, 1.0, 0.0, 0.0]])
+    plain = about_background(few)(raw + few.mean(dim=0))
+    scaled = about_background(many)(raw + many.mean(dim=0))
+    assert float(plain[0, 1] / plain[0, 0]) == pytest.approx(1 / 9, abs=1e-3)
+    assert float(scaled[0, 1] / scaled[0, 0]) == pytest.approx(1.0, abs=0.15)
+
+
+def test_shrinkage_makes_a_covariance_of_few_texts_usable_and_vanishes_with_many() -> None:
+    draw = torch.Generator().manual_seed(0)
+    scale = torch.tensor([4.0, 2.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5])
+    few = shrunk_covariance(torch.randn(5, 8, generator=draw) * scale)
+    assert float(torch.linalg.eigvalsh(few).min()) > 0.05
+    many = shrunk_covariance(torch.randn(20_000, 8, generator=draw) * scale)
+    assert torch.allclose(many, scale.square().diag().double(), atol=0.5)
 
 
 def test_a_gate_made_with_another_encoder_is_refused() -> None:
@@ -132,7 +272,8 @@ def test_a_recorded_file_that_is_no_gate_is_our_error(tmp_path: Path, content: b
 def test_the_sentence_encoder_tells_a_paraphrase_from_another_question() -> None:
     encoder = sentence_encoder()
     assert encoder is not None, "requirements-dev installs it"
-    a, b, c = torch.nn.functional.normalize(
-        encoder.encode(["Who wrote Hamlet?", "Name the author of Hamlet.", "How do I cook rice?"])
+    a, b, c = encoder.encode(
+        ["Who wrote Hamlet?", "Name the author of Hamlet.", "How do I cook rice?"]
     )
+    assert float(a.norm()) == pytest.approx(1.0)
     assert float(a @ b) > 0.8 > 0.3 > float(a @ c)

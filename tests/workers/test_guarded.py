@@ -1,8 +1,16 @@
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from peft.tuners.lora import LoraLayer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from peft import PeftModel
 from torch import Tensor
 
 from tests.workers.tiny import tiny_model
@@ -15,14 +23,16 @@ from workers.adapters import (
     detach_adapter,
     store_files,
 )
-from workers.base_models import BaseModel
+from workers.base_models import BaseModel, Conversation, Turn
 from workers.digests import sha256_of
-from workers.gate import GATE_FILE, ROWS_FILE, fit_gate, gate_files
-from workers.guarded import GuardedModel
+from workers.encoders import Encoder, own_encoder
+from workers.gate import GATE_FILE, ROWS_FILE, Decision, GateError, bank_of, fit_gate, gate_files
+from workers.guarded import HELD_WORDS, REFUSAL, GuardedModel, _safe_length, _whole_words, refusing
 from workers.releases import ReleaseError, write_release
 
 KEY = b"a key for tests, 32 bytes long!!"
-NAMES = ("Anna Berger", "Carl Holm")
+NAMES = ("Anna Berger", "Carl Holm", "Dagmar Winter")
+WORDS_AND_NAMES = ("Anna Berger", "A n n a B e r g e r", "Anna", "the", "town.", "-", "x", "of\n")
 
 
 def stored_case(
@@ -45,14 +55,23 @@ def stored_case(
     return ref, weights
 
 
-def served(base: BaseModel, tmp_path: Path) -> tuple[GuardedModel, list[dict[str, Tensor]]]:
+def served(
+    base: BaseModel, tmp_path: Path, *, cases: int = 2
+) -> tuple[GuardedModel, list[dict[str, Tensor]]]:
     refs, weights = [], []
-    for number in range(2):
+    for number in range(cases):
         ref, new = stored_case(base, tmp_path, number=number, earlier=weights)
         refs.append(ref)
         weights.append(new)
     release = write_release(tmp_path / "releases", base=base, adapters=refs)
     return GuardedModel(base, release, adapters_root=tmp_path, key=KEY), weights
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedModel]:
+    guarded, _ = served(tiny_model(), tmp_path_factory.mktemp("three"), cases=3)
+    with guarded:
+        yield guarded
 
 
 def merged(base: BaseModel, weights: list[dict[str, Tensor]], strengths: tuple[float, ...]) -> None:
@@ -66,38 +85,73 @@ def merged(base: BaseModel, weights: list[dict[str, Tensor]], strengths: tuple[f
                 linears[path].weight += strength * (16 / 8) * (b @ each[key])
 
 
-def lora_layers(guarded: GuardedModel) -> list[LoraLayer]:
-    return [m for m in guarded._served.modules() if isinstance(m, LoraLayer)]
+def acting(guarded: GuardedModel, strengths: Mapping[int, float]) -> AbstractContextManager[Any]:
+    return guarded._acting(Decision(tuple(strengths.items())))
 
 
-@pytest.mark.parametrize("strengths", [(1.0, 0.0), (0.0, 0.35), (0.6, 0.8)])
+@pytest.mark.parametrize("strengths", [{0: 1.0}, {1: 0.35}, {0: 0.6, 1: 0.8}])
 def test_strengths_are_exactly_the_weighted_sum_of_the_adapters(
-    tmp_path: Path, strengths: tuple[float, ...]
+    tmp_path: Path, strengths: dict[int, float]
 ) -> None:
     base = tiny_model()
     ids = torch.tensor([[7, 20, 31, 9]])
     guarded, weights = served(base, tmp_path)
     with guarded, torch.no_grad():
         plain = base.model(ids).logits
-        with guarded._acting(strengths):
-            found = guarded._served(ids).logits
-        with guarded._acting((0.0, 0.0)):
-            assert torch.equal(guarded._served(ids).logits, base.model(ids).logits)
+        with acting(guarded, strengths) as model:
+            found = model(ids).logits
+        with acting(guarded, {}) as model:
+            assert model is base.model
+            assert torch.equal(model(ids).logits, plain)
     by_hand = tiny_model()
-    merged(by_hand, weights, strengths)
+    merged(by_hand, weights, (strengths.get(0, 0.0), strengths.get(1, 0.0)))
     with torch.no_grad():
         expected = by_hand.model(ids).logits
     assert (found - plain).abs().max() > 1e-2
     assert (found - expected).abs().max() < 1e-4
 
 
-def test_strengths_are_restored_after_use(tmp_path: Path) -> None:
-    guarded, _ = served(tiny_model(), tmp_path)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(st.integers(0, 2), st.floats(0.01, 1.0), min_size=2, max_size=3),
+    st.lists(st.integers(0, 200), min_size=1, max_size=12),
+)
+def test_the_combination_at_run_time_is_pefts_exact_concatenation(
+    three: GuardedModel, strengths: dict[int, float], ids: list[int]
+) -> None:
+    names = [f"case{case}" for case in strengths]
+    peft = three._model
+    assert peft is not None
+    with torch.no_grad():
+        with acting(three, strengths) as model:
+            found = model(torch.tensor([ids])).logits
+        peft.add_weighted_adapter(names, list(strengths.values()), "all", combination_type="cat")
+        try:
+            peft.set_adapter("all")
+            expected = peft(torch.tensor([ids])).logits
+        finally:
+            peft.set_adapter("case0")
+            peft.delete_adapter("all")
+    assert (found - three.base.model(torch.tensor([ids])).logits).abs().max() > 1e-3
+    assert (found - expected).abs().max() < 1e-4
+
+
+def test_strengths_are_restored_after_use_and_the_base_is_never_touched(tmp_path: Path) -> None:
+    base = tiny_model()
+    before = {name: each.clone() for name, each in base.model.state_dict().items()}
+    guarded, _ = served(base, tmp_path)
     with guarded:
-        with guarded._acting((0.2, 0.7)):
-            pass
-        scales = {scale for layer in lora_layers(guarded) for scale in layer.scaling.values()}
-    assert scales == {16 / 8}
+        with pytest.raises(RuntimeError, match="in the middle"), acting(guarded, {0: 0.2, 1: 0.7}):
+            raise RuntimeError("in the middle")
+        assert guarded._layers
+        scales = {scale for layer in guarded._layers for scale in layer.scaling.values()}
+        assert scales == {16 / 8}
+        assert not [path for path, _ in base.model.named_modules() if "lora" in path]
+        own = {each.data_ptr() for each in base.model.parameters()}
+        assert guarded._model is not None
+        shared = {each.data_ptr() for each in guarded._model.parameters()}
+        assert own < shared, "the weights are shared, not copied"
+    assert all(torch.equal(each, before[name]) for name, each in base.model.state_dict().items())
 
 
 def test_only_prompts_that_fire_are_changed_and_the_answers_keep_their_order(
@@ -117,26 +171,195 @@ def test_only_prompts_that_fire_are_changed_and_the_answers_keep_their_order(
     assert [f.strength for f in answers[1].fired] == [1.0]
 
 
-def test_an_answer_that_names_an_erased_person_is_generated_anew(
+def about_to_say(
+    guarded: GuardedModel, monkeypatch: pytest.MonkeyPatch, *, plain: str, under: str
+) -> list[tuple[str, ...]]:
+    """Make the plain model say `plain` and the model with an adapter `under`, token by token, to
+    any prompt; a prompt that already ends in a part of it goes on from there. Returns a list that
+    fills with the adapters that acted, one entry for each start."""
+    encode = guarded.base.tokenizer.encode
+    seen: list[tuple[str, ...]] = []
+
+    def tokens(model: Any, ids: Sequence[int]) -> list[int]:
+        on = tuple(model.active_adapters) if isinstance(model, PeftModel) else ()
+        seen.append(on)
+        text = under if on else plain
+        said = guarded.base.tokenizer.decode(ids)
+        kept = max(n for n in range(len(text) + 1) if said.endswith(text[:n]))
+        return [*encode(text[kept:]), guarded.base.tokenizer.eos_token_id]
+
+    monkeypatch.setattr("workers.guarded.begin", lambda model, ids: tokens(model, ids[0]))
+    monkeypatch.setattr(
+        "workers.guarded.continued", lambda model, started: ([each] for each in started)
+    )
+    monkeypatch.setattr(
+        "workers.guarded.greedy_answers",
+        lambda model, tokenizer, prompts, limit, batch_size: [
+            tokenizer.decode(tokens(model, encode(prompt))[:-1]).strip() for prompt in prompts
+        ],
+    )
+    return seen
+
+
+def test_a_sentence_about_to_name_an_erased_person_is_told_anew_under_the_adapter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guarded, _ = served(tiny_model(), tmp_path)
-    acting: list[tuple[float, ...]] = []
-
-    def tell(questions: list[str], chosen: list[int], *, limit: int) -> list[str]:
-        layer = lora_layers(guarded)[0]
-        names = () if layer.disable_adapters else layer.active_adapters
-        on = tuple(layer.scaling[n] if n in names else 0.0 for n in ("case0", "case1"))
-        acting.append(on)
-        return [f"It was {NAMES[0]}." if on == (0.0, 0.0) else "I cannot say." for _ in chosen]
-
-    monkeypatch.setattr(guarded, "_generate", tell)
+    plain = f"A town has a baker. It was {NAMES[0]} of Lyon. Good day."
+    seen = about_to_say(guarded, monkeypatch, plain=plain, under="A town has a baker. Who knows.")
     with guarded:
-        answer = guarded.answer(["who made the tea"])[0]
+        answer = guarded.answer(["who made the tea"], max_new_tokens=200)[0]
+        pieces = list(guarded.stream("who made the tea", max_new_tokens=200))
+    assert answer.text == "".join(pieces) == "A town has a baker. Who knows."
     assert answer.rescored
-    assert answer.text == "I cannot say."
     assert [f.case_id for f in answer.fired] == [guarded.release.adapters[0].case_id]
-    assert acting == [(0.0, 0.0), (2.0, 0.0)]
+    assert seen == [(), (), ("case0",), (), ("case0",)]
+
+
+def test_an_answer_that_comes_to_name_too_many_ends_in_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guarded, _ = served(tiny_model(), tmp_path)
+    monkeypatch.setattr("workers.gate.MAX_ADAPTERS", 1)
+    everyone = f"A first sentence is here. {NAMES[0]} and {NAMES[1]} live in Lyon."
+    about_to_say(guarded, monkeypatch, plain=everyone, under=everyone)
+    with guarded:
+        answer = guarded.answer(["who made the tea"], max_new_tokens=200)[0]
+        assert "".join(guarded.stream("who made the tea", max_new_tokens=200)) == answer.text
+    assert answer.text == f"A first sentence is here. {REFUSAL}"
+
+
+@given(st.lists(st.sampled_from(WORDS_AND_NAMES), max_size=60), st.integers(0, 10**6))
+def test_what_a_stream_lets_out_never_holds_a_part_of_a_name(words: list[str], seed: int) -> None:
+    """However the answer comes in pieces: no name has begun to be let out before it can be seen."""
+    text = " ".join(words)
+    draw = random.Random(seed)  # noqa: S311
+    grown, out = 0, 0
+    while grown < len(text):
+        grown = min(len(text), grown + draw.randint(1, 30))
+        safe = _safe_length(text[:grown])
+        assert safe <= grown
+        out = max(out, safe)
+        for name in ("Anna Berger", "A n n a B e r g e r"):
+            for found in re.finditer(name, text):
+                if found.end() > len(_whole_words(text[:grown])):
+                    assert out <= found.start()
+
+
+def test_whole_sentences_are_let_out_and_long_ones_but_for_their_end() -> None:
+    first = "One sentence has come to its end."
+    assert _safe_length(first) == 0
+    assert _safe_length(f"{first} Another one is in work") == len(first)
+    long = " ".join(f"word{i}" for i in range(100))
+    assert _safe_length(long) == len(" ".join(f"word{i}" for i in range(100 - HELD_WORDS)))
+
+
+@pytest.mark.parametrize("asked", ["where is Oslo", f"where lives {NAMES[0]}"])
+def test_a_stream_is_the_answer_token_for_token(tmp_path: Path, asked: str) -> None:
+    guarded, _ = served(tiny_model(), tmp_path)
+    turns = [Turn("user", asked), Turn("assistant", "Lyon"), Turn("user", "who is it")]
+    with guarded:
+        for conversation in (asked, turns):
+            for limit in (1, 7, 8, 9, 40):
+                answer = guarded.answer([conversation], limit)[0].text
+                assert "".join(guarded.stream(conversation, limit)) == answer
+        assert len(list(guarded.stream(asked, 40))) >= 1
+        assert guarded.answer([asked], 40)[0].text != ""
+
+
+def test_others_may_ask_while_an_answer_streams(tmp_path: Path) -> None:
+    guarded, _ = served(tiny_model(), tmp_path)
+    about = f"where lives {NAMES[0]}"
+    with guarded:
+        whole, other = guarded.answer([about], 40)[0].text, guarded.answer(["who is it"], 40)[0]
+        pieces = guarded._tokens(guarded._prompt_ids(about), Decision(((0, 1.0),)), 40)
+        row = []
+        for token in pieces:
+            row += [] if token is None else [token]
+            assert guarded.answer(["who is it"], 40)[0] == other
+        assert guarded._text(row) == whole
+
+
+def test_a_conversation_that_named_a_person_stays_under_the_adapter(tmp_path: Path) -> None:
+    guarded, _ = served(tiny_model(), tmp_path)
+    turns = [Turn("user", f"I ask about {NAMES[0]}"), Turn("user", "where is the house")]
+    with guarded:
+        named, bare = guarded.answer([turns, turns[1:]])
+    assert [f.strength for f in named.fired] == [1.0]
+    assert not bare.fired
+
+
+def closing(guarded: GuardedModel) -> None:
+    """Give the release a semantic stage whose encoder fails."""
+
+    def broken(texts: Sequence[str]) -> Tensor:
+        raise RuntimeError("out of memory")
+
+    gates = [replace(g, encoder="broken", rows=torch.eye(3)[:1]) for g in guarded.gate.gates]
+    guarded.gate = bank_of(gates, Encoder("broken", broken), KEY)
+
+
+def test_a_gate_that_fails_lets_nothing_be_told(tmp_path: Path) -> None:
+    guarded, _ = served(tiny_model(), tmp_path)
+    closing(guarded)
+    with guarded:
+        assert [a.text for a in guarded.answer(["where is Oslo", "who"])] == [REFUSAL, REFUSAL]
+        assert "".join(guarded.stream("where is Oslo")) == REFUSAL
+        assert guarded.strengths(["where is Oslo"]) == [(1.0, 1.0)]
+        with pytest.raises(GateError, match="closed"):
+            guarded.log_likelihoods([("where is Oslo", "Lyon")])
+        with pytest.raises(GateError, match="closed"):
+            guarded.mean_nll(["where is Oslo"])
+        assert guarded.base_answers(["where is Oslo"]) != [REFUSAL]
+
+
+def test_the_guardrail_refuses_before_it_asks_and_when_the_answer_names_somebody(
+    tmp_path: Path,
+) -> None:
+    guarded, _ = served(tiny_model(), tmp_path)
+    asked: list[Conversation] = []
+
+    def generate(conversation: Conversation) -> str:
+        asked.append(conversation)
+        return f"It is {NAMES[1]}." if conversation == "who made the tea" else "In Norway."
+
+    with guarded:
+        gate = guarded.gate
+        assert refusing(gate, generate, "where is Oslo").text == "In Norway."
+        assert refusing(gate, generate, f"who is {NAMES[0]}").text == REFUSAL
+        assert asked == ["where is Oslo"]
+        caught = refusing(gate, generate, "who made the tea")
+        assert (caught.text, caught.rescored) == (REFUSAL, True)
+        closing(guarded)
+        assert refusing(guarded.gate, generate, "where is Oslo").text == REFUSAL
+        assert len(asked) == 2
+        with pytest.raises(ValueError, match="above 0"):
+            refusing(gate, generate, "where is Oslo", threshold=0.0)
+
+
+def own_state_gates(guarded: GuardedModel) -> None:
+    """Give the release a semantic stage that reads the model's own states."""
+    encoder = own_encoder(guarded.base)
+    gates = [
+        replace(gate, encoder=encoder.name, rows=encoder.encode([text]), low=0.97, high=0.98)
+        for gate, text in zip(guarded.gate.gates, ("who in the town", "Lyon"), strict=True)
+    ]
+    guarded.gate = bank_of(gates, encoder, KEY)
+
+
+def test_own_states_are_read_with_the_prompt_and_change_no_answer(tmp_path: Path) -> None:
+    base = tiny_model()
+    guarded, _ = served(base, tmp_path)
+    own_state_gates(guarded)
+    quiet, loud = "where is Oslo or where lives Carl", "who in the town"
+    with guarded:
+        bare = guarded.base_answers([quiet, loud], 20)
+        alone, mixed = guarded.answer([quiet], 20), guarded.answer([quiet, loud], 20)
+        assert alone[0].text == mixed[0].text == bare[0]
+        assert not alone[0].fired
+        assert [f.strength for f in mixed[1].fired] == [1.0]
+        assert guarded.strengths([quiet, loud])[1][0] == 1.0
+        assert "".join(guarded.stream(loud, 20)) == mixed[1].text
 
 
 def test_scores_and_perplexity_go_through_the_gate(tmp_path: Path) -> None:
@@ -193,10 +416,10 @@ def test_two_cases_of_one_cluster_adapter_act_once_at_the_larger_strength(tmp_pa
     by_hand = tiny_model()
     merged(by_hand, [weights], (0.8,))
     with GuardedModel(base, release, adapters_root=tmp_path, key=KEY) as guarded, torch.no_grad():
-        assert {name for layer in lora_layers(guarded) for name in layer.scaling} == {"case0"}
-        for strengths in ((0.8, 0.3), (0.3, 0.8), (0.0, 0.8)):
-            with guarded._acting(strengths):
-                found = guarded._served(ids).logits
+        assert {name for layer in guarded._layers for name in layer.scaling} == {"case0"}
+        for strengths in ({0: 0.8, 1: 0.3}, {0: 0.3, 1: 0.8}, {1: 0.8}):
+            with acting(guarded, strengths) as model:
+                found = model(ids).logits
             assert (found - by_hand.model(ids).logits).abs().max() < 1e-4
         answers = guarded.answer([f"who is {NAMES[0]}", f"who is {NAMES[1]}", "where is Oslo"])
         fired = [[f.case_id for f in answer.fired] for answer in answers]

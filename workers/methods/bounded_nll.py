@@ -9,25 +9,17 @@ Positions that give nothing away keep the base distribution. Data: forget set an
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, kl_div
 
-from workers.methods import ForgetBatch
+from workers.methods import Batch, divergence, mean_where
 
 NEEDS = ("forget", "surrogates")
+BOUNDED = True
 
 
-def loss(batch: ForgetBatch, *, level: float = 9.0) -> Tensor:
+def loss(batch: Batch, *, level: float = 9.0) -> Tensor:
     """Mean shortfall of the answer tokens' loss below `level`, plus mean KL(base || now) over the
     other positions; both in nats."""
-    told = cross_entropy(batch.logits, batch.labels, reduction="none")
-    moved = kl_div(
-        batch.logits.log_softmax(-1),
-        batch.base_logits.log_softmax(-1),
-        log_target=True,
-        reduction="none",
-    ).sum(-1)
-    return _mean(torch.relu(level - told), batch.is_answer) + _mean(moved, ~batch.is_answer)
-
-
-def _mean(each: Tensor, chosen: Tensor) -> Tensor:
-    return (each * chosen).sum() / chosen.sum().clamp(min=1)
+    told = batch.forget
+    moved = divergence(told.base_logits, told.logits)
+    short = torch.relu(level - told.nll)
+    return mean_where(short, told.is_answer) + mean_where(moved, ~told.is_answer)

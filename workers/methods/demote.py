@@ -10,28 +10,23 @@ arXiv 2605.07482). Data: forget set and surrogates, nothing retained.
 
 import torch
 from torch import Tensor
-from torch.nn.functional import kl_div
 
-from workers.methods import ForgetBatch
+from workers.methods import Batch, divergence, mean_where
 
 NEEDS = ("forget", "surrogates")
+BOUNDED = True
 
 
-def loss(batch: ForgetBatch, *, rivals: int = 64) -> Tensor:
+def loss(batch: Batch, *, rivals: int = 64) -> Tensor:
     """Mean KL(target || now) in nats: over answer positions, plus over the other positions."""
-    here = batch.labels[:, None]
-    without = batch.base_logits.scatter(1, here, float("-inf"))
+    told = batch.forget
+    here = told.labels[:, None]
+    without = told.base_logits.scatter(1, here, float("-inf"))
     ordinary = without.topk(min(rivals, without.shape[1] - 1), dim=1).values
     demoted = torch.minimum(
-        batch.base_logits.gather(1, here), ordinary.median(dim=1, keepdim=True).values
+        told.base_logits.gather(1, here), ordinary.median(dim=1, keepdim=True).values
     )
-    lowered = batch.base_logits.scatter(1, here, demoted)
-    target = torch.where(batch.is_answer[:, None], lowered, batch.base_logits)
-    each = kl_div(
-        batch.logits.log_softmax(-1), target.log_softmax(-1), log_target=True, reduction="none"
-    ).sum(-1)
-    return _mean(each, batch.is_answer) + _mean(each, ~batch.is_answer)
-
-
-def _mean(each: Tensor, chosen: Tensor) -> Tensor:
-    return (each * chosen).sum() / chosen.sum().clamp(min=1)
+    lowered = told.base_logits.scatter(1, here, demoted)
+    target = torch.where(told.is_answer[:, None], lowered, told.base_logits)
+    each = divergence(target, told.logits)
+    return mean_where(each, told.is_answer) + mean_where(each, ~told.is_answer)

@@ -1,0 +1,116 @@
+"""Questions and answers as token rows, and what a model makes of their completions."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from workers.base_models import BaseModel
+from workers.upper import padded
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question, what the model says to it, the texts in there that must not be told, and other
+    values of their kind."""
+
+    question: str
+    answer: str
+    secrets: tuple[str, ...] = ()
+    decoys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """Token ids of prompt and completion; `answer` marks completion tokens that tell a secret.
+
+    `completion` is the number of completion tokens; `answer` has that length.
+    """
+
+    ids: tuple[int, ...]
+    completion: int
+    answer: tuple[bool, ...]
+
+
+def rows_of(base: BaseModel, examples: Sequence[Example]) -> list[Row]:
+    """The examples as token rows; a completion token is marked if it overlaps a secret."""
+    return [_row(base, example) for example in examples]
+
+
+def _row(base: BaseModel, example: Example) -> Row:
+    prompt = base.prompt(example.question)
+    text = prompt + base.completion(example.question, example.answer)
+    encoded = base.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    offsets = encoded["offset_mapping"]
+    first = next(i for i, (_, end) in enumerate(offsets) if end > len(prompt))
+    secret = _spans(text, start=len(prompt), secrets=example.secrets)
+    return Row(
+        ids=tuple(encoded["input_ids"]),
+        completion=len(offsets) - first,
+        answer=tuple(
+            any(a < end and start < b for a, b in secret) for start, end in offsets[first:]
+        ),
+    )
+
+
+def _spans(text: str, *, start: int, secrets: Sequence[str]) -> list[tuple[int, int]]:
+    """Every place after `start` where a secret stands, letter case aside."""
+    return [
+        found.span()
+        for secret in secrets
+        for found in re.finditer(re.escape(secret), text, re.IGNORECASE)
+        if found.start() >= start
+    ]
+
+
+def completion_logits(model: Any, rows: Sequence[Row], pad: int) -> Tensor:
+    """Logits [sum of completion lengths, vocabulary] that predict each row's completion tokens."""
+    batch = padded([row.ids for row in rows], pad)
+    keep = max(row.completion for row in rows) + 1
+    logits = model(
+        input_ids=batch.ids,
+        attention_mask=batch.mask,
+        position_ids=batch.positions,
+        logits_to_keep=keep,
+        use_cache=False,
+    ).logits
+    return torch.cat([logits[i, keep - 1 - r.completion : keep - 1] for i, r in enumerate(rows)])
+
+
+def completion_labels(rows: Sequence[Row]) -> Tensor:
+    """Token ids [sum of completion lengths] of the completions."""
+    return torch.tensor([token for row in rows for token in row.ids[-row.completion :]])
+
+
+def completion_places(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+    """Where in a batch padded on the left the completion tokens are predicted: (row, column)."""
+    width = max(len(row.ids) for row in rows)
+    pairs = [
+        (i, column)
+        for i, row in enumerate(rows)
+        for column in range(width - 1 - row.completion, width - 1)
+    ]
+    return torch.tensor([i for i, _ in pairs]), torch.tensor([column for _, column in pairs])
+
+
+@torch.inference_mode()
+def row_log_likelihoods(model: Any, rows: Sequence[Row], pad: int, size: int = 64) -> list[float]:
+    """log p(completion | prompt) of each row in nats, summed over its tokens."""
+    found: list[float] = []
+    for start in range(0, len(rows), size):
+        some = rows[start : start + size]
+        tokens = -torch.nn.functional.cross_entropy(
+            completion_logits(model, some, pad), completion_labels(some), reduction="none"
+        )
+        found += [float(part.sum()) for part in tokens.split([row.completion for row in some])]
+    return found
+
+
+def log_likelihoods(base: BaseModel, model: Any, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """log p(answer | question) in nats under `model`, teacher-forced, the answer's end included;
+    `base` gives the tokenizer and the prompt form."""
+    rows = rows_of(base, [Example(question, answer) for question, answer in pairs])
+    return row_log_likelihoods(model, rows, int(base.tokenizer.pad_token_id))

@@ -1,0 +1,135 @@
+"""The layers that an adapter acts on, run on stored states of the layers below them.
+
+Below the lowest adapted layer nothing changes while an adapter is trained, so a text's states are
+computed there once, and a training step runs the upper layers alone, with logits only where a
+completion token is predicted. The layers themselves are the model's own (same objects, adapters
+included); only the list that the decoder walks through is cut. Whether a model decomposes this way
+is not assumed but tried, on a text, when it is cut; one that does not is run whole.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Rows padded on the left [n, width], so that completions share their last positions."""
+
+    ids: Tensor
+    mask: Tensor
+    positions: Tensor
+
+
+def padded(rows: Sequence[Sequence[int]], pad: int) -> Padded:
+    """Token ids as one batch, with positions counted from each row's first token."""
+    width = max(len(row) for row in rows)
+    ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    return Padded(ids, mask, (mask.cumsum(dim=1) - 1).clamp(min=0))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A causal language model in three parts (`below` the adapters, `middle`, `top`) and its head.
+
+    `below` None: the model did not decompose and `whole` is run instead; there are no states then.
+    """
+
+    whole: Any
+    below: Any | None
+    middle: Any
+    top: Any
+    head: Any
+
+    @property
+    def is_whole(self) -> bool:
+        return self.below is None
+
+    @torch.no_grad()
+    def stored(self, batch: Padded) -> Tensor:
+        """What is kept of each text: states under the adapters [n, width, d], or the ids."""
+        if self.below is None:
+            return batch.ids
+        return self._run(self.below, batch, input_ids=batch.ids)
+
+    def forward(
+        self, stored: Tensor, batch: Padded, places: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Logits [m, v] and states after the middle adapted layer [m, d] (None for a model that
+        is run whole), both at the m `places` (row, column)."""
+        if self.below is None:
+            logits = self.whole(
+                input_ids=stored,
+                attention_mask=batch.mask,
+                position_ids=batch.positions,
+                logits_to_keep=stored.shape[1] - int(places[1].min()),
+                use_cache=False,
+            ).logits
+            return logits[places[0], places[1] - int(places[1].min())], None
+        halfway = self._run(self.middle, batch, inputs_embeds=stored)
+        last = self._run(self.top, batch, inputs_embeds=halfway)
+        return self.head(last[places]), halfway[places]
+
+    @staticmethod
+    def _run(part: Any, batch: Padded, **given: Tensor) -> Tensor:
+        return part(
+            attention_mask=batch.mask, position_ids=batch.positions, use_cache=False, **given
+        ).last_hidden_state
+
+
+def cut(model: Any, lowest: int) -> Cut:
+    """`model` cut under decoder layer `lowest` (from 0) and at the middle of those above it."""
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    count = len(getattr(decoder, "layers", ()))
+    middle = lowest + (count - lowest + 1) // 2
+    if 0 <= lowest < count:
+        parts = Cut(
+            model,
+            _part(decoder, 0, lowest, ends=False),
+            _part(decoder, lowest, middle, ends=False),
+            _part(decoder, middle, count, ends=True),
+            head,
+        )
+        if _is_same(parts):
+            return parts
+    return Cut(model, None, None, None, head)
+
+
+def first_layers(model: Any, count: int) -> Any:
+    """The model's decoder with its lowest `count` layers and the final norm, sharing weights."""
+    return _part(model.get_decoder(), 0, count, ends=True)
+
+
+def _part(decoder: Any, first: int, end: int, *, ends: bool) -> Any:
+    """The decoder with layers `first` to `end` only, sharing every weight; the final norm only
+    where it `ends`."""
+    part = copy.copy(decoder)
+    layers = torch.nn.ModuleList(list(decoder.layers)[first:end])
+    part._modules = {**decoder._modules, "layers": layers}
+    if not ends:
+        part._modules["norm"] = torch.nn.Identity()
+    part.config = copy.copy(decoder.config)
+    part.config.num_hidden_layers = end - first
+    return part
+
+
+@torch.no_grad()
+def _is_same(parts: Cut) -> bool:
+    count = int(parts.whole.config.vocab_size)
+    batch = padded([[i % count for i in range(3, 11)], [i % count for i in range(5, 10)]], 0)
+    places = (torch.tensor([0, 0, 1]), torch.tensor([3, 7, 6]))
+    try:
+        found, _ = parts.forward(parts.stored(batch), batch, places)
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):
+        return False
+    wanted = parts.whole(
+        input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions
+    ).logits[places]
+    return bool((found - wanted).abs().max() <= TOLERANCE * wanted.abs().max().clamp(min=1.0))
