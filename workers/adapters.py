@@ -1,17 +1,24 @@
-"""One LoRA adapter per case: orthogonal to all earlier ones by construction, stored by digest.
+"""One LoRA adapter per case: orthogonal to earlier ones by construction, stored by digest.
 
 After InfLoRA (arXiv 2404.00228): the rows of every A matrix are drawn in the null space of the
-earlier adapters' A and stay frozen; only B is trained. A_i A_j^T = 0 therefore holds exactly
-(to rounding), needs no penalty, and earlier adapters are never touched. PEFT is used as it is.
+A of the earlier adapters that it is given (workers.neighbourhoods chooses them) and stay frozen;
+only B is trained. A_i A_j^T = 0 therefore holds exactly (to rounding), needs no penalty, and
+earlier adapters are never touched. A soft penalty with a trained A is an option. PEFT is used as
+it is.
+
+Files are read as if somebody had made them up: bounded, checked against their digest, one reading
+only, and of the very form that is written here, since PEFT's other settings can rewrite the base
+model's weights or name a Python module to import.
 """
 
+import errno
 import json
 import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +29,19 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from workers.base_models import BaseModel
-from workers.digests import sha256_of
+from workers.digests import MAX_JSON_BYTES, Malformed, bounded_bytes, parsed_json, sha256_of
 
 RANK = 8
 ALPHA = 16
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 IN_TRAINING = "case"  # a name that no torch module has as an attribute
+OVERLAP = 1e-6  # what rounding to float32 leaves stays below this
+MAX_BYTES = 2 * 2**30
+LARGEST = 1e6
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_LAYER = re.compile(r".*\.[^.]*\.(\d+)\.")  # where PEFT finds a layer's number in a module's path
+_KEY = re.compile(r"base_model\.model\.((?:\w+\.)+\w+)\.lora_([AB])\.weight")
 
 
 class AdapterError(RuntimeError):
@@ -56,22 +68,67 @@ def free_rows(earlier: Sequence[Tensor], *, rank: int, width: int, seed: int) ->
     """`rank` orthonormal rows [rank, width], float64, orthogonal to every row of `earlier`.
 
     `earlier` holds A matrices [r_i, width]. Raises AdapterError when fewer than `rank` directions
-    are free, that is after about width / rank adapters.
+    are free, that is after about width / rank adapters (more where earlier ones share directions).
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(rank, width, generator=generator, dtype=torch.float64)
-    if earlier:
-        stacked = torch.cat([matrix.to(torch.float64) for matrix in earlier])
-        _, values, rows = torch.linalg.svd(stacked, full_matrices=False)
+    taken = torch.cat([drawn[:0], *(matrix.to(torch.float64) for matrix in earlier)])
+    if len(taken) + rank > width:  # there is room only if the earlier rows depend on one another
+        _, values, rows = torch.linalg.svd(taken, full_matrices=False)
         taken = rows[values > values[0] * 1e-9]
-        if width - len(taken) < rank:
+        if len(taken) + rank > width:
             raise AdapterError(
-                f"No free directions are left: {len(taken)} of {width} are taken by earlier "
-                "adapters. Consolidate earlier cases into a new release, or use a lower rank."
+                f"No free directions are left: {len(taken)} of {width} are taken by adapters that "
+                "can act on the same prompts. Train the cases of this neighbourhood together as "
+                "one cluster adapter (workers.erasure.train_cluster). Consolidate earlier cases "
+                "into a new release, or use a lower rank."
             )
-        for _ in range(2):  # the second pass removes what rounding left of the first
-            drawn = drawn - (drawn @ taken.T) @ taken
-    return torch.linalg.qr(drawn.T).Q.T.contiguous()
+    return torch.linalg.qr(torch.cat([taken, drawn]).T).Q.T[len(taken) :].contiguous()
+
+
+def adapted_linears(
+    model: torch.nn.Module, *, modules: Collection[str], layers: Collection[int]
+) -> dict[str, torch.nn.Linear]:
+    """The linear layers of a bare model that an adapter goes on, by path."""
+    found = {}
+    for name, module in model.named_modules():
+        path = name.removesuffix(".base_layer")  # where PEFT keeps it while an adapter is on
+        layer = _LAYER.match(path)
+        adapted = layer and int(layer.group(1)) in layers and path.rsplit(".", 1)[-1] in modules
+        if adapted and isinstance(module, torch.nn.Linear):
+            found[path] = module
+    return found
+
+
+def adapted_from(base: BaseModel, lowest_layer: int) -> BaseModel:
+    """The same model with adapters from decoder layer `lowest_layer` (counted from 0) upwards.
+
+    Fewer layers train faster and leave more of the model as it was; more reach what is stored
+    further down. Raises AdapterError when there is no such layer.
+    """
+    layers = int(base.model.config.num_hidden_layers)
+    if not 0 <= lowest_layer < layers:
+        raise AdapterError(
+            f"{base.name!r} has the layers 0 to {layers - 1}: give a lowest layer among them."
+        )
+    return replace(base, lowest_layer=lowest_layer)
+
+
+def layers_of(base: BaseModel) -> range:
+    """The decoder layers that adapters go on: from the base model's lowest one upwards."""
+    return range(base.lowest_layer, int(base.model.config.num_hidden_layers))
+
+
+def capacity(base: BaseModel, *, rank: int = RANK) -> int:
+    """How many adapters of `rank` can be orthogonal to one another: the narrowest adapted input
+    divided by the rank. Raises AdapterError when there is nothing to adapt."""
+    linears = adapted_linears(base.model, modules=base.target_modules, layers=layers_of(base))
+    if not linears:
+        raise AdapterError(
+            f"{base.name!r} has no linear layers from layer {base.lowest_layer} upwards that an "
+            "adapter could go on: give a lower lowest layer."
+        )
+    return min(linear.in_features for linear in linears.values()) // rank
 
 
 def attach_adapter(
@@ -84,18 +141,11 @@ def attach_adapter(
 ) -> PeftModel:
     """The base model with one fresh adapter: A in the free directions and frozen, B zero.
 
-    `earlier` are the weights of the earlier adapters. Undo with `detach_adapter`. Raises
-    AdapterError when no free directions are left.
+    `earlier` are the weights of the adapters that it is to be orthogonal to. Undo with
+    `detach_adapter`. Raises AdapterError when no free directions are left.
     """
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=0.0,
-        target_modules=list(base.target_modules),
-        layers_to_transform=list(
-            range(base.lowest_layer, int(base.model.config.num_hidden_layers))
-        ),
-        task_type="CAUSAL_LM",
+    config = _config(
+        rank=rank, alpha=alpha, modules=list(base.target_modules), layers=list(layers_of(base))
     )
     model = wrap(base, config, IN_TRAINING)
     try:
@@ -104,6 +154,17 @@ def attach_adapter(
         model.unload()
         raise
     return model
+
+
+def _config(*, rank: int, alpha: int, modules: list[str], layers: list[int]) -> LoraConfig:
+    return LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        target_modules=modules,
+        layers_to_transform=layers,
+        task_type="CAUSAL_LM",
+    )
 
 
 def wrap(base: BaseModel, config: LoraConfig, name: str) -> PeftModel:
@@ -147,7 +208,9 @@ def adapter_weights(model: PeftModel, name: str = IN_TRAINING) -> dict[str, Tens
 def overlap(weights: Mapping[str, Tensor], earlier: Sequence[Mapping[str, Tensor]]) -> float:
     """max |cosine| between a row of this adapter's A and a row of any earlier one, per module.
 
-    0 means orthogonal; there is nothing to overlap with when `earlier` is empty, so 0.
+    0 means orthogonal; there is nothing to overlap with when `earlier` is empty, so 0. Two random
+    adapters of rank r have a root mean square cosine of sqrt(1 / width), and share r / width of
+    their directions.
     """
     mine = _a_matrices(weights)
     largest = 0.0
@@ -156,6 +219,37 @@ def overlap(weights: Mapping[str, Tensor], earlier: Sequence[Mapping[str, Tensor
             cosines = _unit_rows(mine[path]) @ _unit_rows(other[path]).T
             largest = max(largest, float(cosines.abs().max()))
     return largest
+
+
+def soft_penalty(
+    model: PeftModel, earlier: Sequence[Mapping[str, Tensor]], *, name: str = IN_TRAINING
+) -> Callable[[], Tensor]:
+    """The adapter's present overlap with `earlier`, as a loss for a trained A.
+
+    Mean over modules and earlier adapters of ||A_i A_t^T||_F^2 / (||A_i||_F^2 ||A_t||_F^2), in
+    [0, 1]: the squared penalty of O3 (arXiv 2407.10223; O-LoRA, arXiv 2310.14152, takes absolute
+    values) without its growth with rank, modules, earlier adapters and the length of A. The earlier
+    A are stacked once, so that a step costs one product a module.
+    """
+    mine = {
+        _module_path(key): parameter
+        for key, parameter in model.named_parameters()
+        if f".lora_A.{name}." in key
+    }
+    stacks = {path: torch.zeros(0, matrix.shape[1]) for path, matrix in mine.items()}
+    for matrices in map(_a_matrices, earlier):
+        for path in matrices.keys() & mine.keys():
+            unit = matrices[path].to(torch.float32) / matrices[path].norm()
+            stacks[path] = torch.cat([stacks[path], unit])
+
+    def penalty() -> Tensor:
+        parts = [
+            (stacks[path] @ matrix.T).square().sum() / matrix.square().sum()
+            for path, matrix in mine.items()
+        ]
+        return torch.stack(parts).mean() / max(1, len(earlier))
+
+    return penalty
 
 
 def _unit_rows(matrix: Tensor) -> Tensor:
@@ -175,16 +269,20 @@ def adapter_files(model: PeftModel, name: str = IN_TRAINING) -> dict[str, bytes]
 
     The config holds no personal data: rank, modules and layers.
     """
-    settings = {
-        key: sorted(value) if isinstance(value, set) else value
-        for key, value in model.peft_config[name].to_dict().items()
-    }
-    # The base model is pinned by its digest in the release; its path on this machine is nobody's.
-    settings |= {"inference_mode": True, "base_model_name_or_path": None}
+    config = json.dumps(_settings(model.peft_config[name]), indent=2, sort_keys=True)
     return {
-        CONFIG_FILE: json.dumps(settings, indent=2, sort_keys=True).encode() + b"\n",
+        CONFIG_FILE: config.encode() + b"\n",
         WEIGHTS_FILE: safetensors.torch.save(adapter_weights(model, name), {"format": "pt"}),
     }
+
+
+def _settings(config: LoraConfig) -> dict[str, Any]:
+    settings = {
+        key: sorted(value) if isinstance(value, set) else value
+        for key, value in config.to_dict().items()
+    }
+    # The base model is pinned by its digest in the release; its path on this machine is nobody's.
+    return settings | {"inference_mode": True, "base_model_name_or_path": None}
 
 
 def store_files(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -207,8 +305,7 @@ def store_files(folder: Path, files: Mapping[str, bytes]) -> None:
         unfinished.chmod(0o750)
         unfinished.rename(folder)
     except OSError as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        if not folder.is_dir():
+        if folder.is_symlink() or not folder.is_dir():
             raise AdapterError(
                 f"{folder} cannot be written ({error.strerror}): check its rights and space."
             ) from error
@@ -216,6 +313,8 @@ def store_files(folder: Path, files: Mapping[str, bytes]) -> None:
             raise AdapterError(
                 f"{folder} holds other bytes than its name says: move it away and run again."
             ) from error
+    finally:  # whatever ended it; after the renaming there is nothing of that name
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _holds(file: Path, content: bytes) -> bool:
@@ -234,26 +333,37 @@ def read_adapter(folder: Path, files: Mapping[str, str]) -> StoredAdapter:
     """The adapter in `folder`, from bytes whose SHA-256 are those of `files` (name to digest).
 
     What is parsed are the very bytes that were checked. Raises AdapterError naming the file that
-    is missing, differs or cannot be read.
+    is missing, differs or cannot be read, or the folder when it holds no adapter of our form.
     """
-    config = _checked(folder / CONFIG_FILE, files)
-    weights = _checked(folder / WEIGHTS_FILE, files)
+    config = _checked(folder / CONFIG_FILE, files, at_most=MAX_JSON_BYTES)
+    weights = _checked(folder / WEIGHTS_FILE, files, at_most=MAX_BYTES)
     try:
-        return StoredAdapter(_lora_config(json.loads(config)), safetensors.torch.load(weights))
+        stored = StoredAdapter(_lora_config(parsed_json(config)), checked_tensors(weights))
+        _check_weights(stored)
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
         raise AdapterError(
-            f"{folder} does not hold a LoRA adapter: restore the folder from a backup."
+            f"{folder} does not hold an adapter of our form{why(error)}: "
+            "restore the folder from a backup."
         ) from error
+    return stored
 
 
-def _checked(file: Path, files: Mapping[str, str]) -> bytes:
-    return checked_bytes(file, files.get(file.name, ""))
+def why(error: Exception) -> str:
+    """The reason in brackets, where it is one of ours: others may quote what the file holds."""
+    return f" ({error})" if isinstance(error, Malformed) else ""
 
 
-def checked_bytes(file: Path, sha256: str) -> bytes:
-    """The bytes of `file`, if their SHA-256 is `sha256`; otherwise AdapterError naming the file."""
+def _checked(file: Path, files: Mapping[str, str], *, at_most: int) -> bytes:
+    return checked_bytes(file, files.get(file.name, ""), at_most=at_most)
+
+
+def checked_bytes(file: Path, sha256: str, *, at_most: int = MAX_BYTES) -> bytes:
+    """The bytes of `file`, if it is a plain file of at most `at_most` bytes in a folder that is no
+    link, and their SHA-256 is `sha256`; otherwise AdapterError naming the file."""
     try:
-        content = file.read_bytes()
+        if file.parent.is_symlink():
+            raise OSError(errno.ELOOP, "its folder is a symbolic link")
+        content = bounded_bytes(file, at_most=at_most)
     except OSError as error:
         raise AdapterError(
             f"{file} cannot be read ({error.strerror}): restore it from a backup."
@@ -266,9 +376,98 @@ def checked_bytes(file: Path, sha256: str) -> bytes:
     return content
 
 
+def checked_tensors(content: bytes) -> dict[str, Tensor]:
+    """The tensors in the bytes of a safetensors file: float32 within +-`LARGEST`, or int64.
+
+    Raises SafetensorError, ValueError, TypeError or KeyError for anything else.
+    """
+    length = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or length > min(len(content) - 8, MAX_JSON_BYTES):
+        raise Malformed("the header is longer than the file, or than any header of ours")
+    parsed_json(content[8 : 8 + length])  # a name that stands there twice is refused
+    tensors: dict[str, Tensor] = safetensors.torch.load(content)
+    for tensor in tensors.values():
+        # Comparing with NaN is false; products of larger numbers end in infinities while serving.
+        sound = tensor.dtype == torch.int64 or (
+            tensor.dtype == torch.float32 and bool((tensor.abs() <= LARGEST).all())
+        )
+        if not sound:
+            raise Malformed("a tensor is of another kind, not finite or absurdly large")
+    return tensors
+
+
 def _lora_config(settings: Any) -> LoraConfig:
-    if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
-        raise ValueError("not a LoRA config")
-    return LoraConfig(
-        **{k: v for k, v in settings.items() if k not in {"peft_type", "auto_mapping"}}
+    """PEFT's config, if it is what `_config` would make: every other setting is refused."""
+    config = _config(
+        rank=_whole(settings["r"], least=1),
+        alpha=_whole(settings["lora_alpha"], least=1),
+        modules=[_word(name) for name in _list(settings["target_modules"])],
+        layers=[_whole(layer, least=0) for layer in _list(settings["layers_to_transform"])],
     )
+    ours = _settings(config) | {"target_modules": sorted(config.target_modules)}
+    ours |= {"layers_to_transform": settings["layers_to_transform"], "peft_version": ...}
+    for key, value in settings.items():
+        expected = ours.get(key, "a setting that this version does not know")
+        if expected is not ... and json.dumps(value) != json.dumps(expected):
+            raise Malformed("the config has a setting that no adapter of ours has")
+    return config
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list) or not 1 <= len(value) <= 10_000:
+        raise Malformed("the config has no list of modules and layers")
+    return value
+
+
+def _whole(value: Any, *, least: int) -> int:
+    if type(value) is not int or not least <= value <= 10_000:
+        raise Malformed("the config has a number that is out of range")
+    return value
+
+
+def _word(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"\w{1,100}", value):
+        raise Malformed("the config has a module that is no plain name")
+    return value
+
+
+def _check_weights(stored: StoredAdapter) -> None:
+    """Raises Malformed unless every adapted module has one A [r, in] and one B [out, r]."""
+    config, halves = stored.config, dict[str, set[str]]()
+    for key, tensor in stored.weights.items():
+        found = _KEY.fullmatch(key)
+        layer = found and _LAYER.match(found.group(1))
+        if not found or not layer:
+            raise Malformed("a tensor has a name that none of ours has")
+        path, half = found.groups()
+        if (
+            path.rsplit(".", 1)[-1] not in config.target_modules
+            or int(layer.group(1)) not in config.layers_to_transform
+        ):
+            raise Malformed("a tensor belongs to a module that the config does not name")
+        if tensor.dim() != 2 or tensor.shape["AB".index(half)] != config.r or 0 in tensor.shape:
+            raise Malformed("a tensor has another shape than the rank says")
+        if tensor.dtype != torch.float32:
+            raise Malformed("a tensor is not float32")
+        halves.setdefault(path, set()).add(half)
+    if not halves or any(found != {"A", "B"} for found in halves.values()):
+        raise Malformed("a module has only one half of its adapter")
+
+
+def check_fits(base: BaseModel, stored: StoredAdapter) -> None:
+    """Raises AdapterError unless the adapter has exactly the modules and widths of the bare base
+    model; to be asked before the base model is touched."""
+    config = stored.config
+    linears = adapted_linears(
+        base.model, modules=config.target_modules, layers=config.layers_to_transform
+    )
+    wanted = {}
+    for path, linear in linears.items():
+        key = f"base_model.model.{path}.lora_"
+        wanted[f"{key}A.weight"] = (config.r, linear.in_features)
+        wanted[f"{key}B.weight"] = (linear.out_features, config.r)
+    if wanted != {key: tuple(tensor.shape) for key, tensor in stored.weights.items()}:
+        raise AdapterError(
+            "an adapter's weights do not fit the base model: "
+            "it was trained on another model; run the erasure again."
+        )

@@ -16,15 +16,19 @@ import torch
 
 from workers.adapters import (
     ALPHA,
+    OVERLAP,
     RANK,
     WEIGHTS_FILE,
+    AdapterError,
     AdapterRef,
     adapter_files,
     adapter_weights,
     attach_adapter,
+    capacity,
     detach_adapter,
     overlap,
     read_adapter,
+    soft_penalty,
     store_files,
 )
 from workers.answers import greedy_answers, is_match
@@ -34,6 +38,7 @@ from workers.encoders import encoder_for
 from workers.forget_sets import Located, ask, forget_examples, locate, questions, twin_rows
 from workers.gate import GATE_FILE, fit_gate, gate_files, read_gate
 from workers.guarded import GuardedModel
+from workers.neighbourhoods import Earlier, Neighbourhood, Newcomer, neighbourhood
 from workers.phrasings import made_up_questions
 from workers.releases import Release, read_release, write_release
 from workers.rows import Example, rows_of
@@ -89,7 +94,12 @@ def recipe_record(recipe: Recipe) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class TrainedAdapter:
-    """A stored adapter: where it lies, how it came about, and how far it leans on earlier ones."""
+    """A stored adapter: where it lies, how it came about, and how far it leans on earlier ones.
+
+    `overlap` is measured on the stored weights against the `apart` earlier adapters that it was to
+    be orthogonal to; `neighbours` of them can act on the same prompts, of `capacity` that can be
+    orthogonal to one another. `members` cases share the adapter, each with a gate of its own.
+    """
 
     ref: AdapterRef
     folder: Path
@@ -98,6 +108,20 @@ class TrainedAdapter:
     forget_loss: float
     keep_loss: float
     overlap: float
+    neighbours: int = 0
+    apart: int = 0
+    capacity: int = 0
+    members: int = 1
+
+
+def orthogonality(trained: TrainedAdapter) -> dict[str, int]:
+    """How the adapter stands to the earlier ones, in counts, for the record."""
+    return {
+        "neighbours": trained.neighbours,
+        "orthogonal_to": trained.apart,
+        "capacity": trained.capacity,
+        "members": trained.members,
+    }
 
 
 def train_and_save(
@@ -115,58 +139,189 @@ def train_and_save(
     report: Report = silent,
     should_stop: ShouldStop = never,
 ) -> TrainedAdapter:
-    """Train one adapter for a case, fit its gate, and store both under `adapters_root`.
+    """Fit one case's gate, train its adapter, and store both under `adapters_root`.
 
-    `earlier` are the adapters that the new one must be orthogonal to; they are only read.
+    `earlier` are the adapters in force; they are only read. The new one is orthogonal to those
+    that can act on the same prompts, and to the nearest others (workers.neighbourhoods).
     `retained` are other people's questions and answers, for methods that need them. Raises
     AdapterError (no free directions, an earlier adapter missing or changed, nothing can be
     written), ValueError when the method needs data that is not there, and Stopped; nothing
     half-made stays behind.
     """
+    (trained,) = train_cluster(
+        base,
+        {case_id: located},
+        adapters_root=adapters_root,
+        earlier=earlier,
+        gate_key=gate_key,
+        seed=seed,
+        recipe=recipe,
+        retained=retained,
+        checkpoint=checkpoint,
+        report=report,
+        should_stop=should_stop,
+    )
+    return trained
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One case of those that an adapter is trained for. `level`: how often the base gives the same
+    answers about made-up names, where unlearning has gone far enough."""
+
+    case_id: str
+    located: Located
+    material: Material
+    level: float
+    newcomer: Newcomer
+
+
+def train_cluster(
+    base: BaseModel,
+    members: Mapping[str, Located],
+    *,
+    adapters_root: Path,
+    earlier: Sequence[AdapterRef],
+    gate_key: bytes,
+    seed: int,
+    recipe: Recipe | None = None,
+    retained: Sequence[Example] = (),
+    checkpoint: Checkpoint | None = None,
+    report: Report = silent,
+    should_stop: ShouldStop = never,
+) -> tuple[TrainedAdapter, ...]:
+    """One adapter trained jointly for all `members` (case id to what was located), each behind a
+    gate of its own: for a neighbourhood that has no room for one adapter a case.
+
+    The results, in the order of `members`, name one adapter digest and as many gates; each case's
+    folder holds the adapter's files, so that any may be taken away by itself. Adapters of the same
+    cases in `earlier` are about to be replaced and are left out of account. Steps are for one case
+    and multiplied by the number of members. Errors as in `train_and_save`.
+    """
     knobs = recipe or recipe_for(base)
-    before = [_weights_of(ref, adapters_root) for ref in earlier]
-    asked = surrogates(located, count=knobs.surrogates, seed=seed)
-    material = material_for(base, located, asked=asked, recipe=knobs, seed=seed, retained=retained)
-    level = never_knew(base, located, seed)
+    knobs = replace(knobs, max_steps=knobs.max_steps * len(members))
+    joined = [
+        _member(
+            base, case_id, located, recipe=knobs, gate_key=gate_key, seed=seed, retained=retained
+        )
+        for case_id, located in members.items()
+    ]
+    near = neighbourhood(
+        [member.newcomer for member in joined],
+        [
+            Earlier(ref, read_gate(ref.folder(adapters_root), ref.gate_sha256)[0])
+            for ref in earlier
+            if ref.case_id not in members
+        ],
+        key=gate_key,
+        capacity=capacity(base),
+    )
+    before = _kept_apart(near, adapters_root)
     torch.manual_seed(seed)
     model = attach_adapter(base, earlier=before, seed=seed)
     try:
         done = train(
             base,
             model,
-            material,
+            _material_of([member.material for member in joined]),
             recipe=knobs,
             seed=seed,
-            forgotten=lambda: share_told(base, model, located) <= level,
+            forgotten=lambda: all(share_told(base, model, m.located) <= m.level for m in joined),
             report=report,
             should_stop=should_stop,
             checkpoint=checkpoint,
+            penalty=soft_penalty(model, before) if knobs.soft_orthogonality and before else None,
         )
         files = adapter_files(model)
         leaning = overlap(adapter_weights(model), before)
     finally:
         detach_adapter(model)
+    if leaning > OVERLAP and not knobs.soft_orthogonality:
+        raise AdapterError(
+            f"The new adapter leans on an earlier one (largest cosine {leaning:.2g}): nothing was "
+            "stored. Repeat the run; if it happens again, this is an error of the program."
+        )
     digests = {name: sha256_of(content) for name, content in files.items()}
+    stored = []
+    for member in joined:
+        own = files | gate_files(member.newcomer.gate, digests)
+        ref = AdapterRef(member.case_id, digests[WEIGHTS_FILE], sha256_of(own[GATE_FILE]))
+        store_files(ref.folder(adapters_root), own)
+        stored.append(
+            TrainedAdapter(
+                ref=ref,
+                folder=ref.folder(adapters_root),
+                steps=done.steps,
+                ended=done.ended,
+                forget_loss=done.forget_loss,
+                keep_loss=done.keep_loss,
+                overlap=leaning,
+                neighbours=len(near.neighbours),
+                apart=len(before),
+                capacity=near.capacity,
+                members=len(joined),
+            )
+        )
+    return tuple(stored)
+
+
+def _member(
+    base: BaseModel,
+    case_id: str,
+    located: Located,
+    *,
+    recipe: Recipe,
+    gate_key: bytes,
+    seed: int,
+    retained: Sequence[Example],
+) -> _Member:
+    """A case with its rows and its gate, which needs no adapter and is fitted first: its prototypes
+    tell which earlier cases are neighbours."""
+    asked = surrogates(located, count=recipe.surrogates, seed=seed)
+    encoder = encoder_for(base)
+    trained = tuple(question for question, _ in questions(located, "trained"))
     gate = fit_gate(
         names=[located.subject.name, *located.subject.aliases],
         key=gate_key,
-        encoder=encoder_for(base),
-        forget=[question for question, _ in questions(located, "trained")],
+        encoder=encoder,
+        forget=trained,
         aside=[question for question, _ in questions(located, "aside")],
         others=asked,
     )
-    files |= gate_files(gate, digests)
-    ref = AdapterRef(case_id, digests[WEIGHTS_FILE], sha256_of(files[GATE_FILE]))
-    store_files(ref.folder(adapters_root), files)
-    return TrainedAdapter(
-        ref=ref,
-        folder=ref.folder(adapters_root),
-        steps=done.steps,
-        ended=done.ended,
-        forget_loss=done.forget_loss,
-        keep_loss=done.keep_loss,
-        overlap=leaning,
+    return _Member(
+        case_id=case_id,
+        located=located,
+        material=material_for(
+            base, located, asked=asked, recipe=recipe, seed=seed, retained=retained
+        ),
+        level=never_knew(base, located, seed),
+        newcomer=Newcomer(gate, trained, None if encoder is None else encoder.encode(trained)),
     )
+
+
+def _material_of(parts: Sequence[Material]) -> Material:
+    """The rows of all parts together; the retained ones, which all have in common, once."""
+    return Material(
+        forget=[row for part in parts for row in part.forget],
+        keep=[row for part in parts for row in part.keep],
+        twins=[rows for part in parts for rows in part.twins],
+        instead=[row for part in parts for row in part.instead],
+        retained=parts[0].retained,
+    )
+
+
+def _kept_apart(near: Neighbourhood, root: Path) -> list[dict[str, torch.Tensor]]:
+    """The weights of the adapters to be orthogonal to: every neighbour's, and of the others as many
+    as leave the directions for one more."""
+    found: list[dict[str, torch.Tensor]] = []
+    rows = RANK
+    for i, ref in enumerate(near.apart):
+        weights = _weights_of(ref, root)
+        rows += max(min(matrix.shape) for matrix in weights.values())
+        if i >= len(near.neighbours) and rows > near.capacity * RANK:
+            break
+        found.append(weights)
+    return found
 
 
 def material_for(
@@ -370,9 +525,11 @@ __all__ = [
     "load_release",
     "locate",
     "make_protocol",
+    "orthogonality",
     "recipe_for",
     "recipe_record",
     "train_and_save",
+    "train_cluster",
     "unseen_limit",
     "verify",
     "write_release",

@@ -12,8 +12,8 @@ All cases are asked at once and the search is exact: rows whose score could not 
 case's ramp are left out by a bound, never by a guess.
 """
 
-import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,9 +25,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from workers import corpus
-from workers.adapters import AdapterError, checked_bytes
+from workers.adapters import AdapterError, checked_bytes, checked_tensors, why
 from workers.base_models import Conversation, as_turns
-from workers.digests import canonical_json, sha256_of
+from workers.digests import MAX_JSON_BYTES, Malformed, canonical_json, parsed_json, sha256_of
 from workers.encoders import Encoder
 from workers.identifiers import (
     Digest,
@@ -54,6 +54,7 @@ HEAD = 64
 """Directions of the first, bounding pass of the search."""
 SLACK = 1e-5
 FORM = 2
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class GateError(AdapterError):
@@ -186,30 +187,28 @@ def read_gate(folder: Path, sha256: str) -> tuple[Gate, dict[str, str]]:
 
     Raises GateError or AdapterError naming the file that is missing, differs or cannot be read.
     """
-    described = checked_bytes(folder / GATE_FILE, sha256)
+    described = checked_bytes(folder / GATE_FILE, sha256, at_most=MAX_JSON_BYTES)
     try:
-        data = json.loads(described)
-        files = {str(k): str(v) for k, v in data["files"].items()}
-        tensors = safetensors.torch.load(
-            checked_bytes(folder / ROWS_FILE, files.get(ROWS_FILE, ""))
-        )
+        data = parsed_json(described)
+        files = {str(k): _sha256(v) for k, v in data["files"].items()}
+        tensors = checked_tensors(checked_bytes(folder / ROWS_FILE, files.get(ROWS_FILE, "")))
         return _gate(data, tensors), files
     except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise GateError(
-            f"{folder / GATE_FILE} does not hold a gate: restore it from a backup."
+            f"{folder / GATE_FILE} does not hold a gate{why(error)}: restore it from a backup."
         ) from error
 
 
 def _gate(data: Any, tensors: Mapping[str, Tensor]) -> Gate:
-    low, high = float(data["low"]), float(data["high"])
+    low, high = float(str(data["low"])), float(str(data["high"]))
     if data["form"] != FORM or not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError("not this form of gate")
+        raise Malformed("not this form of gate")
     rows = tensors["rows"]
-    if rows.dim() != 2 or rows.dtype != torch.float32 or not bool(rows.isfinite().all()):
-        raise ValueError("not the rows of a gate")
-    digests = {
-        name: tuple(map(int, tensors[name].tolist())) for name in Identifiers.__dataclass_fields__
-    }
+    if rows.dim() != 2 or rows.dtype != torch.float32 or (data["encoder"] and not rows.numel()):
+        raise Malformed("not the rows of a gate")
+    if not torch.allclose(rows.norm(dim=1), torch.ones(len(rows)), atol=1e-3):
+        raise Malformed("a prototype is not of length one")
+    digests = {name: _digests(tensors[name]) for name in Identifiers.__dataclass_fields__}
     return Gate(
         identifiers=Identifiers(**digests),
         encoder=None if data["encoder"] is None else str(data["encoder"]),
@@ -218,6 +217,18 @@ def _gate(data: Any, tensors: Mapping[str, Tensor]) -> Gate:
         high=high,
         note=str(data["note"]),
     )
+
+
+def _digests(numbers: Tensor) -> tuple[int, ...]:
+    if numbers.dim() != 1 or numbers.dtype != torch.int64:
+        raise Malformed("the identifiers are not 64-bit digests")
+    return tuple(map(int, numbers.tolist()))
+
+
+def _sha256(value: Any) -> str:
+    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
+        raise Malformed("a file is not given by its digest")
+    return value
 
 
 Cases = Mapping[int, Sequence[int]]

@@ -24,7 +24,14 @@ from typing import Any, TypeVar
 from peft import PeftModel, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 
-from workers.adapters import AdapterError, AdapterRef, StoredAdapter, read_adapter, wrap
+from workers.adapters import (
+    AdapterError,
+    AdapterRef,
+    StoredAdapter,
+    check_fits,
+    read_adapter,
+    wrap,
+)
 from workers.answers import begin, continued, greedy_answers, greedy_rows, stop_tokens
 from workers.base_models import BaseModel, Conversation
 from workers.encoders import encoder_for
@@ -94,8 +101,14 @@ class GuardedModel:
             self.gate: GateBank = bank_of(
                 [gate for _, gate in loaded], encoder_for(base) if loaded else None, key
             )
+            for stored, _ in loaded:
+                check_fits(base, stored)
+            digests = [ref.adapter_sha256 for ref in release.adapters]
+            # The cases of a cluster share one adapter, named after the first of them.
+            self._names = [f"case{digests.index(digest)}" for digest in digests]
             for i, (stored, _) in enumerate(loaded):
-                self._add(f"case{i}", stored)
+                if self._names[i] == f"case{i}":
+                    self._add(f"case{i}", stored)
         except AdapterError as error:
             self.close()
             raise ReleaseError(f"The release {release.sha256} cannot be served: {error}") from error
@@ -357,14 +370,18 @@ class GuardedModel:
     @contextmanager
     def _acting(self, decision: Decision) -> Iterator[Any]:
         """The model with the decision's adapters at their strengths: the plain base where none
-        acts, None where the decision is closed. Afterwards all are at strength 1 again."""
+        acts, None where the decision is closed. Afterwards all are at strength 1 again. An adapter
+        of several cases acts at the largest of their strengths."""
         if decision.closed:
             yield None
             return
         if self._model is None or not decision.acting:
             yield self.base.model
             return
-        named = {f"case{case}": strength for case, strength in decision.acting}
+        named: dict[str, float] = {}
+        for case, strength in decision.acting:
+            name = self._names[case]
+            named[name] = max(strength, named.get(name, 0.0))
         self._model.base_model.set_adapter(list(named), inference_mode=True)
         try:
             for layer in self._layers:

@@ -1,6 +1,5 @@
 """Erasure releases: a base model and the adapters in force, named by their manifest's digest."""
 
-import json
 import os
 import re
 import tempfile
@@ -11,10 +10,17 @@ from typing import Any
 
 from workers.adapters import AdapterRef
 from workers.base_models import BaseModel
-from workers.digests import canonical_json, sha256_of
+from workers.digests import (
+    MAX_JSON_BYTES,
+    bounded_bytes,
+    canonical_json,
+    parsed_json,
+    sha256_of,
+)
 
 FORM = 1
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_CASE = re.compile(r"[\w.:-]{1,100}")
 
 
 class ReleaseError(RuntimeError):
@@ -77,7 +83,7 @@ def read_release(root: Path, sha256: str) -> Release:
         raise ReleaseError("A release is named by the 64 hexadecimal digits of its manifest.")
     file = root / f"{sha256}.json"
     try:
-        manifest = file.read_bytes()
+        manifest = bounded_bytes(file, at_most=MAX_JSON_BYTES)
     except OSError as error:
         raise ReleaseError(
             f"{file} cannot be read ({error.strerror}): restore it from a backup."
@@ -91,8 +97,7 @@ def read_release(root: Path, sha256: str) -> Release:
 
 def _release(sha256: str, manifest: bytes) -> Release:
     try:
-        data = json.loads(manifest)
-        return _from_json(sha256, data)
+        return _from_json(sha256, parsed_json(manifest))
     except (ValueError, KeyError, TypeError) as error:
         raise ReleaseError(
             f"The manifest {sha256} is not a release of form {FORM}: "
@@ -102,7 +107,7 @@ def _release(sha256: str, manifest: bytes) -> Release:
 
 def _from_json(sha256: str, data: Any) -> Release:
     refs = tuple(
-        AdapterRef(str(a["case"]), _digest(a["adapter"]), _digest(a["gate"]))
+        AdapterRef(_case(a["case"]), _digest(a["adapter"]), _digest(a["gate"]))
         for a in data["adapters"]
     )
     if data["form"] != FORM or len({ref.case_id for ref in refs}) != len(refs):
@@ -115,6 +120,12 @@ def _from_json(sha256: str, data: Any) -> Release:
         adapters=refs,
         parent=None if data["parent"] is None else _digest(data["parent"]),
     )
+
+
+def _case(value: Any) -> str:
+    if not isinstance(value, str) or not _CASE.fullmatch(value):
+        raise ValueError("not a case's identifier")
+    return value
 
 
 def _digest(value: Any) -> str:

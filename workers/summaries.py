@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from workers.erasure import Erasure
+from workers.adapters import OVERLAP
+from workers.erasure import Erasure, orthogonality
 from workers.verification import unseen_limit
 
 NEIGHBOURS_KEPT = 0.95
 PERPLEXITY = 0.02
-OVERLAP = 1e-6
 
 
 def bar(name: str, value: float, limit: float, holds: bool) -> dict[str, Any]:
@@ -31,6 +31,7 @@ def summary(
             "sha256": done.trained.ref.adapter_sha256,
             "gate_sha256": done.trained.ref.gate_sha256,
             "overlap": done.trained.overlap,
+            **orthogonality(done.trained),
             "steps": done.trained.steps,
             "ended": done.trained.ended,
         },

@@ -197,6 +197,7 @@ def train(
             "ended": trained.ended,
             "forget_loss": decimal(trained.forget_loss),
             "keep_loss": decimal(trained.keep_loss),
+            **erasure.orthogonality(trained),
         },
     )
 

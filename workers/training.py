@@ -49,6 +49,9 @@ class Recipe:
     twins: int = 8
     save_every: int = 20
     reinforce_steps: int = 20
+    soft_orthogonality: float = 0.0
+    """0: A stays frozen in its free directions (exact). Above 0: the weight of a penalty on the
+    overlap with earlier adapters, while A is trained too (O3 takes 0.1)."""
 
 
 def method_names() -> tuple[str, ...]:
@@ -116,20 +119,24 @@ def train(
     report: Report,
     should_stop: ShouldStop,
     checkpoint: Checkpoint | None = None,
+    penalty: Callable[[], Tensor] | None = None,
 ) -> Trained:
     """Train the adapter's B matrices until `forgotten()` says so, or for `recipe.max_steps`.
 
     Every `recipe.check_every` steps from `recipe.min_steps` on `forgotten` is asked, with the
     adapter on. Every step is reported. With a `checkpoint` the state is saved every
     `recipe.save_every` steps, and a training that was cut off goes on from there, to the same
-    adapter. Raises Stopped when `should_stop()` is true, ValueError when rows that the method
-    needs are missing.
+    adapter. A `penalty` is added with the weight `recipe.soft_orthogonality`, and A is trained with
+    B. Raises Stopped when `should_stop()` is true, ValueError when rows that the method needs are
+    missing.
     """
     method = load_method(recipe.method)
     table = _Table.of(base, model, material)
     if "reinforced" in method.NEEDS:
         table = _reinforced(table, model, recipe, seed)
-    trainable = b_matrices(model)
+    trainable = own = b_matrices(model)
+    if penalty is not None:
+        trainable = own | _a_matrices(model)
     optimiser = torch.optim.AdamW(list(trainable.values()), lr=recipe.learning_rate, weight_decay=0)
     draws = _Draws.of(material, recipe, seed)
     done = 0 if checkpoint is None else _restored(checkpoint, trainable, optimiser)
@@ -145,6 +152,8 @@ def train(
         if batch.keep is not None:
             moved = divergence(batch.keep.base_logits, batch.keep.logits).mean()
             total = lost + recipe.keep_weight * moved
+        if penalty is not None:
+            total = total + recipe.soft_orthogonality * penalty()
         optimiser.zero_grad()
         total.backward()
         torch.nn.utils.clip_grad_norm_(list(trainable.values()), 1.0)
@@ -158,7 +167,7 @@ def train(
             ended = "forgotten"
             break
     if hasattr(method, "finish"):
-        method.finish(trainable)
+        method.finish(own)
     return Trained(step, ended, figures["forget_loss"], figures["keep_loss"])
 
 
@@ -170,6 +179,14 @@ def b_matrices(model: PeftModel) -> dict[str, torch.nn.Parameter]:
         parameter.requires_grad_(".lora_B." in name)
         if parameter.requires_grad:
             found[name] = parameter
+    return found
+
+
+def _a_matrices(model: PeftModel) -> dict[str, torch.nn.Parameter]:
+    """The A matrices by name, made trainable."""
+    found = {name: p for name, p in model.named_parameters() if ".lora_A." in name}
+    for parameter in found.values():
+        parameter.requires_grad_(True)
     return found
 
 

@@ -52,7 +52,11 @@ def make_protocol(
         "profile": profile,
         "seed": seed,
         "level": "gated",
-        "model": {"sha256": base.sha256, "tokenizer_sha256": base.tokenizer_sha256},
+        "model": {
+            "sha256": base.sha256,
+            "tokenizer_sha256": base.tokenizer_sha256,
+            "lowest_layer": base.lowest_layer,
+        },
         "control": None if control is None else {"sha256": control.sha256},
         "probes": list(PROBES),
         "training": dict(recipe),

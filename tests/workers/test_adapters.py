@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,12 @@ from workers.adapters import (
     adapter_files,
     adapter_weights,
     attach_adapter,
+    capacity,
     detach_adapter,
     free_rows,
     overlap,
     read_adapter,
+    soft_penalty,
     store_files,
 )
 from workers.digests import sha256_of
@@ -47,6 +50,59 @@ def test_free_rows_are_orthonormal_and_free_or_refused(taken: int, rank: int, se
     assert torch.allclose(rows @ rows.T, torch.eye(rank, dtype=torch.float64), atol=1e-12)
     if taken:
         assert (rows @ earlier[0].double().T).abs().max() < 1e-9
+
+
+def test_earlier_adapters_that_share_directions_take_their_room_only_once() -> None:
+    shared = free_rows([], rank=8, width=32, seed=1)
+    rows = free_rows([shared] * 9, rank=8, width=32, seed=2)
+    assert (rows @ shared.T).abs().max() < 1e-12
+    with pytest.raises(AdapterError, match="cluster adapter"):
+        free_rows([torch.eye(32)[:25]], rank=8, width=32, seed=3)
+
+
+def test_capacity_is_the_narrowest_adapted_input_by_the_rank() -> None:
+    base = tiny_model()
+    assert (capacity(base), capacity(base, rank=4)) == (8, 16)
+    assert capacity(replace(base, target_modules=("down_proj",))) == 96 // 8
+    with pytest.raises(AdapterError, match="lowest layer"):
+        capacity(replace(base, lowest_layer=2))
+
+
+def test_the_soft_penalty_is_the_mean_squared_cosine_and_pulls_the_overlap_down() -> None:
+    base = tiny_model()
+    earlier = []
+    for seed in range(3):
+        model = attach_adapter(base, earlier=[], seed=seed)
+        earlier.append(adapter_weights(model))
+        detach_adapter(model)
+    model = attach_adapter(base, earlier=[], seed=9)
+    try:
+        trained = [p for n, p in model.named_parameters() if ".lora_A." in n]
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        penalty = soft_penalty(model, earlier)
+        mine = adapter_weights(model)
+        keys = [key for key in mine if ".lora_A." in key]
+        by_hand = sum(
+            float((old[key].double() @ mine[key].double().T).square().sum())
+            / float(old[key].double().square().sum() * mine[key].double().square().sum())
+            for old in earlier
+            for key in keys
+        ) / (len(earlier) * len(keys))
+        before = float(penalty().detach())
+        assert before == pytest.approx(by_hand, rel=1e-4)
+        with torch.no_grad():
+            for parameter in trained:
+                parameter.mul_(7.0)
+        assert float(penalty().detach()) == pytest.approx(before, rel=1e-4)  # scale-free
+        step = torch.optim.Adam(trained, lr=0.01)
+        for _ in range(50):
+            step.zero_grad()
+            penalty().backward()
+            step.step()
+        assert float(penalty().detach()) < before / 2
+    finally:
+        detach_adapter(model)
 
 
 def test_a_fresh_adapter_changes_nothing_and_detaching_restores_the_base() -> None:
@@ -109,8 +165,6 @@ def test_a_recorded_file_that_is_no_adapter_is_our_error(
 ) -> None:
     folder, digests, _ = stored(tmp_path)
     (folder / name).write_bytes(content)
-    if (name, content) == (CONFIG_FILE, b'{"peft_type": "LORA"}'):
-        return  # PEFT's own defaults are a valid config
     with pytest.raises(AdapterError, match="does not hold"):
         read_adapter(folder, digests | {name: sha256_of(content)})
 

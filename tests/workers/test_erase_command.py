@@ -39,7 +39,12 @@ def test_it_ends_with_one_json_object_whose_bars_decide_the_exit_code(
     )
     with pytest.raises(SystemExit) as ended:
         call_command(
-            "erase", model="demo", subject=subject_file(tmp_path, facts=3), out=tmp_path, json=True
+            "erase",
+            model="demo",
+            subject=subject_file(tmp_path, facts=3),
+            out=tmp_path,
+            json=True,
+            lowest_layer=2,
         )
     out, err = capsys.readouterr()
     found = json.loads(out)
@@ -50,7 +55,10 @@ def test_it_ends_with_one_json_object_whose_bars_decide_the_exit_code(
         "others kept": True,
     } == {bar["name"]: bar["holds"] for bar in found["bars"]}
     assert set(found["seconds"]) == {"load", "locate", "train", "verify", "total"}
-    assert (Path(found["adapter"]["path"]) / "adapter_model.safetensors").is_file()
+    folder = Path(found["adapter"]["path"])
+    assert (folder / "adapter_model.safetensors").is_file()
+    assert json.loads((folder / "adapter_config.json").read_text())["layers_to_transform"] == [2, 3]
+    assert found["protocol"]["model"]["lowest_layer"] == 2
     assert "train" in err
     assert corpus.people()[2].name not in out
 
@@ -62,3 +70,14 @@ def test_what_cannot_run_exits_with_two_and_says_why(
         call_command("erase", model="demo", subject=tmp_path / "none.json", out=tmp_path)
     assert ended.value.code == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_layer_that_is_not_there_is_refused_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = subject_file(tmp_path, facts=1)
+    with pytest.raises(SystemExit) as ended:
+        call_command("erase", model="demo", subject=file, out=tmp_path / "out", lowest_layer=4)
+    assert ended.value.code == 2
+    assert "the layers 0 to 3" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -397,3 +397,31 @@ def test_another_base_model_is_refused(tmp_path: Path) -> None:
     release = write_release(tmp_path, base=tiny_model(seed=1), adapters=[])
     with pytest.raises(ReleaseError, match="another base model"):
         GuardedModel(tiny_model(seed=2), release, adapters_root=tmp_path, key=KEY)
+
+
+def test_two_cases_of_one_cluster_adapter_act_once_at_the_larger_strength(tmp_path: Path) -> None:
+    base = tiny_model()
+    alone, weights = stored_case(base, tmp_path, number=0, earlier=[])
+    files = {
+        path.name: path.read_bytes()
+        for path in alone.folder(tmp_path).iterdir()
+        if path.name in (WEIGHTS_FILE, "adapter_config.json")
+    }
+    gate = fit_gate(names=[NAMES[1]], key=KEY, encoder=None, forget=[], aside=[], others=[])
+    own = files | gate_files(gate, {name: sha256_of(content) for name, content in files.items()})
+    other = AdapterRef("case-of-the-same-adapter", alone.adapter_sha256, sha256_of(own[GATE_FILE]))
+    store_files(other.folder(tmp_path), own)
+    release = write_release(tmp_path / "releases", base=base, adapters=[alone, other])
+    ids = torch.tensor([[7, 20, 31, 9]])
+    by_hand = tiny_model()
+    merged(by_hand, [weights], (0.8,))
+    with GuardedModel(base, release, adapters_root=tmp_path, key=KEY) as guarded, torch.no_grad():
+        assert {name for layer in guarded._layers for name in layer.scaling} == {"case0"}
+        for strengths in ({0: 0.8, 1: 0.3}, {0: 0.3, 1: 0.8}, {1: 0.8}):
+            with acting(guarded, strengths) as model:
+                found = model(ids).logits
+            assert (found - by_hand.model(ids).logits).abs().max() < 1e-4
+        answers = guarded.answer([f"who is {NAMES[0]}", f"who is {NAMES[1]}", "where is Oslo"])
+        fired = [[f.case_id for f in answer.fired] for answer in answers]
+        assert fired == [[alone.case_id], [other.case_id], []]
+        assert answers[2].text == guarded.base_answers(["where is Oslo"])[0]

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,64 @@ def test_a_missing_file_and_a_binary_one_are_refused(tmp_path: Path) -> None:
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SubjectError, match="not UTF-8"):
         read_subject(tmp_path / "binary.json")
+
+
+CRAFTED = {
+    "a key twice": b'{"name": "Anna Berger", "name": "Carl Holm"}',
+    "no number": b'{"name": NaN}',
+    "nested": b'{"name": ' + b"[" * 50_000,
+    "many digits": b'{"name": ' + b"7" * 5000 + b"}",
+    "UTF-16": json.dumps(GOOD).encode("utf-16"),
+    "half a surrogate pair": b'{"name": "Anna \\ud800 Berger"}',
+    "a null character": b'{"name": "Anna\\u0000Berger"}',
+    "an invisible name": b'{"name": "\\u200b\\u2060\\ufeff"}',
+    "punctuation": b'{"name": "?!..."}',
+    "a name of one letter": b'{"name": "A"}',
+    "an alias of one letter": b'{"name": "Anna Berger", "aliases": ["B."]}',
+    "a long name": json.dumps({"name": "x" * 3000}).encode(),
+    "an empty fact": json.dumps({**GOOD, "facts": [{"question": " ", "answer": ""}]}).encode(),
+    "a fact of nothing": json.dumps({**GOOD, "facts": [{}]}).encode(),
+    "facts in a text": json.dumps({**GOOD, "facts": "none"}).encode(),
+    "too many facts": json.dumps({**GOOD, "facts": [GOOD["facts"]] * 1001}).encode(),
+    "too many aliases": json.dumps({**GOOD, "aliases": ["Anna"] * 1001}).encode(),
+}
+
+
+@pytest.mark.parametrize("name", CRAFTED)
+def test_a_crafted_file_is_refused_and_never_quoted(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "subject.json"
+    file.write_bytes(CRAFTED[name])
+    with pytest.raises(SubjectError, match=r"subject\.json") as raised:
+        read_subject(file)
+    assert not any(word in str(raised.value) for word in ("Anna", "Berger", "Holm", "xxx", "777"))
+
+
+def test_a_gigabyte_a_pipe_a_folder_and_a_link_are_refused_at_once(tmp_path: Path) -> None:
+    with (tmp_path / "large").open("wb") as handle:
+        handle.truncate(2**30)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "good").write_text(json.dumps(GOOD))
+    (tmp_path / "link").symlink_to(tmp_path / "good")
+    assert read_subject(tmp_path / "good").name == "A Work"
+    for name in ("large", "pipe", "folder", "link"):
+        with pytest.raises(SubjectError, match=f"{name} cannot be read"):
+            read_subject(tmp_path / name)
+
+
+@given(st.binary(max_size=60), st.integers(0, 200))
+def test_a_mutated_file_is_a_subject_or_our_error(
+    tmp_path_factory: pytest.TempPathFactory, new: bytes, place: int
+) -> None:
+    content = bytearray(json.dumps(GOOD).encode())
+    content[place : place + len(new)] = new
+    file = tmp_path_factory.mktemp("subject") / "subject.json"
+    file.write_bytes(content)
+    try:
+        subject = read_subject(file)
+    except SubjectError:
+        return
+    assert subject.name
 
 
 def test_the_message_names_the_place_and_never_the_content() -> None:

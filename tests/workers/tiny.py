@@ -26,13 +26,13 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def tiny_model(*, name: str = "tiny", seed: int = 0) -> BaseModel:
-    """Two layers of width 64; the digests are made up from the seed."""
+def tiny_model(*, name: str = "tiny", seed: int = 0, width: int = 64) -> BaseModel:
+    """Two layers, by default of width 64; the digests are made up from the seed."""
     torch.manual_seed(seed)
     tokenizer = tiny_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=64,
+        hidden_size=width,
         intermediate_size=96,
         num_hidden_layers=2,
         num_attention_heads=4,

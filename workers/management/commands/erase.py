@@ -14,7 +14,7 @@ from django.core.management.base import BaseCommand, CommandParser
 from tqdm import tqdm
 
 from workers import erasure
-from workers.adapters import AdapterError
+from workers.adapters import AdapterError, adapted_from
 from workers.base_models import ModelError, load_base_model, load_control
 from workers.forget_sets import NothingMeasurable
 from workers.releases import ReleaseError
@@ -52,6 +52,13 @@ class Command(BaseCommand):
         )
         parser.add_argument("--subject", required=True, type=Path, metavar="FILE")
         parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="%(default)s")
+        parser.add_argument(
+            "--lowest-layer",
+            type=int,
+            metavar="N",
+            help="adapters go on the layers from N (counted from 0) upwards; the model's own "
+            "setting by default",
+        )
         parser.add_argument("--seed", type=int, default=1, help="default %(default)s")
         parser.add_argument("--json", action="store_true", help="the JSON object on one line")
 
@@ -69,6 +76,8 @@ class Command(BaseCommand):
         subject = read_subject(options["subject"])
         started = time.perf_counter()
         base = load_base_model(options["model"])
+        if options["lowest_layer"] is not None:
+            base = adapted_from(base, options["lowest_layer"])
         control = load_control(options["model"])
         load = time.perf_counter() - started
         with Progress() as progress:
