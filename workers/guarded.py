@@ -159,7 +159,7 @@ class GuardedModel:
             yield piece
 
     def base_answers(
-        self, questions: Sequence[str], max_new_tokens: int | None = None
+        self, questions: Sequence[Conversation], max_new_tokens: int | None = None
     ) -> list[str]:
         """What the base model says with no adapter and no gate (the state before any case)."""
         with self._lock:
