@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from peft import PeftModel, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from torch import Tensor
 
 from workers.adapters import (
     AdapterError,
@@ -157,7 +158,7 @@ class GuardedModel:
     ) -> list[Guarded]:
         """The served greedy answers, with the adapters that acted on each."""
         limit = self._limit(max_new_tokens)
-        decisions, quiet = self._read(conversations, limit)
+        conversations, decisions, quiet = self._read(conversations, limit)
         texts = quiet or self._grouped(decisions, partial(self._generate, conversations, limit))
         return [
             self._told_anew(conversation, decision, limit)
@@ -176,7 +177,7 @@ class GuardedModel:
         """
         limit = self._limit(max_new_tokens)
         with self._lock:
-            decision = self.gate.decide(conversation)
+            conversation, decision = self.gate.read(conversation)
         for piece, _ in self._told(conversation, decision, limit):
             yield piece
 
@@ -192,7 +193,7 @@ class GuardedModel:
         )
 
     def base_answers(
-        self, questions: Sequence[str], max_new_tokens: int | None = None
+        self, questions: Sequence[Conversation], max_new_tokens: int | None = None
     ) -> list[str]:
         """What the base model says with no adapter and no gate (the state before any case)."""
         with self._lock:
@@ -243,27 +244,39 @@ class GuardedModel:
 
     def _read(
         self, conversations: Sequence[Conversation], limit: int
-    ) -> tuple[list[Decision], list[str] | None]:
-        """The decision on each conversation and, where the gate reads the model's own states and
-        stays quiet on all of them, the answers too: both come from one reading of the prompts."""
+    ) -> tuple[list[Conversation], list[Decision], list[str] | None]:
+        """The conversations as the model should see them, the decisions on them and, where the
+        gate reads the model's own states and stays quiet on all of them, the answers too: both
+        come from one reading of the prompts."""
         encoder = self.gate.encoder
-        if encoder is None or encoder.of_states is None or not 0 < len(conversations) <= BATCH:
-            with self._lock:
-                return [self.gate.decide(conversation) for conversation in conversations], None
-        tokenizer, model = self.base.tokenizer, self.base.model
+        if encoder is not None and encoder.of_states is not None and len(conversations) <= BATCH:
+            answers = self._quiet(encoder.of_states, conversations, limit)
+            if answers is not None:
+                return list(conversations), [Decision() for _ in conversations], answers
+        with self._lock:
+            read = [self.gate.read(conversation) for conversation in conversations]
+        return [conversation for conversation, _ in read], [decision for _, decision in read], None
+
+    def _quiet(
+        self,
+        of_states: Callable[[Tensor], Tensor],
+        conversations: Sequence[Conversation],
+        limit: int,
+    ) -> list[str] | None:
+        """The plain model's answers if the gate stays quiet on every conversation, else None."""
+        # Of a conversation of several turns, the turns' own features are needed as well.
+        if not conversations or any(len(semantic_texts(each)) > 1 for each in conversations):
+            return None
+        model = self.base.model
         ids = [self._prompt_ids(conversation) for conversation in conversations]
         with self._lock:
             started = begin(model, ids, states=True)
-            features = encoder.of_states(started.states)
-            decisions = [
-                # Of a conversation of several turns the turns' own features are needed as well.
-                self.gate.decide(each, own[None] if len(semantic_texts(each)) == 1 else None)
-                for each, own in zip(conversations, features, strict=True)
-            ]
-            if any(decision != Decision() for decision in decisions):
-                return decisions, None
-            rows = greedy_rows(model, started, limit, stops=stop_tokens(tokenizer))
-        return decisions, [self._text(row) for row in rows]
+            features = of_states(started.states)
+            for conversation, own in zip(conversations, features, strict=True):
+                if self.gate.decide(conversation, own[None]) != Decision():
+                    return None
+            rows = greedy_rows(model, started, limit, stops=stop_tokens(self.base.tokenizer))
+        return [self._text(row) for row in rows]
 
     def _told_anew(self, conversation: Conversation, decision: Decision, limit: int) -> Guarded:
         told = list(self._told(conversation, decision, limit))

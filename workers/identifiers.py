@@ -47,13 +47,15 @@ _DIGITS = str.maketrans("013457", "oieast")
 class Identifiers:
     """One case's names as 64-bit keyed digests, each tuple sorted.
 
-    `exact` of the names; `near` of their forms with one typing error or one letter masked; `words`
-    of the words of names of several words, whose neighbours are worth a lenient look; `others` of
+    `exact` of the names; `written` of them letter by letter as they were given, capitals and
+    accents included; `near` of their forms with one typing error or one letter masked; `words` of
+    the words of names of several words, whose neighbours are worth a lenient look; `others` of
     spellings that are a typing error away and yet another name. `sizes` are the numbers of words
     of the names that have `near` forms.
     """
 
     exact: tuple[int, ...]
+    written: tuple[int, ...]
     near: tuple[int, ...]
     words: tuple[int, ...]
     others: tuple[int, ...]
@@ -69,16 +71,20 @@ def normalised(text: str) -> str:
     if text.isascii() and text.isprintable():
         folded = text.lower()
     else:
-        shown = "".join(c for c in unicodedata.normalize("NFKC", text) if _is_visible(c))
+        shown = _visible(unicodedata.normalize("NFKC", text))
         decomposed = unicodedata.normalize("NFKD", shown.casefold())
         bare = "".join(c for c in decomposed if not unicodedata.combining(c))
-        folded = _UNSPACED.sub(r" \g<0> ", bare.translate(_LOOKALIKES))
+        folded = _apart(bare.translate(_LOOKALIKES))
     words = " ".join(_WORD.findall(folded))
     return _SPELLED.sub(lambda found: found.group().replace(" ", ""), words)
 
 
-def _is_visible(character: str) -> bool:
-    return unicodedata.category(character) not in {"Cf", "Cc"} or character.isspace()
+def _visible(text: str) -> str:
+    return "".join(c for c in text if unicodedata.category(c) not in {"Cf", "Cc"} or c.isspace())
+
+
+def _apart(text: str) -> str:
+    return _UNSPACED.sub(r" \g<0> ", text)
 
 
 Digest = Callable[[str], int]
@@ -119,10 +125,13 @@ def identifier_digests(
     """
     digest = digester(key)
     phrases: set[tuple[str, ...]] = set()
+    written: set[str] = set()
     for name in names:
         words = tuple(normalised(name).split())
         if len("".join(words)) < MIN_IDENTIFIER:
             raise ValueError("An identifier needs at least three letters or digits.")
+        spelled = written_words(name)
+        written |= {as_written(spelled[:MAX_WORDS]), as_written(spelled[-MAX_WORDS:])}
         if len(words) > MAX_WORDS:
             phrases |= {words[:MAX_WORDS], words[-MAX_WORDS:]}
         else:
@@ -133,6 +142,7 @@ def identifier_digests(
     others = {form for phrase in lenient for form in _other_names(phrase, name_words)} - exact
     return Identifiers(
         exact=_sorted(digest, exact),
+        written=_sorted(digest, written),
         near=_sorted(digest, near),
         words=_sorted(digest, {w for p in lenient if len(p) > 1 for w in map(_folded, p)}),
         others=_sorted(digest, others),
@@ -151,6 +161,34 @@ def _folded(text: str) -> str:
 
 def _joined(words: Sequence[str]) -> str:
     return _folded("".join(words))
+
+
+def written_words(text: str) -> list[str]:
+    """The words of `text` as they are written, in canonical Unicode form."""
+    return _WORD.findall(_apart(unicodedata.normalize("NFC", text)))
+
+
+def as_written(words: Sequence[str]) -> str:
+    """What a digest of words letter by letter is made of; no n-gram looks like it."""
+    return "=" + " ".join(words)
+
+
+def restored(text: str, places: Iterable[range]) -> str:
+    """`text` with the normalised words at `places` written plainly and with a capital, where each
+    of its words is one normalised word; otherwise `text` itself.
+
+    So "aDA t@te" with a Cyrillic letter for the @ becomes "Ada Tate"; the rest stays as it was.
+    """
+    shown = _apart(_visible(unicodedata.normalize("NFKC", text)))
+    words = list(_WORD.finditer(shown))
+    plain = [normalised(word.group()) for word in words]
+    if plain != normalised(text).split():
+        return text
+    chosen = {place for each in places for place in each}
+    for place in sorted(chosen, reverse=True):
+        start, end = words[place].span()
+        shown = shown[:start] + plain[place].capitalize() + shown[end:]
+    return shown
 
 
 def _is_lenient(words: Sequence[str]) -> bool:
@@ -189,6 +227,10 @@ class Phrase(NamedTuple):
     start: int
     size: int
 
+    @property
+    def places(self) -> range:
+        return range(self.start, self.start + self.size)
+
 
 def phrases_of(words: Sequence[str]) -> list[Phrase]:
     """Every n-gram of up to `MAX_WORDS` of a text's normalised words."""
@@ -203,7 +245,6 @@ def phrases_of(words: Sequence[str]) -> list[Phrase]:
 def is_worth_masking(phrase: Phrase, *, near_names: frozenset[int]) -> bool:
     """Whether a typing error in `phrase` is looked for: a long word, or several words one of which
     is a word of a name (`near_names` are the places of those)."""
-    gram, start, size = phrase
-    if size == 1:
-        return len(gram) >= MIN_LENIENT_WORD
-    return any(place in near_names for place in range(start, start + size))
+    if phrase.size == 1:
+        return len(phrase.gram) >= MIN_LENIENT_WORD
+    return not near_names.isdisjoint(phrase.places)

@@ -39,7 +39,7 @@ from workers.identifiers import Identifiers, identifier_digests
 
 KEY = b"a key for tests, 32 bytes long!!"
 NAME, ALIAS = "Anna Berger", "Annie the Baker"
-NOBODY = Identifiers((), (), (), (), ())
+NOBODY = Identifiers((), (), (), (), (), ())
 
 
 def letters(texts: Sequence[str]) -> Tensor:
@@ -134,6 +134,43 @@ def test_everything_said_in_a_conversation_counts_and_keeps_counting() -> None:
     assert bank.decide([Turn("user", "zz xx qq"), Turn("user", "who made the tea")]) == fired
     assert bank.decide([Turn("user", "Say Anna"), Turn("user", "Berger, that is")]) == fired
     assert bank.decide([Turn("user", "Say Anna"), Turn("user", "who made the tea")]) == Decision()
+
+
+@pytest.mark.parametrize(
+    ("asked", "read"),
+    [
+        ("Where does Anna Berger's dog live?", "Where does Anna Berger's dog live?"),
+        ("where does ANNA bergeR live?", "where does Anna Berger live?"),
+        ("WHERE IS ANNA BERGER'S DOG?", "WHERE IS Anna Berger'S DOG?"),
+        ("Wo wohnt \u0410nna Be\u200brger, bitte schön?", "Wo wohnt Anna Berger, bitte schön?"),
+        ("Anna BergerはどこOsloですか", "Anna BergerはどこOsloですか"),
+    ],
+)
+def test_a_name_in_disguise_is_written_plainly_before_the_model_sees_it(
+    asked: str, read: str
+) -> None:
+    bank = bank_of([fitted()], ENCODER, KEY)
+    assert bank.read(asked) == (read, Decision(((0, 1.0),)))
+    turns = [Turn("user", asked), Turn("assistant", "Yes?"), Turn("user", "where is the moon")]
+    found, decision = bank.read(turns)
+    assert found == ([*turns] if asked == read else (Turn("user", read), *turns[1:]))
+    assert decision == Decision(((0, 1.0),))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "Where does Anna Berget live?",
+        "Where does Berger, Anna live?",
+        "Where does AnnaBerger live?",
+        "Where does A n n a B e r g e r live?",
+        "Anna Berger is Anna Bergr",
+    ],
+)
+def test_a_name_that_cannot_be_written_plainly_closes_the_gate(asked: str) -> None:
+    bank = bank_of([fitted()], ENCODER, KEY)
+    assert bank.read(asked)[1] == Decision(((0, 1.0),), closed=True)
+    assert bank.strengths([asked, "who made the moon"]) == [(1.0,), (0.0,)]
 
 
 def test_a_long_text_is_read_in_parts_too() -> None:
