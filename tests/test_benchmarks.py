@@ -1,0 +1,94 @@
+"""The benchmarks' own parts: bars that can fail, samples that are what they say."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from benchmarks import continual, methods, report, setting
+from workers import corpus
+from workers.probes import Estimate
+
+ORDER = (0, 1)
+
+
+def outcome(*, gated: float = 0.0, alone: float = 0.0, kept: float = 1.0) -> dict[str, object]:
+    return {
+        "gated": {0: gated, 1: 0.0},
+        "alone": {0: 0.0, 1: alone},
+        "kept_gated": kept,
+        "kept_forced_min": kept,
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "failing"),
+    [
+        ({}, 0),
+        ({"gated": 0.2}, 1),
+        ({"alone": 0.2}, 1),
+        ({"kept": 0.95}, 1),
+        ({"kept": 0.85}, 2),
+    ],
+)
+def test_a_bar_of_the_continual_benchmark_fails_where_its_figure_does(
+    given: dict[str, float], failing: int
+) -> None:
+    limits = {i: Estimate(0.0, 52, 0.056, ()) for i in ORDER}
+    bars = continual.bars(outcome(**given), limits, ORDER)
+    assert len(bars) == 4
+    assert sum(not bar["holds"] for bar in bars) == failing
+
+
+def test_the_matrix_is_drawn_as_one_square_for_each_request_and_person() -> None:
+    root = ElementTree.fromstring(continual.plot([[1.0, 1.0], [0.0, 1.0]], ORDER))  # noqa: S314
+    squares = root.findall("{http://www.w3.org/2000/svg}rect")
+    titles = [square[0].text for square in squares]
+    assert titles[2] == "after request 2, person 0: 0.00"
+    assert len(squares) == 4
+
+
+def test_kept_questions_are_about_those_alone_who_are_never_erased() -> None:
+    people = corpus.people()
+    population = setting.Population(None, None, people, len(corpus.ERASABLE))  # type: ignore[arg-type]
+    kept = setting.kept_questions(population, each=3)
+    names = [person.name for person in people[len(corpus.ERASABLE) :]]
+    assert len(kept) == 3 * len(names)
+    assert all(any(name in question for name in names) for question, _ in kept)
+    assert len({question for question, _ in kept}) == len(kept)
+
+
+def test_a_method_as_good_in_all_and_better_in_one_respect_is_named() -> None:
+    ours = {
+        "unseen": 0.0, "people_within_the_controls_bound": 5,
+        "kept_ungated": 1.0, "kept_gated": 1.0, "seconds": 9.0,
+    }  # fmt: skip
+    for seconds, holds in ((8.0, False), (10.0, True)):
+        bars = methods.bars({methods.DEFAULT: ours, "npo": {**ours, "seconds": seconds}}, people=5)
+        assert [bar["holds"] for bar in bars] == [True, holds]
+
+
+def test_every_trained_method_stands_in_the_table_with_and_without_surrogates() -> None:
+    names = methods.names()
+    assert {"twin", "npo", "npo + surrogates", "eco", "uld", "Trainer + PEFT: npo"} <= set(names)
+    assert "twin + surrogates" not in names
+
+
+def test_exit_codes_tell_a_missed_bar_from_a_benchmark_that_could_not_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["benchmark", "--json"])
+
+    def outcome(*, holds: bool) -> report.Measured:
+        return {"seen": 1}, [{"name": "bar", "value": 1, "limit": 2, "holds": holds}]
+
+    def broken() -> report.Measured:
+        raise ValueError("no model")
+
+    def run(measure: object) -> int:
+        return report.run("x", "about", measure, cannot_run=(ValueError,))  # type: ignore[arg-type]
+
+    assert run(lambda: outcome(holds=True)) == 0
+    assert json.loads(capsys.readouterr().out)["bars"][0]["holds"]
+    assert run(lambda: outcome(holds=False)) == 1
+    assert run(broken) == 2
