@@ -5,7 +5,7 @@ from django.conf import settings
 
 from requests_app import vault
 from requests_app.services import letters, runs, wake
-from requests_app.services.decisions import RUN_TASK
+from requests_app.services.run_rows import RUN_TASK
 
 
 @shared_task(name="requests_app.sweep_runs")

@@ -61,8 +61,28 @@ def never() -> bool:
     return False
 
 
-def recipe_for(base: BaseModel) -> Recipe:
-    """The training knobs for a model of this size."""
+def recipe_for(base: BaseModel, *, attempt: int = 1) -> Recipe:
+    """The training knobs for a model of this size. A second attempt trains half as long again, a
+    third twice as long with twice the weight on what must stay. ValueError for any other."""
+    first = _first_recipe(base)
+    match attempt:
+        case 1:
+            return first
+        case 2:
+            share, weight = 1.5, 1.0
+        case 3:
+            share, weight = 2.0, 2.0
+        case _:
+            raise ValueError(f"There is no recipe for attempt {attempt}; there are 1, 2 and 3.")
+    return replace(
+        first,
+        max_steps=int(first.max_steps * share),
+        min_steps=int(first.min_steps * share),
+        keep_weight=first.keep_weight * weight,
+    )
+
+
+def _first_recipe(base: BaseModel) -> Recipe:
     if len(base.tokenizer) < LARGE_VOCABULARY:
         return Recipe()
     return replace(
@@ -269,7 +289,7 @@ def erase(
     protocol: dict[str, Any] = clock.measure(
         "locate",
         lambda: make_protocol(
-            base, located, control=control, recipe=recipe_record(knobs), seed=seed
+            base, located, control=control, recipes=[recipe_record(knobs)], seed=seed
         ),
     )
     trained: TrainedAdapter = clock.measure(

@@ -45,6 +45,7 @@ from requests_app.services.run_rows import (
     lease_time,
     locked_run,
     locked_run_and_rivals,
+    not_met_runs,
 )
 from requests_app.services.run_values import (
     AdapterRow,
@@ -148,14 +149,16 @@ def read_input(lease: Lease) -> RunInput:
     case = run.case
     live = Release.objects.filter(model_name=run.model_name, is_live=True).first()
     adapter = Adapter.objects.select_related("run").filter(run=run).first()
+    earlier = not_met_runs(case, run.model_name, before=run.number)
     return RunInput(
         run_id=run.id,
         case_id=case.id,
         model_name=run.model_name,
         number=run.number,
+        attempt=len(earlier) + 1,
         seed=run.seed,
         phase=run.phase,
-        protocol=_stored_protocol(run),
+        protocol=_stored_protocol(run if run.protocol or not earlier else earlier[0]),
         adapter=adapter_row(adapter) if adapter else None,
         verdict=run.verdict,
         name=vault.get(case, "name"),
@@ -192,7 +195,8 @@ def add_event(
 def record_protocol(lease: Lease, *, protocol: Mapping[str, Any]) -> str:
     """Store and log the test plan before training; returns the SHA-256 of its RFC 8785 bytes.
 
-    A plan of this run that was logged before stays; Invalid if the new one differs from it.
+    A plan that was logged before stays, and holds for all attempts of a case on a model: Invalid if
+    the new one differs from it, so that no threshold moves after a measurement.
     """
     case, run = held_case_and_run(lease)
     plan = canonical_bytes(protocol, what="The protocol")
@@ -201,6 +205,11 @@ def record_protocol(lease: Lease, *, protocol: Mapping[str, Any]) -> str:
         if run.protocol_sha256 != digest:
             raise Invalid("This run already has another protocol: a test plan is fixed once.")
         return digest
+    earlier = not_met_runs(case, run.model_name, before=run.number)
+    if earlier and earlier[0].protocol_sha256 != digest:
+        raise Invalid(
+            "An earlier attempt had another protocol: all attempts share the first one's."
+        )
     run.protocol, run.protocol_sha256 = plan, digest
     enter_phase(run, Phase.TRAIN)
     run.save()

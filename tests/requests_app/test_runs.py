@@ -416,7 +416,6 @@ def test_the_database_itself_refuses_two_active_runs_of_a_case_and_model(run: Er
     "verdict, status",
     [
         (Verdict.WITHIN, CaseStatus.RESPONDING),
-        (Verdict.NOT_MET, CaseStatus.EVIDENCE_REVIEW),
         (Verdict.INCONCLUSIVE, CaseStatus.EVIDENCE_REVIEW),
     ],
 )
@@ -438,6 +437,58 @@ def test_a_finished_run_moves_its_case_by_its_verdict(
         "release.registered",
         "run.finished",
     ]
+
+
+def test_a_run_that_is_not_met_is_tried_again_on_the_plan_of_the_first(run: ErasureRun) -> None:
+    work_off(run, verdict=Verdict.NOT_MET)
+    assert reread(run).case.status == CaseStatus.EXECUTING
+    second = ErasureRun.objects.get(number=2)
+    lease = take_lease(second)
+    found = runs.read_input(lease)
+    assert (found.attempt, found.protocol, found.adapter) == (2, PROTOCOL, None)
+    assert second.seed == run.seed + 1
+    with pytest.raises(Invalid, match="share the first one's"):
+        runs.record_protocol(lease, protocol={**PROTOCOL, "threshold": "0.9"})
+    work_off(second, lease=lease)
+    assert not ErasureRun.objects.filter(number=3).exists()
+    assert reread(run).case.status == CaseStatus.RESPONDING
+    assert reread(second).protocol_sha256 == reread(run).protocol_sha256
+
+
+def test_three_attempts_not_met_end_as_not_met_and_all_are_kept(run: ErasureRun) -> None:
+    for number in (1, 2, 3):
+        work_off(ErasureRun.objects.get(number=number), verdict=Verdict.NOT_MET)
+    kept = list(ErasureRun.objects.order_by("number"))
+    assert [(r.state, r.verdict) for r in kept] == [(RunState.SUCCEEDED, Verdict.NOT_MET)] * 3
+    assert Adapter.objects.count() == 3
+    assert not Release.objects.filter(is_live=True).exists()
+    assert reread(run).case.status == CaseStatus.EVIDENCE_REVIEW
+    assert entry_types(run).count("run.verified") == 3
+
+
+def test_an_attempt_that_dies_is_taken_up_again_as_the_same_attempt(run: ErasureRun) -> None:
+    work_off(run, verdict=Verdict.NOT_MET)
+    second = ErasureRun.objects.get(number=2)
+    runs.record_protocol(take_lease(second), protocol=PROTOCOL)
+    expire_lease(second.id)
+    found = runs.read_input(take_lease(second, "worker-2"))
+    assert (found.run_id, found.attempt, found.seed) == (second.id, 2, second.seed)
+    assert ErasureRun.objects.count() == 2
+
+
+def test_no_attempt_follows_a_run_that_somebody_asked_to_cancel(
+    run: ErasureRun, engineer: StaffMember
+) -> None:
+    lease = take_lease(run)
+    runs.cancel_run(run_id=run.id, actor_member=engineer)
+    work_off(run, verdict=Verdict.NOT_MET, lease=lease)
+    assert ErasureRun.objects.count() == 1
+    assert reread(run).case.status == CaseStatus.EVIDENCE_REVIEW
+
+
+def test_a_run_that_decided_nothing_is_not_tried_again_by_itself(run: ErasureRun) -> None:
+    work_off(run, verdict=Verdict.INCONCLUSIVE)
+    assert ErasureRun.objects.count() == 1
 
 
 def test_a_case_waits_for_all_of_its_runs(settings: Settings) -> None:
