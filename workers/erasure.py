@@ -38,6 +38,7 @@ from workers.releases import Release, read_release, write_release
 from workers.subjects import Subject
 from workers.surrogates import surrogate_questions
 from workers.training import (
+    Checkpoint,
     Example,
     Recipe,
     Report,
@@ -129,10 +130,13 @@ def train_and_save(
     recipe: Recipe | None = None,
     report: Report = silent,
     should_stop: ShouldStop = never,
+    checkpoint: Checkpoint | None = None,
 ) -> TrainedAdapter:
     """Train one adapter for a case, fit its gate, and store both under `adapters_root`.
 
-    `earlier` are the adapters that the new one must be orthogonal to; they are only read. Raises
+    `earlier` are the adapters that the new one must be orthogonal to; they are only read. Training
+    goes on from what `checkpoint` holds. Reported are the losses of every step and, once it was
+    measured, `told`: the share of held-aside questions that is still answered. Raises
     AdapterError (no free directions, an earlier adapter missing or changed, nothing can be
     written) and Stopped; nothing half-made stays behind.
     """
@@ -142,8 +146,17 @@ def train_and_save(
     forget = rows_of(base, forget_examples(located))
     keep = rows_of(base, [Example(q, a) for q, a in zip(asked, ask(base, asked), strict=True)])
     level = _never_knew(base, located, seed)
+    told: dict[str, float] = {}
     torch.manual_seed(seed)
     model = attach_adapter(base, earlier=before, seed=seed)
+
+    def forgotten() -> bool:
+        told["told"] = _share_told(base, model, located)
+        return told["told"] <= level
+
+    def report_step(phase: str, step: int, total: int, figures: Mapping[str, float]) -> None:
+        report(phase, step, total, {**figures, **told})
+
     try:
         done = train(
             base,
@@ -152,10 +165,13 @@ def train_and_save(
             keep=keep,
             recipe=knobs,
             seed=seed,
-            forgotten=lambda: _share_told(base, model, located) <= level,
-            report=report,
+            forgotten=forgotten,
+            report=report_step,
             should_stop=should_stop,
+            checkpoint=checkpoint,
         )
+        closing = {"forget_loss": done.forget_loss, "keep_loss": done.keep_loss}
+        report_step("train", done.steps, done.steps, closing)
         files = adapter_files(model)
         leaning = overlap(adapter_weights(model), before)
     finally:

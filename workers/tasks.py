@@ -40,11 +40,10 @@ from workers.guarded import GuardedModel
 from workers.releases import Release, ReleaseError, write_release
 from workers.results import probe_results
 from workers.subjects import Fact, Subject
-from workers.training import Stopped
+from workers.training import Checkpoint, Stopped
 from workers.verification import INCONCLUSIVE, decimal, recorded
 
 log = logging.getLogger(__name__)
-EVENT_SECONDS = 0.5
 
 
 @shared_task(name="workers.run_erasure")
@@ -198,6 +197,9 @@ def train(
         recipe=recipe,
         report=progress.report,
         should_stop=progress.is_cancelled,
+        checkpoint=Checkpoint(
+            load=lambda: runs.saved_step(lease), save=lambda state: runs.save_step(lease, state)
+        ),
     )
     runs.record_adapter(
         lease,
@@ -304,22 +306,34 @@ def gate_key() -> bytes:
 
 
 class Progress:
-    """Writes the run's events, at most one each EVENT_SECONDS unless a phase begins or ends."""
+    """Writes the run's events: every step, its figures, and the seconds left of its phase by the
+    pace since the phase's first event (from which a resumed worker counts anew)."""
 
     def __init__(self, lease: Lease) -> None:
         self.lease = lease
         self.phase = ""
-        self.written = 0.0
+        self.began = (0, 0.0)
 
     def report(self, phase: str, step: int, total: int, figures: Mapping[str, float]) -> None:
         now = time.monotonic()
-        if phase == self.phase and step < total and now - self.written < EVENT_SECONDS:
-            return
-        self.phase, self.written = phase, now
-        runs.add_event(self.lease, phase=phase, step=step, total=total, figures=recorded(figures))
+        if phase != self.phase:
+            self.phase, self.began = phase, (step, now)
+        left = seconds_left(self.began, (step, now), total)
+        found = recorded(figures) if left is None else {**recorded(figures), "seconds_left": left}
+        runs.add_event(self.lease, phase=phase, step=step, total=total, figures=found)
 
     def is_cancelled(self) -> bool:
         return runs.is_cancelled(self.lease)
+
+
+def seconds_left(began: tuple[int, float], now: tuple[int, float], total: int) -> str | None:
+    """Seconds for the steps to come, as a decimal string; None before two steps are known.
+
+    `began` and `now` are (step, seconds on a clock)."""
+    steps = now[0] - began[0]
+    if steps <= 0:
+        return None
+    return f"{(now[1] - began[1]) / steps * (total - now[0]):.1f}"
 
 
 @contextmanager

@@ -4,6 +4,7 @@ The reference is the same model with the adapter off: its logits on every row ar
 before the first step, and kept (B starts at zero, so they are also the first step's own).
 """
 
+import hashlib
 import importlib
 import inspect
 import pkgutil
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import safetensors.torch
 import torch
 from peft import PeftModel
 from torch import Tensor
@@ -23,6 +25,15 @@ from workers.methods import ForgetBatch
 
 Report = Callable[[str, int, int, Mapping[str, float]], None]
 ShouldStop = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where the state of training is kept between two workers: what was saved last (or None), and
+    how to save. The bytes derive from personal data."""
+
+    load: Callable[[], bytes | None]
+    save: Callable[[bytes], None]
 
 
 class Stopped(RuntimeError):
@@ -194,12 +205,14 @@ def train(
     forgotten: Callable[[], bool],
     report: Report,
     should_stop: ShouldStop,
+    checkpoint: Checkpoint | None = None,
 ) -> Trained:
     """Train the adapter's B matrices until `forgotten()` says so, or for `recipe.max_steps`.
 
     `forget` and `keep` are rows of the forget set and of the surrogate set. Every
-    `recipe.check_every` steps `forgotten` is asked, with the adapter on. Raises Stopped when
-    `should_stop()` is true.
+    `recipe.check_every` steps `forgotten` is asked, with the adapter on, and the state is saved to
+    `checkpoint`; a state of the very same inputs found there is gone on from, and the result is the
+    same to the bit. Every step is reported. Raises Stopped when `should_stop()` is true.
     """
     loss_of = load_method(recipe.method)
     pad = int(base.tokenizer.pad_token_id)
@@ -210,7 +223,14 @@ def train(
     forget_batches = _batches(len(forget), recipe.forget_rows, random.Random(seed))  # noqa: S311
     keep_batches = _batches(len(keep), recipe.keep_rows, random.Random(seed + 1))  # noqa: S311
     ended, lost, moved = "max_steps", torch.tensor(0.0), torch.tensor(0.0)
-    for step in range(1, recipe.max_steps + 1):
+    inputs = _inputs_digest(model, recipe, seed, forget, keep)
+    saved = checkpoint.load() if checkpoint else None
+    done = _restore(saved, optimiser, trainable, inputs) if saved else 0
+    if done:
+        report("train", done, recipe.max_steps, {"resumed_at_step": float(done)})
+    for _ in range(done):
+        next(forget_batches), next(keep_batches)
+    for step in range(done + 1, recipe.max_steps + 1):
         if should_stop():
             raise Stopped("The run was stopped during training.")
         some, others = next(forget_batches), next(keep_batches)
@@ -231,8 +251,10 @@ def train(
         (lost + recipe.keep_weight * moved).backward()
         torch.nn.utils.clip_grad_norm_(trainable, 1.0)
         optimiser.step()
+        report("train", step, recipe.max_steps, _losses(lost, moved, recipe))
         if step % recipe.check_every == 0 or step == recipe.max_steps:
-            report("train", step, recipe.max_steps, _losses(lost, moved))
+            if checkpoint:
+                checkpoint.save(_state(step, optimiser, trainable, inputs))
             if step >= recipe.min_steps and forgotten():
                 ended = "forgotten"
                 break
@@ -250,8 +272,64 @@ def _b_matrices(model: PeftModel) -> list[torch.nn.Parameter]:
     return found
 
 
-def _losses(lost: Tensor, moved: Tensor) -> dict[str, float]:
-    return {"forget_loss": float(lost.detach()), "keep_loss": float(moved.detach())}
+def _losses(lost: Tensor, moved: Tensor, recipe: Recipe) -> dict[str, float]:
+    forget, keep = float(lost.detach()), float(moved.detach())
+    return {
+        "loss": forget + recipe.keep_weight * keep,
+        "forget_loss": forget,
+        "keep_loss": keep,
+    }
+
+
+def _inputs_digest(
+    model: PeftModel, recipe: Recipe, seed: int, forget: Sequence[Row], keep: Sequence[Row]
+) -> bytes:
+    """SHA-256 of all that the training of one adapter depends on beside the base model."""
+    found = hashlib.sha256(repr((recipe, seed, tuple(forget), tuple(keep))).encode())
+    for name, parameter in model.named_parameters():
+        if ".lora_A." in name:
+            found.update(parameter.detach().float().cpu().numpy().tobytes())
+    return found.digest()
+
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def _state(
+    step: int,
+    optimiser: torch.optim.AdamW,
+    trainable: Sequence[torch.nn.Parameter],
+    inputs: bytes,
+) -> bytes:
+    """Step, B matrices and moments as safetensors."""
+    tensors = {"step": torch.tensor(step), "inputs": torch.tensor(list(inputs), dtype=torch.uint8)}
+    for i, parameter in enumerate(trainable):
+        tensors[f"b.{i}"] = parameter.detach()
+        tensors |= {f"{name}.{i}": optimiser.state[parameter][name] for name in MOMENTS}
+    return safetensors.torch.save({name: each.contiguous() for name, each in tensors.items()})
+
+
+def _restore(
+    saved: bytes,
+    optimiser: torch.optim.AdamW,
+    trainable: Sequence[torch.nn.Parameter],
+    inputs: bytes,
+) -> int:
+    """Put a saved state back; the step it was saved at, or 0 if it is of other inputs."""
+    tensors = safetensors.torch.load(saved)
+    if bytes(tensors["inputs"].tolist()) != inputs:
+        return 0
+    step = int(tensors["step"])
+    with torch.no_grad():
+        for i, parameter in enumerate(trainable):
+            parameter.copy_(tensors[f"b.{i}"])
+    state = {
+        i: {"step": torch.tensor(float(step)), **{n: tensors[f"{n}.{i}"] for n in MOMENTS}}
+        for i in range(len(trainable))
+    }
+    groups = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict({"state": state, "param_groups": groups})
+    return step
 
 
 def divergence(base_logits: Tensor, logits: Tensor) -> Tensor:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import secrets
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 from django.conf import settings
+from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
@@ -15,7 +17,7 @@ from requests_app.actors import WORKER
 from requests_app.lifecycle import CaseStatus, MoveNotAllowed, RunState, move_run
 from requests_app.models import Adapter, Case, ErasureRun, Release
 from requests_app.models.runs import Phase, Verdict
-from requests_app.services import wake
+from requests_app.services import saved_steps, wake
 from requests_app.services.errors import Invalid, LeaseLost, NotFound, WrongState
 from requests_app.services.locking import advance, lock_case
 from requests_app.services.run_values import ATTEMPTS, AdapterRow, Lease
@@ -124,6 +126,7 @@ def end_run(case: Case, run: ErasureRun, to: RunState, *, error: str, actor: str
     run.finished_at = timezone.now()
     run.lease_owner, run.lease_expires_at = "", None
     run.save()
+    transaction.on_commit(partial(saved_steps.drop_steps, run.id))
     kind = {RunState.SUCCEEDED: "finished", RunState.FAILED: "failed"}.get(to, "cancelled")
     audit.append_entry(
         type=f"run.{kind}",

@@ -9,8 +9,10 @@ already recorded stays, and a different value is refused.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -32,6 +34,7 @@ from requests_app.models import (
 )
 from requests_app.models.people import Role
 from requests_app.models.runs import Phase, Verdict
+from requests_app.services import saved_steps
 from requests_app.services.errors import Invalid, WrongState
 from requests_app.services.locking import require_role
 from requests_app.services.run_rows import (
@@ -65,6 +68,7 @@ __all__ = [
     "adapters_in_force",
     "add_event",
     "cancel_run",
+    "drop_orphaned_steps",
     "extend_lease",
     "fail_run",
     "finish_run",
@@ -76,8 +80,12 @@ __all__ = [
     "record_protocol",
     "register_release",
     "runs_to_wake",
+    "save_step",
+    "saved_step",
     "stop_run",
 ]
+
+logger = logging.getLogger(__name__)
 
 WAKE_AFTER = timedelta(seconds=5)
 ERROR_LENGTH = 200
@@ -190,6 +198,29 @@ def add_event(
     )
 
 
+@transaction.atomic
+def save_step(lease: Lease, state: bytes) -> None:
+    """Keep the state of training for the next worker if this one dies; the last one counts."""
+    saved_steps.write_step(held_run(lease), state)
+
+
+@transaction.atomic
+def saved_step(lease: Lease) -> bytes | None:
+    """The state that was saved last for this run; None if there is none, or it cannot be opened:
+    training then begins anew."""
+    try:
+        return saved_steps.read_step(held_run(lease))
+    except vault.VaultDamaged:
+        logger.warning("run %s: its saved step cannot be opened", lease.run_id)
+        return None
+
+
+def drop_orphaned_steps() -> None:
+    """Delete saved steps of runs that have ended (a worker died while it was writing)."""
+    active = ErasureRun.objects.filter(state__in=ACTIVE).values_list("id", flat=True)
+    saved_steps.drop_steps(*(saved_steps.saved_runs() - set(active)))
+
+
 # --- Results ------------------------------------------------------------------------------------
 @transaction.atomic
 def record_protocol(lease: Lease, *, protocol: Mapping[str, Any]) -> str:
@@ -256,6 +287,7 @@ def record_adapter(
     )
     enter_phase(run, Phase.VERIFY)
     run.save()
+    transaction.on_commit(partial(saved_steps.drop_steps, run.id))
     audit.append_entry(
         type="adapter.created",
         actor=WORKER.name,

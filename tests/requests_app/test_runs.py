@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -551,3 +552,64 @@ def test_a_cancelled_run_whose_worker_died_is_closed_by_the_next_one(
 def test_auditors_cancel_nothing(run: ErasureRun, auditor: StaffMember) -> None:
     with pytest.raises(NotAllowed):
         runs.cancel_run(run_id=run.id, actor_member=auditor)
+
+
+# --- The saved step -----------------------------------------------------------------------------
+def test_a_saved_step_is_read_by_the_next_worker_and_by_nobody_else(
+    run: ErasureRun, tmp_path: Path
+) -> None:
+    old = take_lease(run)
+    assert runs.saved_step(old) is None
+    runs.save_step(old, b"Zelda's tensors, step 10")
+    runs.save_step(old, b"Zelda's tensors, step 20")
+    expire_lease(run.id)
+    new = take_lease(run, "worker-2")
+    assert runs.saved_step(new) == b"Zelda's tensors, step 20"
+    for refused in (lambda: runs.save_step(old, b"late"), lambda: runs.saved_step(old)):
+        with pytest.raises(LeaseLost):
+            refused()
+    (file,) = (tmp_path / "steps").iterdir()
+    assert file.name == str(run.id)
+    assert b"Zelda" not in file.read_bytes()
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_a_changed_saved_step_is_not_used(
+    run: ErasureRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lease = take_lease(run)
+    runs.save_step(lease, b"state")
+    (file,) = (tmp_path / "steps").iterdir()
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    assert runs.saved_step(lease) is None
+    assert "cannot be opened" in caplog.text
+
+
+@pytest.mark.parametrize("ending", ["adapter", "failed", "cancelled"])
+def test_a_saved_step_goes_when_it_is_no_longer_needed(
+    run: ErasureRun, tmp_path: Path, officer: StaffMember, ending: str
+) -> None:
+    lease = take_lease(run)
+    runs.record_protocol(lease, protocol=PROTOCOL)
+    runs.save_step(lease, b"state")
+    with factories.on_commit():
+        if ending == "adapter":
+            record_adapter(lease)
+        elif ending == "failed":
+            runs.fail_run(lease, error="out of memory")
+        else:
+            runs.cancel_run(run_id=run.id, actor_member=officer)
+            runs.stop_run(lease)
+    assert not list((tmp_path / "steps").iterdir())
+
+
+def test_the_sweep_removes_what_a_late_worker_left(run: ErasureRun, tmp_path: Path) -> None:
+    lease = take_lease(run)
+    runs.save_step(lease, b"state")
+    (tmp_path / "steps" / "lost+found").mkdir()
+    runs.drop_orphaned_steps()
+    assert runs.saved_step(lease) == b"state"
+    runs.fail_run(lease, error="x")  # nothing waits for the commit inside this test
+    (tmp_path / "steps" / f"{run.id}.1.unfinished").write_bytes(b"half")
+    runs.drop_orphaned_steps()
+    assert [path.name for path in (tmp_path / "steps").iterdir()] == ["lost+found"]

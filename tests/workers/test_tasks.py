@@ -105,3 +105,12 @@ def test_what_breaks_an_ending_never_drags_the_first_error_into_the_log(
         tasks.finish_badly(lease, "unexpected error: ValueError")
     assert "its end was not written (LeaseLost)" in caplog.text
     assert case.runs.get().state == RunState.RUNNING
+
+
+@pytest.mark.parametrize(
+    "now, left", [((2, 10.0), None), ((4, 11.0), "3.0"), ((10, 14.0), "0.0"), ((1, 12.0), None)]
+)
+def test_the_seconds_left_follow_the_pace_since_the_phase_began(
+    now: tuple[int, float], left: str | None
+) -> None:
+    assert tasks.seconds_left((2, 10.0), now, 10) == left
