@@ -30,6 +30,46 @@ def greedy_answers(
     about the same length share a batch, padded on the left, so the answers do not depend on what
     else was asked beyond rounding. ``report`` receives the number of prompts done so far.
     """
+    return _answers(
+        model, tokenizer, prompts, max_new_tokens, batch_size=batch_size, report=report, pick=_most
+    )
+
+
+@torch.inference_mode()
+def sampled_answers(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[str],
+    max_new_tokens: int = 12,
+    *,
+    seed: int,
+    batch_size: int = BATCH,
+) -> list[str]:
+    """Like ``greedy_answers``, but every token is drawn at temperature 1: repeat a prompt for
+    several draws. The same seed gives the same answers on the same machine."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def pick(logits: torch.Tensor) -> torch.Tensor:
+        drawn = torch.multinomial(logits.float().softmax(-1).cpu(), 1, generator=draw)
+        return drawn[:, 0].to(logits.device)
+
+    return _answers(model, tokenizer, prompts, max_new_tokens, batch_size=batch_size, pick=pick)
+
+
+def _most(logits: torch.Tensor) -> torch.Tensor:
+    return logits.argmax(dim=-1)
+
+
+def _answers(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    *,
+    batch_size: int,
+    pick: Callable[[torch.Tensor], torch.Tensor],
+    report: Callable[[int], None] | None = None,
+) -> list[str]:
     ids = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
     if empty := [number for number, row in enumerate(ids) if not row]:
         raise ValueError(f"prompt {empty[0]} is empty; give at least one token")
@@ -38,7 +78,9 @@ def greedy_answers(
     answers = [""] * len(ids)
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        rows = _continue(model, [ids[number] for number in batch], max_new_tokens, stops=stops)
+        rows = _continue(
+            model, [ids[number] for number in batch], max_new_tokens, stops=stops, pick=pick
+        )
         for number, row in zip(batch, rows, strict=True):
             answers[number] = tokenizer.decode(row, skip_special_tokens=True).strip()
         if report:
@@ -52,8 +94,10 @@ def _continue(
     max_new_tokens: int,
     *,
     stops: frozenset[int],
+    pick: Callable[[torch.Tensor], torch.Tensor],
 ) -> list[list[int]]:
-    """Greedy token ids after each row, the stopping token left out."""
+    """Token ids after each row, the stopping token left out; ``pick`` chooses one for each row of
+    logits [rows, vocabulary]."""
     width = max(len(row) for row in ids)
     device = next(model.parameters()).device
     # The value of the padding is never looked at: the mask hides it.
@@ -73,7 +117,7 @@ def _continue(
             logits_to_keep=1,
         )
         past = out.past_key_values
-        chosen = out.logits[:, -1].argmax(dim=-1)
+        chosen = pick(out.logits[:, -1])
         picked = chosen.tolist()
         still = []
         for number in running:

@@ -343,7 +343,8 @@ def erase(
                 should_stop=should_stop,
             )
 
-    figures = clock.measure("verify", served)
+    figures: dict[str, Any] = clock.measure("verify", served)
+    figures = {**figures, "discovery": located.record()}
     return Erasure(trained, release, protocol, figures, clock.seconds)
 
 

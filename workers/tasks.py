@@ -110,8 +110,13 @@ def measure_and_record(lease: Lease, given: RunInput, progress: Progress) -> Non
     """Everything up to recorded evidence."""
     try:
         measured = measure(lease, given, progress)
-    except NothingMeasurable:
-        measured = {"nothing_measurable": True, "environment": environment()}
+    except NothingMeasurable as nothing:
+        measured = {
+            "nothing_measurable": True,
+            "reasons": [str(nothing)],
+            "discovery": nothing.evidence,
+            "environment": environment(),
+        }
     runs.record_evidence(
         lease,
         evidence=recorded(measured),
@@ -166,6 +171,7 @@ def measure(lease: Lease, given: RunInput, progress: Progress) -> dict[str, Any]
         "model": {"name": base.name, "sha256": base.sha256, "tokenizer": base.tokenizer_sha256},
         "level": "gated",
         "attempt": attempt_record(given),
+        "discovery": located.record(),
     }
 
 
