@@ -60,14 +60,15 @@ class Unprompted:
 
 def sample(base: BaseModel, subject: Subject) -> Unprompted:
     """Continue every opening about `subject` and about made-up names; the same for the same model
-    and subject. The first NAMES of name and aliases are tried."""
+    and subject. The first NAMES of name and aliases share the draws."""
     names = [subject.name, *subject.aliases][:NAMES]
-    strangers = corpus.made_up_names(DRAWS, seed=SEED, avoid=names)
+    draws = DRAWS // len(names)
+    strangers = corpus.made_up_names(len(names) * draws, seed=SEED, avoid=names)
     openings = [opening for name in names for opening in _openings(base, name)]
     others = [opening for stranger in strangers for opening in _openings(base, stranger)]
-    prompts = [opening for opening in openings for _ in range(DRAWS)]
+    prompts = [opening for opening in openings for _ in range(draws)]
     texts = sampled_answers(
-        base.model, base.tokenizer, [*prompts, *others * len(names)], base.answer_tokens, seed=SEED
+        base.model, base.tokenizer, [*prompts, *others], base.answer_tokens, seed=SEED
     )
     about, chance = texts[: len(prompts)], texts[len(prompts) :]
     hidden = f" {' '.join(normalise(name) for name in names)} "

@@ -58,16 +58,16 @@ def _hidden(base: BaseModel, texts: Sequence[str]) -> Tensor:
             padding_side="left",
             add_special_tokens=False,
         )
-        mask = batch["attention_mask"]
+        mask = batch["attention_mask"].to(base.model.device)
         states = base.model(
-            input_ids=batch["input_ids"],
+            input_ids=batch["input_ids"].to(base.model.device),
             attention_mask=mask,
             position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
             output_hidden_states=True,
             logits_to_keep=1,
             use_cache=False,
         ).hidden_states
-        found.append(states[min(HIDDEN_LAYER, len(states) - 1)][:, -1].clone())
+        found.append(states[min(HIDDEN_LAYER, len(states) - 1)][:, -1].float().cpu().clone())
     return torch.cat(found)
 
 

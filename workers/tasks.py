@@ -33,7 +33,7 @@ from requests_app.services.errors import LeaseLost, ServiceError
 from requests_app.services.run_values import ATTEMPTS, Lease, ProbeRow, RunInput
 from workers import erasure
 from workers.adapters import CONFIG_FILE, AdapterError, AdapterRef
-from workers.base_models import BaseModel, ModelError, load_base_model, load_control
+from workers.base_models import BaseModel, ModelError, Placement, load_base_model, load_control
 from workers.digests import sha256_of
 from workers.forget_sets import Located, NothingMeasurable
 from workers.guarded import GuardedModel
@@ -291,6 +291,8 @@ def environment() -> dict[str, str]:
         "transformers": transformers.__version__,
         "peft": peft.__version__,
         "threads": str(torch.get_num_threads()),
+        "dtype": settings.RTBF_MODEL_DTYPE,
+        "device_map": settings.RTBF_MODEL_DEVICE_MAP,
         "machine": platform.machine(),
     }
 
@@ -299,12 +301,16 @@ def environment() -> dict[str, str]:
 @lru_cache(maxsize=2)
 def base_model(name: str) -> BaseModel:
     """Loaded once for each worker process."""
-    return load_base_model(name)
+    return load_base_model(name, placement())
 
 
 @lru_cache(maxsize=2)
 def control_model(name: str) -> BaseModel | None:
-    return load_control(name)
+    return load_control(name, placement())
+
+
+def placement() -> Placement:
+    return Placement(settings.RTBF_MODEL_DTYPE, settings.RTBF_MODEL_DEVICE_MAP)
 
 
 def gate_key() -> bytes:

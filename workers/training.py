@@ -145,18 +145,20 @@ def padded(rows: Sequence[Row], pad: int) -> Padded:
 
 
 def completion_logits(model: Any, rows: Sequence[Row], pad: int) -> Tensor:
-    """Logits [sum of completion lengths, vocabulary] that predict each row's completion tokens."""
+    """Logits [sum of completion lengths, vocabulary] that predict each row's completion tokens, in
+    float32 on the device of the model's head."""
     batch = padded(rows, pad)
     logits = model(
-        input_ids=batch.ids,
-        attention_mask=batch.mask,
-        position_ids=batch.positions,
+        input_ids=batch.ids.to(model.device),
+        attention_mask=batch.mask.to(model.device),
+        position_ids=batch.positions.to(model.device),
         logits_to_keep=batch.keep,
         use_cache=False,
     ).logits
-    return torch.cat(
-        [logits[i, batch.keep - 1 - row.completion : batch.keep - 1] for i, row in enumerate(rows)]
-    )
+    kept = [
+        logits[i, batch.keep - 1 - row.completion : batch.keep - 1] for i, row in enumerate(rows)
+    ]
+    return torch.cat(kept).float()  # losses in bfloat16 would be too coarse
 
 
 def completion_labels(rows: Sequence[Row]) -> Tensor:
@@ -170,9 +172,9 @@ def row_log_likelihoods(model: Any, rows: Sequence[Row], pad: int, size: int = 6
     found: list[float] = []
     for start in range(0, len(rows), size):
         some = rows[start : start + size]
-        tokens = -torch.nn.functional.cross_entropy(
-            completion_logits(model, some, pad), completion_labels(some), reduction="none"
-        )
+        logits = completion_logits(model, some, pad)
+        labels = completion_labels(some).to(logits.device)
+        tokens = -torch.nn.functional.cross_entropy(logits, labels, reduction="none")
         found += [float(part.sum()) for part in tokens.split([row.completion for row in some])]
     return found
 
@@ -235,12 +237,13 @@ def train(
             raise Stopped("The run was stopped during training.")
         some, others = next(forget_batches), next(keep_batches)
         rows = [forget[i] for i in some]
-        labels = completion_labels(rows)
+        logits = completion_logits(model, rows, pad)
+        is_answer = torch.tensor([mark for row in rows for mark in row.answer])
         batch = ForgetBatch(
-            logits=completion_logits(model, rows, pad),
+            logits=logits,
             base_logits=reference.rows(some),
-            labels=labels,
-            is_answer=torch.tensor([mark for row in rows for mark in row.answer]),
+            labels=completion_labels(rows).to(logits.device),
+            is_answer=is_answer.to(logits.device),
         )
         lost = loss_of(batch)
         kept = [keep[i] for i in others]

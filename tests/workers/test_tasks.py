@@ -34,7 +34,7 @@ def test_a_person_of_whom_the_model_knows_nothing_ends_inconclusive_and_says_so(
     assert (run.state, run.verdict) == (RunState.SUCCEEDED, Verdict.INCONCLUSIVE)
     assert run.evidence["nothing_measurable"] is True
     assert run.evidence["discovery"]["facts_known"] == 0
-    assert run.evidence["discovery"]["unprompted"]["samples"] == 144  # name and alias
+    assert run.evidence["discovery"]["unprompted"]["samples"] == 72
     assert "nothing to unlearn" in run.evidence["reasons"][0]
     assert not hasattr(run, "adapter")
     assert case.status == CaseStatus.EVIDENCE_REVIEW

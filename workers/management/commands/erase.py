@@ -15,7 +15,15 @@ from tqdm import tqdm
 
 from workers import erasure
 from workers.adapters import AdapterError
-from workers.base_models import ModelError, load_base_model, load_control
+from workers.base_models import (
+    DTYPES,
+    ModelError,
+    Placement,
+    load_base_model,
+    load_control,
+    load_without_weights,
+)
+from workers.dry_run import estimate
 from workers.forget_sets import NothingMeasurable
 from workers.releases import ReleaseError
 from workers.subjects import SubjectError, read_subject
@@ -28,6 +36,9 @@ EXAMPLES = """examples:
       suppresses what the model knows of the subject, and measures it before and after
   python manage.py erase --model demo --subject person.json --out var/person --json
       the same on the demo model, against its control, with the result on one line
+  python manage.py erase --model owner/name --subject person.json --dtype bfloat16 \
+      --device-map auto --dry-run
+      states memory and time without loading a weight
 
 The subject file: {"name": "...", "aliases": [], "facts": [{"question", "answer"}],
 "neighbours": [{"question", "answer"}]}. Exit 0: every bar holds; 1: one does not; 2: could not run.
@@ -53,10 +64,22 @@ class Command(BaseCommand):
         parser.add_argument("--subject", required=True, type=Path, metavar="FILE")
         parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="%(default)s")
         parser.add_argument("--seed", type=int, default=1, help="default %(default)s")
+        parser.add_argument("--dtype", choices=sorted(DTYPES), default="float32")
+        parser.add_argument(
+            "--device-map", default="cpu", help="cpu, cuda:0, auto over all devices; %(default)s"
+        )
+        parser.add_argument(
+            "--dry-run", action="store_true", help="state memory and time, and do nothing else"
+        )
         parser.add_argument("--json", action="store_true", help="the JSON object on one line")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
+            if options["dry_run"]:
+                self.stdout.write(
+                    json.dumps(needed(options), indent=None if options["json"] else 1)
+                )
+                return
             found = self.erased(options)
         except (SubjectError, ModelError, AdapterError, ReleaseError, NothingMeasurable) as error:
             self.stderr.write(str(error))
@@ -68,8 +91,8 @@ class Command(BaseCommand):
         """The summary of one whole run; the project's errors when it cannot run."""
         subject = read_subject(options["subject"])
         started = time.perf_counter()
-        base = load_base_model(options["model"])
-        control = load_control(options["model"])
+        base = load_base_model(options["model"], placement_of(options))
+        control = load_control(options["model"], placement_of(options))
         load = time.perf_counter() - started
         with Progress() as progress:
             done = erasure.erase(
@@ -84,6 +107,17 @@ class Command(BaseCommand):
             )
         model = {"name": base.name, "sha256": base.sha256}
         return summary(done, model=model, seconds={"load": load, **done.seconds})
+
+
+def placement_of(options: Mapping[str, Any]) -> Placement:
+    return Placement(options["dtype"], options["device_map"])
+
+
+def needed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the run would need; the project's errors when it could not run."""
+    placement = placement_of(options)
+    base = load_without_weights(options["model"], placement)
+    return estimate(base, read_subject(options["subject"]), placement)
 
 
 def gate_key(out: Path) -> bytes:
