@@ -11,10 +11,11 @@ import torch
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+# no_grad and not inference_mode throughout: gathered FSDP weights must stay fit for training.
 BATCH = 256
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def greedy_answers(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
@@ -35,7 +36,7 @@ def greedy_answers(
     )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def sampled_answers(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",

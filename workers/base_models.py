@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -35,14 +37,16 @@ class ModelError(RuntimeError):
 
 
 OVER_DEVICES = ("auto", "balanced", "balanced_low_0", "sequential")
+OVER_PROCESSES = "fsdp"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Placement:
     """How the weights of a model are held, and where: `device_map` is Accelerate's ("cpu",
-    "cuda:0", "auto" over all devices). Adapters are trained in float32 in any case. Raises
-    ModelError for an unknown dtype."""
+    "cuda:0", "auto" over all devices), or "fsdp" for the processes of `accelerate launch`. Adapters
+    are trained in float32 in any case. Raises ModelError for an unknown dtype.
+    """
 
     dtype: str = "float32"
     device_map: str = "cpu"
@@ -168,7 +172,9 @@ def _load(
     lowest_layer: int | None = None,
     answer_tokens: int = 24,
 ) -> BaseModel:
-    _check_device(placement.device_map)
+    over_processes = placement.device_map == OVER_PROCESSES
+    if not over_processes:
+        _check_device(placement.device_map)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights or not (folder / "tokenizer.json").is_file():
         raise ModelError(
@@ -185,7 +191,7 @@ def _load(
                 local_files_only=True,
                 use_safetensors=True,
                 dtype=DTYPES[placement.dtype],
-                device_map=placement.device_map,
+                device_map="cpu" if over_processes else placement.device_map,
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(
@@ -197,6 +203,8 @@ def _load(
             f"{name} does not fit into memory in {placement.dtype}: parts of it would lie on disk, "
             "where they cannot be trained against. See what it needs with: erase --dry-run"
         )
+    if over_processes:
+        _shard(model)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     layers = int(model.config.num_hidden_layers)
@@ -210,6 +218,36 @@ def _load(
         target_modules=_target_modules(model),
         answer_tokens=answer_tokens,
     )
+
+
+def process_rank() -> int:
+    """Which of the launched processes this is; 0 if it is the only one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def _shard(model: PreTrainedModel) -> None:
+    """Leave each process a part of every decoder layer; the rest comes when it computes (FSDP,
+    arXiv 2304.11277). Adapters come later and are whole in each: all processes do the same work on
+    the same rows, so nothing else needs to know."""
+    if "WORLD_SIZE" not in os.environ:
+        raise ModelError(
+            "The device map fsdp needs several processes: accelerate launch --use_fsdp "
+            "--num_processes 4 manage.py erase ... --device-map fsdp"
+        )
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group()
+    device = "cpu"
+    if torch.cuda.is_available():
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    mesh = init_device_mesh(device.split(":")[0], (torch.distributed.get_world_size(),))
+    kinds = set(model._no_split_modules or ())
+    layers = [module for module in model.modules() if type(module).__name__ in kinds]
+    if not layers:
+        raise ModelError("This model does not say what its layers are: it cannot be sharded.")
+    for layer in layers:
+        fully_shard(layer, mesh=mesh)
+    model.to(device)  # what belongs to no layer: embeddings, head
 
 
 def _check_device(device_map: str) -> None:

@@ -45,7 +45,7 @@ def encoder_for(base: BaseModel, *, own_states: bool | None = None) -> Encoder |
     return sentence_encoder()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _hidden(base: BaseModel, texts: Sequence[str]) -> Tensor:
     """The last prompt token's state after layer `HIDDEN_LAYER`; the caller turns adapters off."""
     found = []

@@ -166,7 +166,7 @@ def completion_labels(rows: Sequence[Row]) -> Tensor:
     return torch.tensor([token for row in rows for token in row.ids[-row.completion :]])
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def row_log_likelihoods(model: Any, rows: Sequence[Row], pad: int, size: int = 64) -> list[float]:
     """log p(completion | prompt) of each row in nats, summed over its tokens."""
     found: list[float] = []

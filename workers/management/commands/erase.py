@@ -1,12 +1,15 @@
 """``manage.py erase``: a thin shell over workers.erasure."""
 
 import argparse
+import io
 import json
 import secrets
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from workers.base_models import (
     load_base_model,
     load_control,
     load_without_weights,
+    process_rank,
 )
 from workers.dry_run import estimate
 from workers.forget_sets import NothingMeasurable
@@ -66,7 +70,7 @@ class Command(BaseCommand):
         parser.add_argument("--seed", type=int, default=1, help="default %(default)s")
         parser.add_argument("--dtype", choices=sorted(DTYPES), default="float32")
         parser.add_argument(
-            "--device-map", default="cpu", help="cpu, cuda:0, auto over all devices; %(default)s"
+            "--device-map", default="cpu", help="cpu, cuda:0, auto over all devices, fsdp"
         )
         parser.add_argument(
             "--dry-run", action="store_true", help="state memory and time, and do nothing else"
@@ -80,11 +84,17 @@ class Command(BaseCommand):
                     json.dumps(needed(options), indent=None if options["json"] else 1)
                 )
                 return
-            found = self.erased(options)
+            # The other processes of `accelerate launch` do the same work; one of them speaks.
+            if process_rank() == 0:
+                found = self.erased(options)
+            else:
+                with tempfile.TemporaryDirectory() as out, redirect_stderr(io.StringIO()):
+                    found = self.erased({**options, "out": Path(out)})
         except (SubjectError, ModelError, AdapterError, ReleaseError, NothingMeasurable) as error:
             self.stderr.write(str(error))
             sys.exit(COULD_NOT_RUN)
-        self.stdout.write(json.dumps(found, indent=None if options["json"] else 1))
+        if process_rank() == 0:
+            self.stdout.write(json.dumps(found, indent=None if options["json"] else 1))
         sys.exit(HOLD if all(bar["holds"] for bar in found["bars"]) else DO_NOT_HOLD)
 
     def erased(self, options: Mapping[str, Any]) -> dict[str, Any]:
