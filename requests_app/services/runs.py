@@ -100,7 +100,7 @@ def lease_run(*, run_id: UUID, owner: str) -> Lease | None:
     On one model only one run works at a time, from its first lease to its end, so that each is
     trained, verified and released against the same adapters in force: a run whose worker died holds
     up the others until it is taken up again. One that died after its release was registered ends as
-    succeeded. After RTBF_MAX_ATTEMPTS leases the run fails with `too_many_attempts`.
+    succeeded. After RTBF_MAX_LEASES leases the run fails with `too_many_leases`.
     """
     case, run, same_model = locked_run_and_rivals(run_id)
     now = timezone.now()
@@ -113,13 +113,13 @@ def lease_run(*, run_id: UUID, owner: str) -> Lease | None:
     if run.cancel_requested_at is not None:
         end_run(case, run, RunState.CANCELLED, error="cancelled", actor=WORKER.name)
         return None
-    if run.attempts >= settings.RTBF_MAX_ATTEMPTS:
-        end_run(case, run, RunState.FAILED, error="too_many_attempts", actor=SYSTEM.name)
+    if run.leases >= settings.RTBF_MAX_LEASES:
+        end_run(case, run, RunState.FAILED, error="too_many_leases", actor=SYSTEM.name)
         return None
     if run.state == RunState.QUEUED:
         move_run(run, RunState.RUNNING)
         run.started_at = now
-    run.attempts += 1
+    run.leases += 1
     run.fence += 1
     run.lease_owner = owner[:80]
     run.lease_expires_at = now + lease_time()

@@ -62,12 +62,12 @@ def one_result(stack: Stack, reference: str) -> str:
     """The id of the case's only run, which two workers took up and which ended in one result."""
     (run,) = rows(
         stack,
-        """SELECT r.id, r.attempts, r.verdict, r.release_id FROM requests_app_erasurerun r
+        """SELECT r.id, r.leases, r.verdict, r.release_id FROM requests_app_erasurerun r
            JOIN requests_app_case c ON c.id = r.case_id WHERE c.reference = ?""",
         reference,
     )
-    run_id, attempts, verdict, release = run
-    assert int(attempts) == 2
+    run_id, leases, verdict, release = run
+    assert int(leases) == 2
     assert verdict == "within_thresholds"
     adapters = rows(stack, "SELECT sha256 FROM requests_app_adapter WHERE run_id = ?", run_id)
     assert len(adapters) == 1

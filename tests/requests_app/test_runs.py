@@ -67,7 +67,7 @@ def test_a_queued_run_is_leased_once(run: ErasureRun) -> None:
     assert lease == runs.Lease(run.id, "worker-1", 1)
     assert runs.lease_run(run_id=run.id, owner="worker-2") is None
     stored = reread(run)
-    assert (stored.state, stored.attempts, stored.lease_owner) == (RunState.RUNNING, 1, "worker-1")
+    assert (stored.state, stored.leases, stored.lease_owner) == (RunState.RUNNING, 1, "worker-1")
     assert stored.started_at is not None
 
 
@@ -112,7 +112,7 @@ def test_after_three_leases_the_run_fails_and_its_case_is_reviewed(run: ErasureR
         expire_lease(run.id)
     assert runs.lease_run(run_id=run.id, owner="worker-4") is None
     stored = reread(run)
-    assert (stored.state, stored.error) == (RunState.FAILED, "too_many_attempts")
+    assert (stored.state, stored.error) == (RunState.FAILED, "too_many_leases")
     assert stored.verdict == Verdict.INCONCLUSIVE
     assert stored.case.status == CaseStatus.EVIDENCE_REVIEW
     assert runs.lease_run(run_id=run.id, owner="worker-5") is None
@@ -151,7 +151,7 @@ def test_a_run_killed_after_its_release_ends_as_succeeded(
         lease, manifest=factories.manifest(run, reread(run).adapter.sha256)
     )
     runs.cancel_run(run_id=run.id, actor_member=engineer)  # too late: it is in force
-    ErasureRun.objects.filter(pk=run.id).update(attempts=3)
+    ErasureRun.objects.filter(pk=run.id).update(leases=3)
     expire_lease(run.id)
     assert runs.lease_run(run_id=run.id, owner="worker-2") is None
     stored = reread(run)
@@ -196,7 +196,7 @@ def test_of_many_workers_woken_at_once_one_gets_the_run() -> None:
     leases: list[runs.Lease | None] = []
     run_together(lambda: leases.append(runs.lease_run(run_id=run.id, owner="w")), 5)
     assert len([lease for lease in leases if lease]) == 1
-    assert reread(run).attempts == 1
+    assert reread(run).leases == 1
 
 
 @pytest.mark.database

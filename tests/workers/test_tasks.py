@@ -73,7 +73,7 @@ def test_a_run_killed_after_its_evidence_registers_exactly_what_was_verified() -
     factories.expire_lease(lease.run_id)  # here the worker dies
 
     run = ended(case)
-    assert (run.state, run.attempts) == (RunState.SUCCEEDED, 2)
+    assert (run.state, run.leases) == (RunState.SUCCEEDED, 2)
     assert run.release.digest == run.evidence["release"]
     assert run.release.is_live == (run.verdict == Verdict.WITHIN)
     types = [entry.type for entry in audit.case_entries(case.id)]
@@ -85,7 +85,7 @@ def test_a_doubled_wake_up_does_nothing() -> None:
     case = factories.executing_case()
     first = ended(case)
     again = ended(case)
-    assert (again.fence, again.attempts, again.finished_at) == (1, 1, first.finished_at)
+    assert (again.fence, again.leases, again.finished_at) == (1, 1, first.finished_at)
 
 
 def test_neither_log_nor_row_names_the_person(caplog: pytest.LogCaptureFixture) -> None:
