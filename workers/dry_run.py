@@ -54,6 +54,7 @@ class Work:
     keep_rows: int
     row_tokens: float
     completion_tokens: float
+    longest_completion: int
     asked: dict[str, int]  # generations by phase
     scored: int  # rows that verification scores
 
@@ -158,6 +159,7 @@ def work_for(base: BaseModel, subject: Subject, recipe: Recipe) -> Work:
         keep_rows=recipe.surrogates,
         row_tokens=_mean([len(row.ids) for row in rows]),
         completion_tokens=_mean([row.completion for row in rows]),
+        longest_completion=max((row.completion for row in rows), default=0),
         asked={
             "locate": trained + discovered + 2 * openings * discovery.DRAWS,
             "train": recipe.surrogates + aside * (checks + 1),
@@ -171,7 +173,9 @@ def memory(shape: Shape, work: Work, recipe: Recipe, base: BaseModel, size: int)
     """Bytes by part at the height of training. `size` is that of a weight; what is trained, its
     moments and the losses are float32."""
     tokens = (recipe.forget_rows + recipe.keep_rows) * work.row_tokens
-    told = (recipe.forget_rows + recipe.keep_rows) * work.completion_tokens
+    # Rows are padded to the longest; surrogates are as long as the model may answer.
+    longest = 1 + max(work.longest_completion, base.answer_tokens)
+    told = (recipe.forget_rows + recipe.keep_rows) * longest
     vocabulary = shape.in_head // shape.width
     kept = KEPT_OF_WIDTH * shape.width + KEPT_OF_MLP * shape.mlp
     held = work.row_tokens + base.answer_tokens

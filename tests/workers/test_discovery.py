@@ -51,6 +51,12 @@ def test_an_answer_that_is_part_of_the_name_counts_for_nothing() -> None:
     assert sample(base, Subject(PERSON.name, (), (Fact("Who?", PERSON.name),))).mentioning == 0
 
 
+def test_an_alias_told_under_another_name_counts() -> None:
+    texts, asked = ["by Rowling", "by Rowling", "Potter"], ["Harry Potter", "Rowling", "Rowling"]
+    assert discovery._mentioning(texts, asked, ["Rowling"]) == 1
+    assert discovery._mentioning(texts, asked, ["Rowling", "Potter"]) == 2
+
+
 @pytest.mark.parametrize(
     "told, by_chance, more", [(0, 0, False), (6, 0, False), (7, 0, True), (9, 3, False)]
 )
@@ -75,7 +81,7 @@ def test_details_are_those_that_come_up_again_and_again_about_this_name_only() -
         "from Lyon, with Carl, as Carl does",
     ]
     chance = ["a clerk of Lyon"]
-    assert discovery._details(about, chance, " anna berger ") == 1  # the address; Carl came twice
+    assert discovery._details(about, chance, ["Anna Berger"]) == 1  # the address; Carl came twice
 
 
 def test_samples_differ_between_draws_and_repeat_with_the_seed() -> None:
