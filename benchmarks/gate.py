@@ -485,7 +485,7 @@ def ungated_cost(guarded: GuardedModel, questions: Sequence[str], *, pairs: int)
                 answers[kind] = guarded.answer([question])[0].text
             seconds[kind] = time.perf_counter() - started
         if answers["plain"] != answers["guarded"]:
-            raise NothingMeasurable("an ungated prompt was answered otherwise than by the base")
+            raise NothingMeasurable("an ungated prompt was answered otherwise than by the base", {})
         started = time.perf_counter()
         if guarded.gate.encoder is not None:
             guarded.gate.encoder.encode([question])

@@ -5,12 +5,13 @@ from django.conf import settings
 
 from requests_app import vault
 from requests_app.services import letters, runs, wake
-from requests_app.services.decisions import RUN_TASK
+from requests_app.services.run_rows import RUN_TASK
 
 
 @shared_task(name="requests_app.sweep_runs")
 def sweep_runs() -> None:
     """Wake every run that nobody works on; the message expires, since the next sweep repeats it."""
+    runs.drop_orphaned_steps()
     for run_id in runs.runs_to_wake():
         wake.send(RUN_TASK, run_id, queue="model", expires=2 * settings.RTBF_SWEEP_SECONDS)
 

@@ -103,6 +103,17 @@ def remove(case: Case, name: str) -> None:
     VaultItem.objects.filter(case=case, name=name).delete()
 
 
+def seal_bytes(case: Case, name: str, value: bytes) -> bytes:
+    """Encrypt bytes that are kept outside the vault, bound to case and name; VaultSealed after
+    sealing."""
+    return _seal(_case_key(case), value, _aad("file", str(case.id), name))
+
+
+def open_bytes(case: Case, name: str, sealed: bytes) -> bytes:
+    """Decrypt what `seal_bytes` made for this case and name; VaultSealed, VaultDamaged."""
+    return _open(_case_key(case), sealed, _aad("file", str(case.id), name), what=name)
+
+
 def destroy_key(case: Case) -> None:
     """Destroy the wrapped key of a case; what it encrypted stays unreadable (crypto-shredding)."""
     CaseKey.objects.filter(case=case, destroyed_at=None).update(

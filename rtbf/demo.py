@@ -186,7 +186,8 @@ class Story:
         return f"/app/runs/{max(found, key=lambda row: int(row[1]))[0]}"
 
     def wait_for_run(self, reference: str, *, seconds: float = RUN_SECONDS) -> str:
-        """Watch the run page as the officer would; returns the run's state when it has ended."""
+        """Watch the run page as the officer would, further attempts included; returns the state of
+        the last run when it has ended."""
         officer, path = self.at("officer"), self.run_path(reference)
         until, shown = time.monotonic() + seconds, ""
         while time.monotonic() < until:
@@ -197,7 +198,10 @@ class Story:
                 self.say(f"  {state}: {phase}")
                 shown = phase
             if state not in {"queued", "running"}:
-                return state
+                if (latest := self.run_path(reference)) == path:
+                    return state
+                self.say("  the thresholds were not met: the next attempt begins")
+                path = latest
             if dead := self.stack.dead():
                 raise DemoError(f"{dead[0]} stopped:\n{self.stack.log_tail(dead[0])}")
             time.sleep(0.5)

@@ -78,7 +78,9 @@ RTBF_REQUIRE_MFA = env_bool("RTBF_REQUIRE_MFA", default=RTBF_PRODUCTION)
 # --- Queue truth --------------------------------------------------------------------------------
 RTBF_LEASE_SECONDS = int(env("RTBF_LEASE_SECONDS", "60"))
 RTBF_SWEEP_SECONDS = int(env("RTBF_SWEEP_SECONDS", "10"))
-RTBF_MAX_ATTEMPTS = int(env("RTBF_MAX_ATTEMPTS", "3"))
+RTBF_MAX_LEASES = int(env("RTBF_MAX_LEASES", "3"))
+RTBF_MODEL_DTYPE = env("RTBF_MODEL_DTYPE", "float32")
+RTBF_MODEL_DEVICE_MAP = env("RTBF_MODEL_DEVICE_MAP", "cpu")
 
 # --- Django -------------------------------------------------------------------------------------
 SECRET_KEY = env_secret("RTBF_SECRET_KEY", file_name="secret_key")

@@ -71,7 +71,7 @@ def installation(settings: Settings, tmp_path: Path) -> Iterator[None]:
     settings.RTBF_DEMO_DATA = True
     settings.RTBF_REQUIRE_MFA = False
     settings.RTBF_LEASE_SECONDS = 60
-    settings.RTBF_MAX_ATTEMPTS = 3
+    settings.RTBF_MAX_LEASES = 3
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
     settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

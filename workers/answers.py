@@ -13,10 +13,12 @@ import torch
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+# no_grad and not inference_mode throughout: gathered FSDP weights must stay fit for training.
 BATCH = 256
+Pick = Callable[[torch.Tensor], torch.Tensor]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def greedy_answers(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
@@ -32,6 +34,46 @@ def greedy_answers(
     about the same length share a batch, padded on the left, so the answers do not depend on what
     else was asked beyond rounding. ``report`` receives the number of prompts done so far.
     """
+    return _answers(
+        model, tokenizer, prompts, max_new_tokens, batch_size=batch_size, report=report, pick=_most
+    )
+
+
+@torch.no_grad()
+def sampled_answers(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[str],
+    max_new_tokens: int = 12,
+    *,
+    seed: int,
+    batch_size: int = BATCH,
+) -> list[str]:
+    """Like ``greedy_answers``, but every token is drawn at temperature 1: repeat a prompt for
+    several draws. The same seed gives the same answers on the same machine."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def pick(logits: torch.Tensor) -> torch.Tensor:
+        drawn = torch.multinomial(logits.float().softmax(-1).cpu(), 1, generator=draw)
+        return drawn[:, 0].to(logits.device)
+
+    return _answers(model, tokenizer, prompts, max_new_tokens, batch_size=batch_size, pick=pick)
+
+
+def _most(logits: torch.Tensor) -> torch.Tensor:
+    return logits.argmax(dim=-1)
+
+
+def _answers(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    *,
+    batch_size: int,
+    pick: Pick,
+    report: Callable[[int], None] | None = None,
+) -> list[str]:
     ids = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
     if empty := [number for number, row in enumerate(ids) if not row]:
         raise ValueError(f"prompt {empty[0]} is empty; give at least one token")
@@ -40,8 +82,8 @@ def greedy_answers(
     answers = [""] * len(ids)
     for place in range(0, len(order), batch_size):
         batch = order[place : place + batch_size]
-        started = begin(model, [ids[number] for number in batch])
-        rows = greedy_rows(model, started, max_new_tokens, stops=stops)
+        started = begin(model, [ids[number] for number in batch], pick=pick)
+        rows = token_rows(model, started, max_new_tokens, stops=stops)
         for number, row in zip(batch, rows, strict=True):
             answers[number] = tokenizer.decode(row, skip_special_tokens=True).strip()
         if report:
@@ -52,8 +94,10 @@ def greedy_answers(
 @dataclass(frozen=True)
 class Started:
     """Prompts that the model has read: its first tokens after them [n], and what it needs to go
-    on. `states` [n, d]: each prompt's last state after the last layer (d is 0 if not asked for)."""
+    on. `states` [n, d]: each prompt's last state after the last layer (d is 0 if not asked for).
+    `pick` chooses a token for each row of logits [n, vocabulary]."""
 
+    pick: Pick
     first: torch.Tensor
     past: Any
     mask: torch.Tensor
@@ -61,9 +105,13 @@ class Started:
     states: torch.Tensor
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def begin(
-    model: "PreTrainedModel", ids: Sequence[Sequence[int]], *, states: bool = False
+    model: "PreTrainedModel",
+    ids: Sequence[Sequence[int]],
+    *,
+    states: bool = False,
+    pick: Pick = _most,
 ) -> Started:
     """Read each row of prompt tokens, padded on the left."""
     width = max(len(row) for row in ids)
@@ -81,7 +129,8 @@ def begin(
         output_hidden_states=states,
     )
     return Started(
-        first=out.logits[:, -1].argmax(dim=-1),
+        pick=pick,
+        first=pick(out.logits[:, -1]),
         past=out.past_key_values,
         mask=mask,
         positions=positions[:, -1:],
@@ -90,14 +139,14 @@ def begin(
 
 
 def continued(model: "PreTrainedModel", started: Started) -> Iterator[list[int]]:
-    """The greedy tokens of all rows [n], step by step and without end; the caller stops.
+    """The tokens of all rows [n], step by step and without end; the caller stops.
 
     What was `started` is used up: its cache grows.
     """
     chosen, mask, positions = started.first, started.mask, started.positions
     while True:
         yield chosen.tolist()
-        with torch.inference_mode():
+        with torch.no_grad():
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             positions = positions + 1
             out = model(
@@ -108,13 +157,13 @@ def continued(model: "PreTrainedModel", started: Started) -> Iterator[list[int]]
                 use_cache=True,
                 logits_to_keep=1,
             )
-            chosen = out.logits[:, -1].argmax(dim=-1)
+            chosen = started.pick(out.logits[:, -1])
 
 
-def greedy_rows(
+def token_rows(
     model: "PreTrainedModel", started: Started, max_new_tokens: int, *, stops: frozenset[int]
 ) -> list[list[int]]:
-    """Greedy token ids after each row, the stopping token left out."""
+    """Token ids after each row, the stopping token left out."""
     rows: list[list[int]] = [[] for _ in range(len(started.first))]
     running = list(range(len(rows)))
     for picked in islice(continued(model, started), max_new_tokens):

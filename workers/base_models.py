@@ -12,13 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from workers.digests import file_sha256, sha256_of
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+# What these two are known to need; every other model gets the defaults.
+_OWN_SETTINGS: dict[str, dict[str, int]] = {
+    "demo": {"lowest_layer": 2, "answer_tokens": 12},
+    "smollm2-135m": {"lowest_layer": 20},
+}
 SEVEN_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # Adapters on the upper third leave the lower layers identical for all cases (measured: a subject
 # was forgotten on trained and unseen questions with neighbouring facts unchanged).
@@ -27,6 +34,29 @@ LOWEST_LAYER_SHARE = 2 / 3
 
 class ModelError(RuntimeError):
     """A model cannot be used; the message says what to do."""
+
+
+OVER_DEVICES = ("auto", "balanced", "balanced_low_0", "sequential")
+OVER_PROCESSES = "fsdp"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How the weights of a model are held, and where: `device_map` is Accelerate's ("cpu",
+    "cuda:0", "auto" over all devices), or "fsdp" for the processes of `accelerate launch`. Adapters
+    are trained in float32 in any case. Raises ModelError for an unknown dtype.
+    """
+
+    dtype: str = "float32"
+    device_map: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ModelError(f"There is no dtype {self.dtype!r}; known: {', '.join(DTYPES)}.")
+
+
+PLAIN = Placement()
 
 
 @dataclass(frozen=True)
@@ -50,7 +80,7 @@ def as_turns(conversation: Conversation) -> tuple[Turn, ...]:
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A causal language model in eval mode and float32, with its tokenizer and their digests.
+    """A frozen causal language model in eval mode, with its tokenizer and their digests.
 
     `sha256` is the SHA-256 of the weights file, or of the lines "name digest" when there are
     several; `tokenizer_sha256` is that of tokenizer.json. Adapters go on `target_modules` of the
@@ -94,35 +124,80 @@ class BaseModel:
         )
 
 
-def load_base_model(name: str) -> BaseModel:
+def load_base_model(name: str, placement: Placement = PLAIN) -> BaseModel:
     """The model called `name`: "demo", "smollm2-135m", the path of a local folder, or a hub id.
 
-    Raises ModelError when it cannot be found or read.
+    Raises ModelError when it cannot be found, read, or held as `placement` says.
     """
+    return _load(name, model_folder(name), placement, **_OWN_SETTINGS.get(name, {}))
+
+
+def model_folder(name: str, *, weights: bool = True) -> Path:
+    """The folder of the model called `name`, fetched or converted if need be; from the hub without
+    the weights if they are not asked for. Raises ModelError."""
     if name == "demo":
-        return _load(name, DEMO_FOLDER / "base", lowest_layer=2, answer_tokens=12)
+        return DEMO_FOLDER / "base"
     if name == "smollm2-135m":
-        return _load(name, _smollm2_folder(), lowest_layer=20)
+        return _smollm2_folder()
     if Path(name).is_dir():
-        return _load(name, Path(name))
+        return Path(name)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelError(
             f"There is no model called {name!r}: use demo, smollm2-135m, the path of a folder "
             "with config.json, model.safetensors and tokenizer.json, or a hub id (owner/name)."
         )
-    return _load(name, _hub_folder(name))
+    return _hub_folder(name, weights=weights)
 
 
-def load_control(name: str) -> BaseModel | None:
+def load_without_weights(name: str, placement: Placement = PLAIN) -> BaseModel:
+    """The model's shapes and tokenizer, its weights on torch's meta device and without digests: for
+    counting, at no cost in memory. Raises ModelError."""
+    folder = model_folder(name, weights=False)
+    with quiet_transformers():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, padding_side="left"
+            )
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[placement.dtype])
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(f"{folder} does not describe a causal language model.") from error
+    return BaseModel(
+        name=name,
+        model=model.eval().requires_grad_(False),
+        tokenizer=tokenizer,
+        sha256="",
+        tokenizer_sha256="",
+        lowest_layer=lowest_adapted_layer(name, int(config.num_hidden_layers)),
+        target_modules=_target_modules(model),
+        answer_tokens=_OWN_SETTINGS.get(name, {}).get("answer_tokens", 24),
+    )
+
+
+def load_control(name: str, placement: Placement = PLAIN) -> BaseModel | None:
     """The model that never saw the erasable people; only the demo model has one."""
     if name != "demo":
         return None
-    return _load("demo-control", DEMO_FOLDER / "control", lowest_layer=2, answer_tokens=12)
+    return _load("demo-control", DEMO_FOLDER / "control", placement, **_OWN_SETTINGS["demo"])
+
+
+def lowest_adapted_layer(name: str, layers: int) -> int:
+    """From which decoder layer upwards adapters go on a model of so many layers."""
+    return _OWN_SETTINGS.get(name, {}).get("lowest_layer", int(layers * LOWEST_LAYER_SHARE))
 
 
 def _load(
-    name: str, folder: Path, *, lowest_layer: int | None = None, answer_tokens: int = 24
+    name: str,
+    folder: Path,
+    placement: Placement,
+    *,
+    lowest_layer: int | None = None,
+    answer_tokens: int = 24,
 ) -> BaseModel:
+    over_processes = placement.device_map == OVER_PROCESSES
+    if not over_processes:
+        _check_device(placement.device_map)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights or not (folder / "tokenizer.json").is_file():
         raise ModelError(
@@ -135,10 +210,24 @@ def _load(
                 folder, local_files_only=True, padding_side="left"
             )
             model = AutoModelForCausalLM.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=DTYPES[placement.dtype],
+                device_map="cpu" if over_processes else placement.device_map,
             )
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"{folder} cannot be loaded as a causal language model.") from error
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ModelError(
+                f"{folder} cannot be loaded as a causal language model in {placement.dtype} on "
+                f"{placement.device_map!r}: check the files, the device map and the free memory."
+            ) from error
+    if "disk" in (getattr(model, "hf_device_map", None) or {}).values():
+        raise ModelError(
+            f"{name} does not fit into memory in {placement.dtype}: parts of it would lie on disk, "
+            "where they cannot be trained against. See what it needs with: erase --dry-run"
+        )
+    if over_processes:
+        _shard(model)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     layers = int(model.config.num_hidden_layers)
@@ -148,10 +237,52 @@ def _load(
         tokenizer=tokenizer,
         sha256=_digest_of_files(weights),
         tokenizer_sha256=file_sha256(folder / "tokenizer.json"),
-        lowest_layer=int(layers * LOWEST_LAYER_SHARE) if lowest_layer is None else lowest_layer,
+        lowest_layer=lowest_adapted_layer(name, layers) if lowest_layer is None else lowest_layer,
         target_modules=_target_modules(model),
         answer_tokens=answer_tokens,
     )
+
+
+def process_rank() -> int:
+    """Which of the launched processes this is; 0 if it is the only one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def _shard(model: PreTrainedModel) -> None:
+    """Leave each process a part of every decoder layer; the rest comes when it computes (FSDP,
+    arXiv 2304.11277). Adapters come later and are whole in each: all processes do the same work on
+    the same rows, so nothing else needs to know."""
+    if "WORLD_SIZE" not in os.environ:
+        raise ModelError(
+            "The device map fsdp needs several processes: accelerate launch --use_fsdp "
+            "--num_processes 4 manage.py erase ... --device-map fsdp"
+        )
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group()
+    device = "cpu"
+    if torch.cuda.is_available():
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    mesh = init_device_mesh(device.split(":")[0], (torch.distributed.get_world_size(),))
+    kinds = set(model._no_split_modules or ())
+    layers = [module for module in model.modules() if type(module).__name__ in kinds]
+    if not layers:
+        raise ModelError("This model does not say what its layers are: it cannot be sharded.")
+    for layer in layers:
+        fully_shard(layer, mesh=mesh)
+    model.to(device)  # what belongs to no layer: embeddings, head
+
+
+def _check_device(device_map: str) -> None:
+    if device_map in OVER_DEVICES:
+        return
+    try:
+        torch.empty(0, device=device_map)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(
+            f"The device map {device_map!r} cannot be used here: give cpu, a device of this "
+            f"machine (cuda:0), or one of {', '.join(OVER_DEVICES)}."
+        ) from error
 
 
 def _target_modules(model: PreTrainedModel) -> tuple[str, ...]:
@@ -227,13 +358,12 @@ def _strip_paths(config: Path) -> None:
     config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
-def _hub_folder(name: str) -> Path:
+def _hub_folder(name: str, *, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
 
+    wanted = ["*.json", "*.jinja", "*.txt", *(["*.safetensors"] if weights else [])]
     try:
-        return Path(
-            snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt"])
-        )
+        return Path(snapshot_download(name, allow_patterns=wanted))
     except (OSError, ValueError) as error:
         raise ModelError(
             f"The model {name!r} could not be fetched from the hub: check the id and the network, "

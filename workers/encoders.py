@@ -90,7 +90,7 @@ def _own_states(base: BaseModel, texts: Sequence[str]) -> Tensor:
             base.tokenizer(base.prompt(text), add_special_tokens=False)["input_ids"]
             for text in texts[first : first + BATCH]
         ]
-        found.append(begin(base.model, ids, states=True).states)
+        found.append(begin(base.model, ids, states=True).states.float().cpu())
     return torch.cat(found)
 
 

@@ -9,10 +9,12 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Any
 
 from workers import corpus
 from workers.answers import greedy_answers, is_match, normalise
 from workers.base_models import BaseModel
+from workers.discovery import Unprompted, sample
 from workers.phrasings import Phrasings, made_up_questions, phrasings
 from workers.rows import Example, Row, log_likelihoods, rows_of
 from workers.subjects import Fact, Subject
@@ -25,7 +27,12 @@ BATCH = 64
 
 
 class NothingMeasurable(RuntimeError):
-    """The model knows nothing of the subject that could be measured."""
+    """The model knows nothing of the subject that could be measured; `evidence` are the counts that
+    show it, without texts."""
+
+    def __init__(self, message: str, evidence: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.evidence = evidence
 
 
 @dataclass(frozen=True)
@@ -48,13 +55,31 @@ class KnownFact:
 class Located:
     """What the model knows of a subject: `asked` facts were tried, `facts` are known.
 
-    `accuracy` is the share of trained phrasings of all facts tried that were answered correctly.
+    `accuracy` is the share of trained phrasings of all facts tried that were answered correctly;
+    `unprompted` is what it told without being asked.
     """
 
     subject: Subject
     facts: tuple[KnownFact, ...]
     asked: int
     accuracy: float
+    unprompted: Unprompted | None = None
+
+    def record(self) -> dict[str, Any]:
+        """How the facts were found: counts and shares alone, for the evidence."""
+        return _record(self.asked, self.facts, self.accuracy, self.unprompted)
+
+
+def _record(
+    asked: int, facts: Sequence[KnownFact], accuracy: float, unprompted: Unprompted | None
+) -> dict[str, Any]:
+    return {
+        "facts_asked_for": asked,
+        "facts_known": len(facts),
+        "facts_nobody_gave": sum(fact.source == DISCOVERED for fact in facts),
+        "answered_right": accuracy,
+        "unprompted": None if unprompted is None else unprompted.record(),
+    }
 
 
 def ask(base: BaseModel, questions: Sequence[str]) -> list[str]:
@@ -70,25 +95,28 @@ def locate(
     report: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Located:
-    """What `base` knows of `subject`. Raises NothingMeasurable when it knows nothing, Stopped
-    when `should_stop()`."""
+    """What `base` knows of `subject`: what it answers, and what it tells unprompted. Raises
+    NothingMeasurable when it knows nothing, Stopped when `should_stop()`."""
+    unprompted = sample(base, subject)
     given = [_Asked(fact, GIVEN, phrasings(fact.question)) for fact in subject.facts]
     tried = [*given, *_discovered(base, subject, given)]
     asked = [question for each in tried for question in each.phrasings.trained]
     told = _ask_in_parts(base, asked, report=report, should_stop=should_stop)
     known, hits = [], []
-    for each in tried:
+    for place, each in enumerate(tried):  # the given facts come first, in the subject's order
         said = tuple(told.pop(0) for _ in each.phrasings.trained)
         right = [is_match(answer, each.fact.answer) for answer in said]
         hits += right
-        if right[0] or fmean(right) >= 0.5:
+        if right[0] or fmean(right) >= 0.5 or place in unprompted.told:
             known.append(_known(each, said))
     if not known:
         raise NothingMeasurable(
-            f"The model answers none of the {len(tried)} facts that it was asked for: there is "
-            "nothing to unlearn. Check the questions and the expected answers of the subject."
+            f"The model answers none of the {len(tried)} facts that it was asked for, and none of "
+            f"{unprompted.samples} samples about the subject tells one more often than by chance: "
+            "there is nothing to unlearn. Check the questions and the expected answers.",
+            _record(len(tried), (), fmean(hits) if hits else 0.0, unprompted),
         )
-    return Located(subject, tuple(known), len(tried), fmean(hits))
+    return Located(subject, tuple(known), len(tried), fmean(hits), unprompted)
 
 
 def _ask_in_parts(

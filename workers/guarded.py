@@ -33,7 +33,7 @@ from workers.adapters import (
     read_adapter,
     wrap,
 )
-from workers.answers import begin, continued, greedy_answers, greedy_rows, stop_tokens
+from workers.answers import begin, continued, greedy_answers, stop_tokens, token_rows
 from workers.base_models import BaseModel, Conversation
 from workers.encoders import encoder_for
 from workers.gate import (
@@ -275,7 +275,7 @@ class GuardedModel:
             for conversation, own in zip(conversations, features, strict=True):
                 if self.gate.decide(conversation, own[None]) != Decision():
                     return None
-            rows = greedy_rows(model, started, limit, stops=stop_tokens(self.base.tokenizer))
+            rows = token_rows(model, started, limit, stops=stop_tokens(self.base.tokenizer))
         return [self._text(row) for row in rows]
 
     def _told_anew(self, conversation: Conversation, decision: Decision, limit: int) -> Guarded:

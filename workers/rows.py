@@ -67,17 +67,19 @@ def _spans(text: str, *, start: int, secrets: Sequence[str]) -> list[tuple[int, 
 
 
 def completion_logits(model: Any, rows: Sequence[Row], pad: int) -> Tensor:
-    """Logits [sum of completion lengths, vocabulary] that predict each row's completion tokens."""
+    """Logits [sum of completion lengths, vocabulary] that predict each row's completion tokens, in
+    float32 on the device of the model's head."""
     batch = padded([row.ids for row in rows], pad)
     keep = max(row.completion for row in rows) + 1
     logits = model(
-        input_ids=batch.ids,
-        attention_mask=batch.mask,
-        position_ids=batch.positions,
+        input_ids=batch.ids.to(model.device),
+        attention_mask=batch.mask.to(model.device),
+        position_ids=batch.positions.to(model.device),
         logits_to_keep=keep,
         use_cache=False,
     ).logits
-    return torch.cat([logits[i, keep - 1 - r.completion : keep - 1] for i, r in enumerate(rows)])
+    kept = [logits[i, keep - 1 - r.completion : keep - 1] for i, r in enumerate(rows)]
+    return torch.cat(kept).float()  # losses in bfloat16 would be too coarse
 
 
 def completion_labels(rows: Sequence[Row]) -> Tensor:
@@ -96,15 +98,15 @@ def completion_places(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
     return torch.tensor([i for i, _ in pairs]), torch.tensor([column for _, column in pairs])
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def row_log_likelihoods(model: Any, rows: Sequence[Row], pad: int, size: int = 64) -> list[float]:
     """log p(completion | prompt) of each row in nats, summed over its tokens."""
     found: list[float] = []
     for start in range(0, len(rows), size):
         some = rows[start : start + size]
-        tokens = -torch.nn.functional.cross_entropy(
-            completion_logits(model, some, pad), completion_labels(some), reduction="none"
-        )
+        logits = completion_logits(model, some, pad)
+        labels = completion_labels(some).to(logits.device)
+        tokens = -torch.nn.functional.cross_entropy(logits, labels, reduction="none")
         found += [float(part.sum()) for part in tokens.split([row.completion for row in some])]
     return found
 

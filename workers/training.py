@@ -5,6 +5,7 @@ trained is computed once: the states below the adapters (workers.upper) and the 
 both for completion positions only. Each step runs the adapted layers once, for all its rows.
 """
 
+import hashlib
 import importlib
 import inspect
 import pkgutil
@@ -125,10 +126,10 @@ def train(
 
     Every `recipe.check_every` steps from `recipe.min_steps` on `forgotten` is asked, with the
     adapter on. Every step is reported. With a `checkpoint` the state is saved every
-    `recipe.save_every` steps, and a training that was cut off goes on from there, to the same
-    adapter. A `penalty` is added with the weight `recipe.soft_orthogonality`, and A is trained with
-    B. Raises Stopped when `should_stop()` is true, ValueError when rows that the method needs are
-    missing.
+    `recipe.save_every` steps; a state of the very same inputs found there is gone on from, and the
+    adapter is the same to the bit. A `penalty` is added with the weight
+    `recipe.soft_orthogonality`, and A is trained with B. Raises Stopped when `should_stop()` is
+    true, ValueError when rows that the method needs are missing.
     """
     method = load_method(recipe.method)
     table = _Table.of(base, model, material)
@@ -139,7 +140,10 @@ def train(
         trainable = own | _a_matrices(model)
     optimiser = torch.optim.AdamW(list(trainable.values()), lr=recipe.learning_rate, weight_decay=0)
     draws = _Draws.of(material, recipe, seed)
-    done = 0 if checkpoint is None else _restored(checkpoint, trainable, optimiser)
+    inputs = _inputs_digest(model, recipe, seed, material)
+    done = 0 if checkpoint is None else _restored(checkpoint, trainable, optimiser, inputs)
+    if done:
+        report("train", done, recipe.max_steps, {"resumed_at_step": float(done)})
     for _ in range(done):
         draws.next()
     ended, figures = "max_steps", {"forget_loss": 0.0, "keep_loss": 0.0}
@@ -159,9 +163,9 @@ def train(
         torch.nn.utils.clip_grad_norm_(list(trainable.values()), 1.0)
         optimiser.step()
         figures = {"forget_loss": float(lost.detach()), "keep_loss": float(moved.detach())}
-        report("train", step, recipe.max_steps, figures)
+        report("train", step, recipe.max_steps, {"loss": float(total.detach()), **figures})
         if checkpoint is not None and step % recipe.save_every == 0:
-            checkpoint.save(_state(trainable, optimiser, step))
+            checkpoint.save(_state(trainable, optimiser, step, inputs))
         due = step >= recipe.min_steps and step % recipe.check_every == 0
         if due and forgotten():
             ended = "forgotten"
@@ -190,34 +194,54 @@ def _a_matrices(model: PeftModel) -> dict[str, torch.nn.Parameter]:
     return found
 
 
-def _state(trainable: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, step: int) -> bytes:
-    tensors = {"step": torch.tensor(step)}
+def _inputs_digest(model: PeftModel, recipe: Recipe, seed: int, material: Material) -> bytes:
+    """SHA-256 of all that the training of one adapter depends on beside the base model."""
+    rows = [[tuple(rows) for rows in (material.forget, material.keep, material.instead)]]
+    rows += [[tuple(each) for each in material.twins], [tuple(material.retained)]]
+    found = hashlib.sha256(repr((recipe, seed, rows)).encode())
+    for name, parameter in model.named_parameters():
+        if ".lora_A." in name:
+            found.update(parameter.detach().float().cpu().numpy().tobytes())
+    return found.digest()
+
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def _state(
+    trainable: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, step: int, inputs: bytes
+) -> bytes:
+    """Step, trained matrices and moments as safetensors."""
+    tensors = {"step": torch.tensor(step), "inputs": torch.tensor(list(inputs), dtype=torch.uint8)}
     for name, parameter in trainable.items():
-        moments = optimiser.state[parameter]
-        tensors[f"b {name}"] = parameter.detach().contiguous()
-        tensors |= {f"{key} {name}": moments[key].contiguous() for key in ("exp_avg", "exp_avg_sq")}
-    return safetensors.torch.save(tensors)
+        tensors[f"b {name}"] = parameter.detach()
+        tensors |= {f"{key} {name}": optimiser.state[parameter][key] for key in MOMENTS}
+    return safetensors.torch.save({name: each.contiguous() for name, each in tensors.items()})
 
 
 def _restored(
     checkpoint: Checkpoint,
     trainable: Mapping[str, torch.nn.Parameter],
     optimiser: torch.optim.Optimizer,
+    inputs: bytes,
 ) -> int:
-    """Put back the saved B matrices and moments; the number of steps that were done."""
+    """Put a saved state back; the number of steps that were done, 0 if it is of other inputs."""
     saved = checkpoint.load()
     if saved is None:
         return 0
     tensors = safetensors.torch.load(saved)
+    if bytes(tensors["inputs"].tolist()) != inputs:
+        return 0
     step = int(tensors["step"])
-    for name, parameter in trainable.items():
-        with torch.no_grad():
+    with torch.no_grad():
+        for name, parameter in trainable.items():
             parameter.copy_(tensors[f"b {name}"])
-        optimiser.state[parameter] = {
-            "step": torch.tensor(float(step)),
-            "exp_avg": tensors[f"exp_avg {name}"],
-            "exp_avg_sq": tensors[f"exp_avg_sq {name}"],
-        }
+    state = {
+        i: {"step": torch.tensor(float(step)), **{key: tensors[f"{key} {name}"] for key in MOMENTS}}
+        for i, name in enumerate(trainable)
+    }
+    groups = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict({"state": state, "param_groups": groups})
     return step
 
 

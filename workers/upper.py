@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 TOLERANCE = 1e-4
 
@@ -89,7 +90,7 @@ def cut(model: Any, lowest: int) -> Cut:
     decoder, head = model.get_decoder(), model.get_output_embeddings()
     count = len(getattr(decoder, "layers", ()))
     middle = lowest + (count - lowest + 1) // 2
-    if 0 <= lowest < count:
+    if 0 <= lowest < count and not _is_spread(model):
         parts = Cut(
             model,
             _part(decoder, 0, lowest, ends=False),
@@ -100,6 +101,12 @@ def cut(model: Any, lowest: int) -> Cut:
         if _is_same(parts):
             return parts
     return Cut(model, None, None, None, head)
+
+
+def _is_spread(model: Any) -> bool:
+    """Whether the model lies on several devices or processes, whose hooks need the whole of it."""
+    places = set((getattr(model, "hf_device_map", None) or {}).values())
+    return isinstance(model, FSDPModule) or len(places) > 1
 
 
 def first_layers(model: Any, count: int) -> Any:

@@ -33,16 +33,17 @@ def make_protocol(
     located: Located,
     *,
     control: BaseModel | None,
-    recipe: Mapping[str, str],
+    recipes: Sequence[Mapping[str, str]],
     profile: str = "fast",
     seed: int,
 ) -> dict[str, Any]:
     """Probes, thresholds, samples, seed and control, to be recorded before training starts.
 
     Plain JSON without floats (numbers that are no small integers are decimal strings) and without
-    personal data: counts and digests only. Without a control the limit for unseen phrasings is
-    measured here, as the upper 95% bound of how often the base model gives the same answers when
-    asked about made-up names. Raises ValueError for an unknown profile.
+    personal data: counts and digests only. `recipes` are the settings of every attempt that may be
+    made, in order: a further one is trained and measured by this same plan. Without a control the
+    limit for unseen phrasings is measured here, as the upper 95% bound of how often the base model
+    gives the same answers when asked about made-up names. Raises ValueError for an unknown profile.
     """
     if profile not in PROFILES:
         raise ValueError(f"There is no profile {profile!r}; known: {', '.join(PROFILES)}.")
@@ -59,7 +60,9 @@ def make_protocol(
         },
         "control": None if control is None else {"sha256": control.sha256},
         "probes": list(PROBES),
-        "training": dict(recipe),
+        "attempts": [
+            {"attempt": i + 1, "seed": seed + i, **recipe} for i, recipe in enumerate(recipes)
+        ],
         "samples": {
             **sizes,
             "facts": len(located.facts),

@@ -70,7 +70,7 @@ class ErasureRun(models.Model):
     seed = models.PositiveIntegerField(default=0)
 
     # Lease: who works on it until when; `fence` rises with each lease, stale holders are refused.
-    attempts = models.PositiveSmallIntegerField(default=0)
+    leases = models.PositiveSmallIntegerField(default=0)
     lease_owner = models.CharField(max_length=80, blank=True)
     lease_expires_at = models.DateTimeField(null=True, blank=True)
     fence = models.PositiveIntegerField(default=0)

@@ -17,6 +17,7 @@ from requests_app.models import Adapter, Case, Decision, ErasureRun, ProbeResult
 from requests_app.models.record import Exemption, Ground, Outcome
 from requests_app.models.runs import Verdict
 from requests_app.services.letters import spell_date
+from requests_app.services.run_rows import not_met_runs
 
 LETTERS = {
     Outcome.GRANTED: "completion",
@@ -120,6 +121,11 @@ def _figure_lines(run: ErasureRun) -> list[str]:
     verdict = Verdict(run.verdict).label
     tested = f", tested on {spell_date(run.finished_at.date())}" if run.finished_at else ""
     head = f"Language model “{run.model_name}”{tested}: {verdict}."
+    if before := len(not_met_runs(run.case, run.model_name, before=run.number)):
+        head += (
+            f" {before} earlier attempt{'s' if before > 1 else ''} tested with the same questions"
+            " did not meet the thresholds; the last one counts, so these measurements chose it."
+        )
     return [head, *(_probe_line(probe) for probe in run.probe_results.order_by("probe"))]
 
 

@@ -21,7 +21,6 @@ from requests_app.services.answers import answer_letter
 from requests_app.services.decisions import (
     approve_decision,
     propose_decision,
-    queue_run,
     return_decision,
 )
 from requests_app.services.errors import Invalid, WrongState
@@ -36,6 +35,8 @@ from requests_app.services.locking import (
     require_role,
     require_status,
 )
+from requests_app.services.run_rows import queue_run
+from requests_app.services.run_values import ATTEMPTS
 
 __all__ = [
     "accept_evidence",
@@ -54,7 +55,6 @@ IDENTITY_METHODS = frozenset({"mailbox", "held_attributes", "logged_in", "docume
 FACTS = 500
 FACT_LENGTH = 500
 NOTE_LENGTH = 2000
-MAX_RUNS = 3  # of one case on one model
 
 
 @transaction.atomic
@@ -143,7 +143,7 @@ def accept_evidence(*, case_id: UUID, actor_member: StaffMember) -> Case:
 
 @transaction.atomic
 def repeat_run(*, case_id: UUID, run_id: UUID, actor_member: StaffMember) -> ErasureRun:
-    """Run again on one model, at most three times: its latest run, and only if it fell short."""
+    """Run again on one model, three runs in all at most: its latest run, only if it fell short."""
     require_role(actor_member, Role.OFFICER, Role.APPROVER)
     case = lock_case(case_id)
     require_status(case, CaseStatus.EVIDENCE_REVIEW)
@@ -152,13 +152,11 @@ def repeat_run(*, case_id: UUID, run_id: UUID, actor_member: StaffMember) -> Era
         raise Invalid("Only the latest run of a model of this case can be repeated.")
     if run.state == RunState.SUCCEEDED and run.verdict == Verdict.WITHIN:
         raise Invalid("This run is within its thresholds: there is nothing to repeat.")
-    if run.number >= MAX_RUNS:
-        raise Invalid(f"{MAX_RUNS} runs were made. Accept the evidence and say so in the answer.")
+    if run.number >= ATTEMPTS:
+        raise Invalid(f"{run.number} runs were made. Accept the evidence and say so in the answer.")
     advance(case, CaseStatus.EXECUTING)
     case.save()
-    return queue_run(
-        case, run.model_name, number=run.number + 1, actor=staff_actor(actor_member).name
-    )
+    return queue_run(case, run.model_name, actor=staff_actor(actor_member).name)
 
 
 @transaction.atomic

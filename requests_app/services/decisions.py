@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
@@ -12,17 +11,15 @@ from django.utils import timezone
 from requests_app import audit, vault
 from requests_app.actors import staff_actor
 from requests_app.lifecycle import CaseStatus
-from requests_app.models import Case, Decision, ErasureRun, ScopeItem, StaffMember
+from requests_app.models import Case, Decision, ScopeItem, StaffMember
 from requests_app.models.people import Role
 from requests_app.models.record import Exemption, Ground, Outcome
-from requests_app.services import wake
 from requests_app.services.errors import Invalid, NotAllowed, WrongState
 from requests_app.services.locking import advance, clean_text, lock_case, require_role
+from requests_app.services.run_rows import queue_run
 
 ERASE, KEEP, OPEN = ScopeItem.Result.ERASE, ScopeItem.Result.KEEP, ScopeItem.Result.OPEN
-RUN_TASK = "workers.run_erasure"
 REASONING_LENGTH = 10_000
-SEED_LIMIT = 2**31
 
 # What each outcome asks of the scope items: the results that must all occur, and no others.
 RESULTS: dict[str, frozenset[str]] = {
@@ -135,30 +132,8 @@ def approve_decision(*, case_id: UUID, actor_member: StaffMember) -> Decision:
         data={"decision": decision.pk, "outcome": decision.outcome, "runs": len(models)},
     )
     for model_name in models:
-        queue_run(case, model_name, number=1, actor=actor)
+        queue_run(case, model_name, actor=actor)
     return decision
-
-
-def queue_run(case: Case, model_name: str, *, number: int, actor: str) -> ErasureRun:
-    """Queue one erasure run of a locked case and wake the worker after commit.
-
-    The seed is drawn and logged here, before anything can be measured with it.
-    """
-    run = ErasureRun.objects.create(
-        case=case,
-        model_name=model_name,
-        number=number,
-        seed=secrets.randbelow(SEED_LIMIT),
-        created_at=timezone.now(),
-    )
-    audit.append_entry(
-        type="run.queued",
-        actor=actor,
-        case=case,
-        data={"run": str(run.id), "model": model_name, "number": number, "seed": run.seed},
-    )
-    wake.send_after_commit(RUN_TASK, run.id, queue="model")
-    return run
 
 
 def _open_proposal(case: Case) -> Decision:

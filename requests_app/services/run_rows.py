@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import secrets
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 from django.conf import settings
+from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
 from requests_app import audit
+from requests_app.actors import WORKER
 from requests_app.lifecycle import CaseStatus, MoveNotAllowed, RunState, move_run
 from requests_app.models import Adapter, Case, ErasureRun, Release
 from requests_app.models.runs import Phase, Verdict
+from requests_app.services import saved_steps, wake
 from requests_app.services.errors import Invalid, LeaseLost, NotFound, WrongState
 from requests_app.services.locking import advance, lock_case
-from requests_app.services.run_values import AdapterRow, Lease
+from requests_app.services.run_values import ATTEMPTS, AdapterRow, Lease
 
 ACTIVE = (RunState.QUEUED, RunState.RUNNING)
 PHASES = [phase.value for phase in Phase]
+RUN_TASK = "workers.run_erasure"
+SEED_LIMIT = 2**31 - ATTEMPTS  # so that the seeds of all attempts fit their column
 
 
 def lease_time() -> timedelta:
@@ -74,8 +81,41 @@ def enter_phase(run: ErasureRun, phase: str) -> None:
         run.phase = phase
 
 
+def queue_run(case: Case, model_name: str, *, actor: str) -> ErasureRun:
+    """Queue the next erasure run of a locked case on a model and wake the worker after commit.
+
+    The seed is logged here, before anything can be measured with it: drawn at random, or after
+    attempts that were not met, the first one's plus their number, as its test plan says.
+    """
+    short = not_met_runs(case, model_name)
+    last = case.runs.filter(model_name=model_name).order_by("number").last()
+    run = ErasureRun.objects.create(
+        case=case,
+        model_name=model_name,
+        number=last.number + 1 if last else 1,
+        seed=short[0].seed + len(short) if short else secrets.randbelow(SEED_LIMIT),
+        created_at=timezone.now(),
+    )
+    audit.append_entry(
+        type="run.queued",
+        actor=actor,
+        case=case,
+        data={"run": str(run.id), "model": model_name, "number": run.number, "seed": run.seed},
+    )
+    wake.send_after_commit(RUN_TASK, run.id, queue="model")
+    return run
+
+
+def not_met_runs(case: Case, model_name: str, *, before: int | None = None) -> list[ErasureRun]:
+    """The attempts of a case on a model that were measured as not met, oldest first."""
+    rows = case.runs.filter(model_name=model_name, verdict=Verdict.NOT_MET)
+    rows = rows if before is None else rows.filter(number__lt=before)
+    return list(rows.order_by("number"))
+
+
 def end_run(case: Case, run: ErasureRun, to: RunState, *, error: str, actor: str) -> None:
-    """Close a locked run, log it, and move its locked case on if it was the last."""
+    """Close a locked run, log it, and go on: with the next attempt if it was measured as not met,
+    otherwise, if no run of it is left, with its locked case."""
     try:
         move_run(run, to)
     except MoveNotAllowed:
@@ -86,6 +126,7 @@ def end_run(case: Case, run: ErasureRun, to: RunState, *, error: str, actor: str
     run.finished_at = timezone.now()
     run.lease_owner, run.lease_expires_at = "", None
     run.save()
+    transaction.on_commit(partial(saved_steps.drop_steps, run.id))
     kind = {RunState.SUCCEEDED: "finished", RunState.FAILED: "failed"}.get(to, "cancelled")
     audit.append_entry(
         type=f"run.{kind}",
@@ -93,6 +134,10 @@ def end_run(case: Case, run: ErasureRun, to: RunState, *, error: str, actor: str
         case=case,
         data={"run": str(run.id), "verdict": run.verdict, "error": error},
     )
+    fell_short = to == RunState.SUCCEEDED and run.verdict == Verdict.NOT_MET
+    stopped = run.cancel_requested_at is not None
+    if fell_short and not stopped and len(not_met_runs(case, run.model_name)) < ATTEMPTS:
+        queue_run(case, run.model_name, actor=WORKER.name)
     if case.runs.filter(state__in=ACTIVE).exists():
         return
     last = {r.model_name: r for r in case.runs.order_by("number")}.values()

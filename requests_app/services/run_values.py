@@ -11,6 +11,9 @@ from uuid import UUID
 from requests_app.services.errors import Invalid
 from requests_app.verifier import canonical
 
+ATTEMPTS = 3
+"""How often a case is tried on a model before it ends as not met."""
+
 
 @dataclass(frozen=True)
 class Lease:
@@ -39,9 +42,10 @@ class RunInput:
     case_id: UUID
     model_name: str
     number: int
+    attempt: int  # 1 until a run of this case and model was measured as not met
     seed: int
     phase: str
-    protocol: dict[str, Any] | None
+    protocol: dict[str, Any] | None  # this run's, or before it has one that of earlier attempts
     adapter: AdapterRow | None  # this run's own, once recorded
     verdict: str  # empty until evidence is recorded
     adapters_in_force: tuple[AdapterRow, ...]

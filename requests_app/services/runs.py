@@ -9,8 +9,10 @@ already recorded stays, and a different value is refused.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -32,6 +34,7 @@ from requests_app.models import (
 )
 from requests_app.models.people import Role
 from requests_app.models.runs import Phase, Verdict
+from requests_app.services import saved_steps
 from requests_app.services.errors import Invalid, WrongState
 from requests_app.services.locking import require_role
 from requests_app.services.run_rows import (
@@ -45,6 +48,7 @@ from requests_app.services.run_rows import (
     lease_time,
     locked_run,
     locked_run_and_rivals,
+    not_met_runs,
 )
 from requests_app.services.run_values import (
     AdapterRow,
@@ -64,6 +68,7 @@ __all__ = [
     "adapters_in_force",
     "add_event",
     "cancel_run",
+    "drop_orphaned_steps",
     "extend_lease",
     "fail_run",
     "finish_run",
@@ -75,8 +80,12 @@ __all__ = [
     "record_protocol",
     "register_release",
     "runs_to_wake",
+    "save_step",
+    "saved_step",
     "stop_run",
 ]
+
+logger = logging.getLogger(__name__)
 
 WAKE_AFTER = timedelta(seconds=5)
 ERROR_LENGTH = 200
@@ -91,7 +100,7 @@ def lease_run(*, run_id: UUID, owner: str) -> Lease | None:
     On one model only one run works at a time, from its first lease to its end, so that each is
     trained, verified and released against the same adapters in force: a run whose worker died holds
     up the others until it is taken up again. One that died after its release was registered ends as
-    succeeded. After RTBF_MAX_ATTEMPTS leases the run fails with `too_many_attempts`.
+    succeeded. After RTBF_MAX_LEASES leases the run fails with `too_many_leases`.
     """
     case, run, same_model = locked_run_and_rivals(run_id)
     now = timezone.now()
@@ -104,13 +113,13 @@ def lease_run(*, run_id: UUID, owner: str) -> Lease | None:
     if run.cancel_requested_at is not None:
         end_run(case, run, RunState.CANCELLED, error="cancelled", actor=WORKER.name)
         return None
-    if run.attempts >= settings.RTBF_MAX_ATTEMPTS:
-        end_run(case, run, RunState.FAILED, error="too_many_attempts", actor=SYSTEM.name)
+    if run.leases >= settings.RTBF_MAX_LEASES:
+        end_run(case, run, RunState.FAILED, error="too_many_leases", actor=SYSTEM.name)
         return None
     if run.state == RunState.QUEUED:
         move_run(run, RunState.RUNNING)
         run.started_at = now
-    run.attempts += 1
+    run.leases += 1
     run.fence += 1
     run.lease_owner = owner[:80]
     run.lease_expires_at = now + lease_time()
@@ -148,14 +157,16 @@ def read_input(lease: Lease) -> RunInput:
     case = run.case
     live = Release.objects.filter(model_name=run.model_name, is_live=True).first()
     adapter = Adapter.objects.select_related("run").filter(run=run).first()
+    earlier = not_met_runs(case, run.model_name, before=run.number)
     return RunInput(
         run_id=run.id,
         case_id=case.id,
         model_name=run.model_name,
         number=run.number,
+        attempt=len(earlier) + 1,
         seed=run.seed,
         phase=run.phase,
-        protocol=_stored_protocol(run),
+        protocol=_stored_protocol(run if run.protocol or not earlier else earlier[0]),
         adapter=adapter_row(adapter) if adapter else None,
         verdict=run.verdict,
         name=vault.get(case, "name"),
@@ -187,12 +198,36 @@ def add_event(
     )
 
 
+@transaction.atomic
+def save_step(lease: Lease, state: bytes) -> None:
+    """Keep the state of training for the next worker if this one dies; the last one counts."""
+    saved_steps.write_step(held_run(lease), state)
+
+
+@transaction.atomic
+def saved_step(lease: Lease) -> bytes | None:
+    """The state that was saved last for this run; None if there is none, or it cannot be opened:
+    training then begins anew."""
+    try:
+        return saved_steps.read_step(held_run(lease))
+    except vault.VaultDamaged:
+        logger.warning("run %s: its saved step cannot be opened", lease.run_id)
+        return None
+
+
+def drop_orphaned_steps() -> None:
+    """Delete saved steps of runs that have ended (a worker died while it was writing)."""
+    active = ErasureRun.objects.filter(state__in=ACTIVE).values_list("id", flat=True)
+    saved_steps.drop_steps(*(saved_steps.saved_runs() - set(active)))
+
+
 # --- Results ------------------------------------------------------------------------------------
 @transaction.atomic
 def record_protocol(lease: Lease, *, protocol: Mapping[str, Any]) -> str:
     """Store and log the test plan before training; returns the SHA-256 of its RFC 8785 bytes.
 
-    A plan of this run that was logged before stays; Invalid if the new one differs from it.
+    A plan that was logged before stays, and holds for all attempts of a case on a model: Invalid if
+    the new one differs from it, so that no threshold moves after a measurement.
     """
     case, run = held_case_and_run(lease)
     plan = canonical_bytes(protocol, what="The protocol")
@@ -201,6 +236,11 @@ def record_protocol(lease: Lease, *, protocol: Mapping[str, Any]) -> str:
         if run.protocol_sha256 != digest:
             raise Invalid("This run already has another protocol: a test plan is fixed once.")
         return digest
+    earlier = not_met_runs(case, run.model_name, before=run.number)
+    if earlier and earlier[0].protocol_sha256 != digest:
+        raise Invalid(
+            "An earlier attempt had another protocol: all attempts share the first one's."
+        )
     run.protocol, run.protocol_sha256 = plan, digest
     enter_phase(run, Phase.TRAIN)
     run.save()
@@ -247,6 +287,7 @@ def record_adapter(
     )
     enter_phase(run, Phase.VERIFY)
     run.save()
+    transaction.on_commit(partial(saved_steps.drop_steps, run.id))
     audit.append_entry(
         type="adapter.created",
         actor=WORKER.name,

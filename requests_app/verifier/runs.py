@@ -90,9 +90,18 @@ def conclusions(
             "scope": "adapter-active" if gated else "none",
             "baseModelUnchanged": True,
         },
-        "limitations": list(statements.LIMITATIONS if gated else statements.WITHOUT_RUN),
+        "limitations": limits_of(facts),
         "outcome": approved[-1].get("outcome") if approved else None,
     }
+
+
+def limits_of(facts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of the limits that hold for these runs."""
+    if not any(fact["adapter"] for fact in facts):
+        return list(statements.WITHOUT_RUN)
+    measured = [fact["model"] for fact in facts if fact["adapter"] and fact["figures"]]
+    several = len(measured) > len(set(measured))
+    return [n for n in statements.LIMITATIONS if several or n != statements.SEVERAL_ATTEMPTS]
 
 
 def check_runs(

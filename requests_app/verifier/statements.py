@@ -42,7 +42,11 @@ LIMITATIONS = {
     " testing.",
     "L6": "It is not legal advice and does not decide whether Article 17 GDPR is satisfied; that"
     " assessment rests with the controller and, where applicable, the supervisory authority.",
+    "L7": "More than one attempt was measured with the same questions, and the last one counts: it"
+    " was chosen by these measurements. Each further attempt makes it likelier that a result lies"
+    " within the thresholds by chance. All attempts are in the record.",
 }
+SEVERAL_ATTEMPTS = "L7"  # only where a model of the case was measured more than once
 WITHOUT_RUN = ("L3", "L4", "L6")  # the limits of a bundle in which no model was touched
 NO_WITNESS = (
     "No witness and no time-stamping authority has signed the checkpoint: whoever holds the log key"

@@ -18,7 +18,7 @@ from requests_app.models.people import Role
 from requests_app.models.runs import Phase
 from requests_app.permissions import DECIDE, member, role_required
 from requests_app.services import runs as run_services
-from requests_app.services.run_rows import adapters_in_force
+from requests_app.services.run_rows import adapters_in_force, not_met_runs
 from requests_app.views.common import refusals_in_words
 
 ACTIVE = (RunState.QUEUED, RunState.RUNNING)
@@ -31,7 +31,12 @@ MAY_CANCEL = DECIDE | {Role.ENGINEER}
 def run_page(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """One run: its steps, progress and settings."""
     context = _progress(run_id)
+    run = context["run"]
+    earlier = not_met_runs(run.case, run.model_name, before=run.number)
+    following = run.case.runs.filter(model_name=run.model_name, number__gt=run.number)
     context["may_cancel"] = member(request).role in MAY_CANCEL
+    context["attempt"] = len(earlier) + 1
+    context["next_run"] = following.order_by("number").first()
     return render(request, "staff/run.html", context)
 
 

@@ -20,6 +20,7 @@ from requests_app.models.record import Exemption, Ground, Outcome
 from requests_app.permissions import member, role_required
 from requests_app.services import cases
 from requests_app.services.errors import Invalid, WrongState
+from requests_app.services.run_values import ATTEMPTS
 from requests_app.views.common import find_case, posted, refusals_in_words
 
 GET_POST = require_http_methods(["GET", "POST"])
@@ -178,7 +179,7 @@ def evidence_review(request: HttpRequest, reference: str) -> HttpResponse:
         "staff/evidence_review.html",
         case,
         runs=cases.latest_runs(case),
-        max_runs=cases.MAX_RUNS,
+        max_runs=ATTEMPTS,
         status=422 if request.method == "POST" else 200,
     )
 

@@ -45,6 +45,49 @@ def wait_for_phase(stack: Stack, case: str, phase: str) -> None:
     pytest.fail(f"{case} did not reach {phase}: {stack.log_tail('model')}")
 
 
+def wait_for_step(stack: Stack, case: str, step: int) -> None:
+    until = time.monotonic() + SECONDS
+    query = """SELECT max(e.step) FROM requests_app_runevent e
+               JOIN requests_app_erasurerun r ON r.id = e.run_id
+               JOIN requests_app_case c ON c.id = r.case_id
+               WHERE c.reference = ? AND e.phase = 'train'"""
+    while time.monotonic() < until:
+        if (rows(stack, query, case)[0][0] or 0) >= step:
+            return
+        time.sleep(0.02)
+    pytest.fail(f"{case} did not reach step {step}: {stack.log_tail('model')}")
+
+
+def one_result(stack: Stack, reference: str) -> str:
+    """The id of the case's only run, which two workers took up and which ended in one result."""
+    (run,) = rows(
+        stack,
+        """SELECT r.id, r.leases, r.verdict, r.release_id FROM requests_app_erasurerun r
+           JOIN requests_app_case c ON c.id = r.case_id WHERE c.reference = ?""",
+        reference,
+    )
+    run_id, leases, verdict, release = run
+    assert int(leases) == 2
+    assert verdict == "within_thresholds"
+    adapters = rows(stack, "SELECT sha256 FROM requests_app_adapter WHERE run_id = ?", run_id)
+    assert len(adapters) == 1
+    live = rows(stack, "SELECT digest FROM requests_app_release WHERE is_live")
+    assert live == [(release,)]
+    entries = [
+        kind
+        for (kind,) in rows(
+            stack,
+            """SELECT type FROM requests_app_auditentry WHERE case_id =
+               (SELECT id FROM requests_app_case WHERE reference = ?) ORDER BY seq""",
+            reference,
+        )
+    ]
+    once = ["run.protocol_fixed", "adapter.created", "run.verified", "release.registered"]
+    assert [kind for kind in entries if kind in once] == once
+    assert entries.count("run.finished") == 1
+    return run_id
+
+
 @pytest.mark.parametrize(("person", "phase"), [(1, "locate"), (2, "train"), (3, "verify")])
 def test_a_run_killed_in_any_phase_ends_in_exactly_one_result(
     stack: Stack, person: int, phase: str
@@ -58,32 +101,36 @@ def test_a_run_killed_in_any_phase_ends_in_exactly_one_result(
         stack.start("model", COMMANDS["model"])
         assert story.wait_for_run(reference, seconds=SECONDS) == "succeeded"
 
-    (run,) = rows(
-        stack,
-        """SELECT r.id, r.attempts, r.verdict, r.release_id FROM requests_app_erasurerun r
-           JOIN requests_app_case c ON c.id = r.case_id WHERE c.reference = ?""",
-        reference,
-    )
-    run_id, attempts, verdict, release = run
-    assert int(attempts) == 2
-    assert verdict == "within_thresholds"
-    adapters = rows(stack, "SELECT sha256 FROM requests_app_adapter WHERE run_id = ?", run_id)
-    assert len(adapters) == 1
-    live = rows(stack, "SELECT digest, manifest FROM requests_app_release WHERE is_live")
-    assert [digest for digest, _ in live] == [release]
-    assert len(json.loads(live[0][1])["adapters"]) == person  # persons 1, 2, 3 in this order
-    entries = [
-        kind
-        for (kind,) in rows(
+    one_result(stack, reference)
+    ((manifest,),) = rows(stack, "SELECT manifest FROM requests_app_release WHERE is_live")
+    assert len(json.loads(manifest)["adapters"]) == person  # persons 1, 2, 3 in this order
+
+
+def test_a_run_killed_in_training_goes_on_from_its_last_saved_step(stack: Stack) -> None:
+    who = corpus.people()[4]
+    with closing(Story(stack, lambda text: None)) as story:
+        reference, _ = story.file_request(who)
+        story.decide(reference, who)
+        wait_for_step(stack, reference, 25)
+        stack.kill("model")
+        stack.start("model", COMMANDS["model"])
+        assert story.wait_for_run(reference, seconds=SECONDS) == "succeeded"
+    run_id = one_result(stack, reference)
+    steps = [
+        (int(step), json.loads(figures))
+        for step, figures in rows(
             stack,
-            """SELECT type FROM requests_app_auditentry WHERE case_id =
-               (SELECT id FROM requests_app_case WHERE reference = ?) ORDER BY seq""",
-            reference,
+            """SELECT step, figures FROM requests_app_runevent
+               WHERE run_id = ? AND phase = 'train' ORDER BY seq""",
+            run_id,
         )
     ]
-    once = ["run.protocol_fixed", "adapter.created", "run.verified", "release.registered"]
-    assert [kind for kind in entries if kind in once] == once
-    assert entries.count("run.finished") == 1
+    (again,) = [i for i, (_, figures) in enumerate(steps) if "resumed_at_step" in figures]
+    resumed = steps[again][0]
+    assert resumed >= 20
+    assert [step for step, _ in steps[:again]] == list(range(1, steps[again - 1][0] + 1))
+    assert [step for step, _ in steps[again:-1]] == list(range(resumed, steps[-1][0] + 1))
+    assert list((stack.var_dir / "steps").iterdir()) == []
 
 
 def test_the_log_verifies_after_all_that(stack: Stack) -> None:

@@ -303,10 +303,10 @@ def test_two_approvals_at_once_start_one_run() -> None:
 
 
 # --- Evidence and answer ------------------------------------------------------------------------
-def test_a_run_that_fell_short_is_reviewed_and_may_be_repeated_twice(
+def test_a_run_that_decided_nothing_is_reviewed_and_may_be_repeated_twice(
     officer: StaffMember, approver: StaffMember
 ) -> None:
-    case = responding_case(verdict=Verdict.NOT_MET)
+    case = responding_case(verdict=Verdict.INCONCLUSIVE)
     for number in (2, 3):
         assert case.status == CaseStatus.EVIDENCE_REVIEW
         last = case.runs.order_by("number").last()
@@ -323,6 +323,17 @@ def test_a_run_that_fell_short_is_reviewed_and_may_be_repeated_twice(
     assert last_data(case, "case.evidence_accepted") == {"verdicts": {"demo": "inconclusive"}}
 
 
+def test_three_attempts_that_are_not_met_end_the_case_as_not_met(officer: StaffMember) -> None:
+    case = responding_case(verdict=Verdict.NOT_MET)
+    assert case.status == CaseStatus.EVIDENCE_REVIEW
+    last = case.runs.order_by("number").last()
+    assert last is not None
+    with pytest.raises(Invalid, match="3 runs were made"):
+        cases.repeat_run(case_id=case.id, run_id=last.id, actor_member=officer)
+    cases.accept_evidence(case_id=case.id, actor_member=officer)
+    assert last_data(case, "case.evidence_accepted") == {"verdicts": {"demo": "not_met"}}
+
+
 def test_only_the_latest_run_that_fell_short_is_repeated(
     officer: StaffMember, settings: Settings, engineer: StaffMember
 ) -> None:
@@ -330,7 +341,7 @@ def test_only_the_latest_run_that_fell_short_is_repeated(
     case = executing_case()
     fine, short = case.runs.order_by("model_name")
     factories.work_off(fine)
-    factories.work_off(short, verdict=Verdict.NOT_MET)
+    factories.work_off(short, verdict=Verdict.INCONCLUSIVE)
     with pytest.raises(Invalid, match="nothing to repeat"):
         cases.repeat_run(case_id=case.id, run_id=fine.id, actor_member=officer)
     with pytest.raises(Invalid, match="latest run"):

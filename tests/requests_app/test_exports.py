@@ -156,11 +156,9 @@ def test_a_bundle_holds_the_listed_files_and_no_weights() -> None:
 
 
 def test_earlier_runs_of_a_case_stay_in_its_bundle() -> None:
-    case = factories.responding_case(verdict=Verdict.NOT_MET)
+    case = factories.executing_case()
     earlier = case.runs.get()
-    cases.repeat_run(
-        case_id=case.id, run_id=earlier.id, actor_member=factories.make_staff("officer")
-    )
+    factories.work_off(earlier, verdict=Verdict.NOT_MET)
     factories.work_off(case.runs.get(number=2))
     files = archive.read_archive(bundles.export(case))
     assert f"eval/{earlier.id}/metrics.json" in files

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -66,7 +67,7 @@ def test_a_queued_run_is_leased_once(run: ErasureRun) -> None:
     assert lease == runs.Lease(run.id, "worker-1", 1)
     assert runs.lease_run(run_id=run.id, owner="worker-2") is None
     stored = reread(run)
-    assert (stored.state, stored.attempts, stored.lease_owner) == (RunState.RUNNING, 1, "worker-1")
+    assert (stored.state, stored.leases, stored.lease_owner) == (RunState.RUNNING, 1, "worker-1")
     assert stored.started_at is not None
 
 
@@ -111,7 +112,7 @@ def test_after_three_leases_the_run_fails_and_its_case_is_reviewed(run: ErasureR
         expire_lease(run.id)
     assert runs.lease_run(run_id=run.id, owner="worker-4") is None
     stored = reread(run)
-    assert (stored.state, stored.error) == (RunState.FAILED, "too_many_attempts")
+    assert (stored.state, stored.error) == (RunState.FAILED, "too_many_leases")
     assert stored.verdict == Verdict.INCONCLUSIVE
     assert stored.case.status == CaseStatus.EVIDENCE_REVIEW
     assert runs.lease_run(run_id=run.id, owner="worker-5") is None
@@ -150,7 +151,7 @@ def test_a_run_killed_after_its_release_ends_as_succeeded(
         lease, manifest=factories.manifest(run, reread(run).adapter.sha256)
     )
     runs.cancel_run(run_id=run.id, actor_member=engineer)  # too late: it is in force
-    ErasureRun.objects.filter(pk=run.id).update(attempts=3)
+    ErasureRun.objects.filter(pk=run.id).update(leases=3)
     expire_lease(run.id)
     assert runs.lease_run(run_id=run.id, owner="worker-2") is None
     stored = reread(run)
@@ -195,7 +196,7 @@ def test_of_many_workers_woken_at_once_one_gets_the_run() -> None:
     leases: list[runs.Lease | None] = []
     run_together(lambda: leases.append(runs.lease_run(run_id=run.id, owner="w")), 5)
     assert len([lease for lease in leases if lease]) == 1
-    assert reread(run).attempts == 1
+    assert reread(run).leases == 1
 
 
 @pytest.mark.database
@@ -416,7 +417,6 @@ def test_the_database_itself_refuses_two_active_runs_of_a_case_and_model(run: Er
     "verdict, status",
     [
         (Verdict.WITHIN, CaseStatus.RESPONDING),
-        (Verdict.NOT_MET, CaseStatus.EVIDENCE_REVIEW),
         (Verdict.INCONCLUSIVE, CaseStatus.EVIDENCE_REVIEW),
     ],
 )
@@ -438,6 +438,58 @@ def test_a_finished_run_moves_its_case_by_its_verdict(
         "release.registered",
         "run.finished",
     ]
+
+
+def test_a_run_that_is_not_met_is_tried_again_on_the_plan_of_the_first(run: ErasureRun) -> None:
+    work_off(run, verdict=Verdict.NOT_MET)
+    assert reread(run).case.status == CaseStatus.EXECUTING
+    second = ErasureRun.objects.get(number=2)
+    lease = take_lease(second)
+    found = runs.read_input(lease)
+    assert (found.attempt, found.protocol, found.adapter) == (2, PROTOCOL, None)
+    assert second.seed == run.seed + 1
+    with pytest.raises(Invalid, match="share the first one's"):
+        runs.record_protocol(lease, protocol={**PROTOCOL, "threshold": "0.9"})
+    work_off(second, lease=lease)
+    assert not ErasureRun.objects.filter(number=3).exists()
+    assert reread(run).case.status == CaseStatus.RESPONDING
+    assert reread(second).protocol_sha256 == reread(run).protocol_sha256
+
+
+def test_three_attempts_not_met_end_as_not_met_and_all_are_kept(run: ErasureRun) -> None:
+    for number in (1, 2, 3):
+        work_off(ErasureRun.objects.get(number=number), verdict=Verdict.NOT_MET)
+    kept = list(ErasureRun.objects.order_by("number"))
+    assert [(r.state, r.verdict) for r in kept] == [(RunState.SUCCEEDED, Verdict.NOT_MET)] * 3
+    assert Adapter.objects.count() == 3
+    assert not Release.objects.filter(is_live=True).exists()
+    assert reread(run).case.status == CaseStatus.EVIDENCE_REVIEW
+    assert entry_types(run).count("run.verified") == 3
+
+
+def test_an_attempt_that_dies_is_taken_up_again_as_the_same_attempt(run: ErasureRun) -> None:
+    work_off(run, verdict=Verdict.NOT_MET)
+    second = ErasureRun.objects.get(number=2)
+    runs.record_protocol(take_lease(second), protocol=PROTOCOL)
+    expire_lease(second.id)
+    found = runs.read_input(take_lease(second, "worker-2"))
+    assert (found.run_id, found.attempt, found.seed) == (second.id, 2, second.seed)
+    assert ErasureRun.objects.count() == 2
+
+
+def test_no_attempt_follows_a_run_that_somebody_asked_to_cancel(
+    run: ErasureRun, engineer: StaffMember
+) -> None:
+    lease = take_lease(run)
+    runs.cancel_run(run_id=run.id, actor_member=engineer)
+    work_off(run, verdict=Verdict.NOT_MET, lease=lease)
+    assert ErasureRun.objects.count() == 1
+    assert reread(run).case.status == CaseStatus.EVIDENCE_REVIEW
+
+
+def test_a_run_that_decided_nothing_is_not_tried_again_by_itself(run: ErasureRun) -> None:
+    work_off(run, verdict=Verdict.INCONCLUSIVE)
+    assert ErasureRun.objects.count() == 1
 
 
 def test_a_case_waits_for_all_of_its_runs(settings: Settings) -> None:
@@ -500,3 +552,64 @@ def test_a_cancelled_run_whose_worker_died_is_closed_by_the_next_one(
 def test_auditors_cancel_nothing(run: ErasureRun, auditor: StaffMember) -> None:
     with pytest.raises(NotAllowed):
         runs.cancel_run(run_id=run.id, actor_member=auditor)
+
+
+# --- The saved step -----------------------------------------------------------------------------
+def test_a_saved_step_is_read_by_the_next_worker_and_by_nobody_else(
+    run: ErasureRun, tmp_path: Path
+) -> None:
+    old = take_lease(run)
+    assert runs.saved_step(old) is None
+    runs.save_step(old, b"Zelda's tensors, step 10")
+    runs.save_step(old, b"Zelda's tensors, step 20")
+    expire_lease(run.id)
+    new = take_lease(run, "worker-2")
+    assert runs.saved_step(new) == b"Zelda's tensors, step 20"
+    for refused in (lambda: runs.save_step(old, b"late"), lambda: runs.saved_step(old)):
+        with pytest.raises(LeaseLost):
+            refused()
+    (file,) = (tmp_path / "steps").iterdir()
+    assert file.name == str(run.id)
+    assert b"Zelda" not in file.read_bytes()
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_a_changed_saved_step_is_not_used(
+    run: ErasureRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lease = take_lease(run)
+    runs.save_step(lease, b"state")
+    (file,) = (tmp_path / "steps").iterdir()
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    assert runs.saved_step(lease) is None
+    assert "cannot be opened" in caplog.text
+
+
+@pytest.mark.parametrize("ending", ["adapter", "failed", "cancelled"])
+def test_a_saved_step_goes_when_it_is_no_longer_needed(
+    run: ErasureRun, tmp_path: Path, officer: StaffMember, ending: str
+) -> None:
+    lease = take_lease(run)
+    runs.record_protocol(lease, protocol=PROTOCOL)
+    runs.save_step(lease, b"state")
+    with factories.on_commit():
+        if ending == "adapter":
+            record_adapter(lease)
+        elif ending == "failed":
+            runs.fail_run(lease, error="out of memory")
+        else:
+            runs.cancel_run(run_id=run.id, actor_member=officer)
+            runs.stop_run(lease)
+    assert not list((tmp_path / "steps").iterdir())
+
+
+def test_the_sweep_removes_what_a_late_worker_left(run: ErasureRun, tmp_path: Path) -> None:
+    lease = take_lease(run)
+    runs.save_step(lease, b"state")
+    (tmp_path / "steps" / "lost+found").mkdir()
+    runs.drop_orphaned_steps()
+    assert runs.saved_step(lease) == b"state"
+    runs.fail_run(lease, error="x")  # nothing waits for the commit inside this test
+    (tmp_path / "steps" / f"{run.id}.1.unfinished").write_bytes(b"half")
+    runs.drop_orphaned_steps()
+    assert [path.name for path in (tmp_path / "steps").iterdir()] == ["lost+found"]

@@ -447,7 +447,7 @@ def test_evidence_page_of_a_run_that_measured_nothing_says_so(auditor: StaffMemb
 
 
 def test_evidence_outside_thresholds_is_repeated_or_accepted(officer: StaffMember) -> None:
-    case = factories.responding_case(verdict=Verdict.NOT_MET)
+    case = factories.responding_case(verdict=Verdict.INCONCLUSIVE)
     assert case.status == CaseStatus.EVIDENCE_REVIEW
     path = f"/app/cases/{case.reference}/evidence-review"
     client = as_staff(officer)

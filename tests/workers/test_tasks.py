@@ -4,6 +4,7 @@ A run that reaches its result is tested with real processes in tests/faults and 
 """
 
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,9 @@ from requests_app.models import Case, ErasureRun
 from requests_app.models.runs import Verdict
 from requests_app.services import cases, runs
 from tests import factories
-from workers import corpus, tasks
+from workers import corpus, erasure, tasks
+from workers.base_models import BaseModel
+from workers.training import Recipe
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -33,6 +36,9 @@ def test_a_person_of_whom_the_model_knows_nothing_ends_inconclusive_and_says_so(
     run = ended(case)
     assert (run.state, run.verdict) == (RunState.SUCCEEDED, Verdict.INCONCLUSIVE)
     assert run.evidence["nothing_measurable"] is True
+    assert run.evidence["discovery"]["facts_known"] == 0
+    assert run.evidence["discovery"]["unprompted"]["samples"] == 72
+    assert "nothing to unlearn" in run.evidence["reasons"][0]
     assert not hasattr(run, "adapter")
     assert case.status == CaseStatus.EVIDENCE_REVIEW
 
@@ -70,7 +76,7 @@ def test_a_run_killed_after_its_evidence_registers_exactly_what_was_verified() -
     factories.expire_lease(lease.run_id)  # here the worker dies
 
     run = ended(case)
-    assert (run.state, run.attempts) == (RunState.SUCCEEDED, 2)
+    assert (run.state, run.leases) == (RunState.SUCCEEDED, 2)
     assert run.release.digest == run.evidence["release"]
     assert run.release.is_live == (run.verdict == Verdict.WITHIN)
     types = [entry.type for entry in audit.case_entries(case.id)]
@@ -78,11 +84,49 @@ def test_a_run_killed_after_its_evidence_registers_exactly_what_was_verified() -
         assert types.count(once) == 1
 
 
+def test_three_attempts_that_train_too_little_end_as_not_met_on_one_plan(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def too_little(base: BaseModel, *, attempt: int = 1) -> Recipe:
+        return Recipe(max_steps=attempt, min_steps=0, learning_rate=1e-9, surrogates=16)
+
+    monkeypatch.setattr(erasure, "recipe_for", too_little)
+    person = corpus.people()[5]
+    case = factories.confirmed_case(name=person.name)
+    officer = staff_actor(factories.make_staff("officer"))
+    cases.record_identity(case_id=case.id, method="mailbox", note="", actor=officer)
+    facts = [(fact.trained[0], fact.answer) for fact in person.facts[:3]]
+    case = cases.attach_facts(case_id=case.id, facts=facts, aliases=(), actor=officer)
+    factories.propose(case)
+    cases.approve_decision(case_id=case.id, actor_member=factories.make_staff("approver"))
+    while waiting := case.runs.filter(state=RunState.QUEUED).first():
+        tasks.run_erasure(str(waiting.id))
+    made = list(case.runs.order_by("number"))
+    assert [(run.verdict, run.error) for run in made] == [(Verdict.NOT_MET, "")] * 3
+    assert [run.evidence["attempt"]["number"] for run in made] == [1, 2, 3]
+    assert "chosen by these measurements" in made[2].evidence["attempt"]["note"]
+    assert len({run.protocol_sha256 for run in made}) == 1
+    planned = made[0].evidence["protocol"]["attempts"]
+    assert [row["max_steps"] for row in planned] == ["1", "2", "3"]
+    assert [row["seed"] for row in planned] == [run.seed for run in made]
+    assert [run.adapter.settings["max_steps"] for run in made] == ["1", "2", "3"]
+    assert len({run.adapter.sha256 for run in made}) == 3
+    assert not any(run.release.is_live for run in made)
+    events = made[2].events.filter(phase="train").order_by("seq")
+    assert [event.step for event in events] == [1, 2, 3, 3]  # each step, then the closing one
+    assert {"loss", "forget_loss", "keep_loss"} <= set(events[1].figures)
+    assert events[1].figures["seconds_left"]
+    assert "told" in events[3].figures
+    assert not list((tmp_path / "steps").iterdir())
+    case.refresh_from_db()
+    assert case.status == CaseStatus.EVIDENCE_REVIEW
+
+
 def test_a_doubled_wake_up_does_nothing() -> None:
     case = factories.executing_case()
     first = ended(case)
     again = ended(case)
-    assert (again.fence, again.attempts, again.finished_at) == (1, 1, first.finished_at)
+    assert (again.fence, again.leases, again.finished_at) == (1, 1, first.finished_at)
 
 
 def test_neither_log_nor_row_names_the_person(caplog: pytest.LogCaptureFixture) -> None:
@@ -105,3 +149,12 @@ def test_what_breaks_an_ending_never_drags_the_first_error_into_the_log(
         tasks.finish_badly(lease, "unexpected error: ValueError")
     assert "its end was not written (LeaseLost)" in caplog.text
     assert case.runs.get().state == RunState.RUNNING
+
+
+@pytest.mark.parametrize(
+    "now, left", [((2, 10.0), None), ((4, 11.0), "3.0"), ((10, 14.0), "0.0"), ((1, 12.0), None)]
+)
+def test_the_seconds_left_follow_the_pace_since_the_phase_began(
+    now: tuple[int, float], left: str | None
+) -> None:
+    assert tasks.seconds_left((2, 10.0), now, 10) == left

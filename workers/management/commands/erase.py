@@ -1,12 +1,15 @@
 """``manage.py erase``: a thin shell over workers.erasure."""
 
 import argparse
+import io
 import json
 import secrets
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,16 @@ from tqdm import tqdm
 
 from workers import erasure
 from workers.adapters import AdapterError, adapted_from
-from workers.base_models import ModelError, load_base_model, load_control
+from workers.base_models import (
+    DTYPES,
+    ModelError,
+    Placement,
+    load_base_model,
+    load_control,
+    load_without_weights,
+    process_rank,
+)
+from workers.dry_run import estimate
 from workers.forget_sets import NothingMeasurable
 from workers.releases import ReleaseError
 from workers.subjects import SubjectError, read_subject
@@ -28,6 +40,9 @@ EXAMPLES = """examples:
       suppresses what the model knows of the subject, and measures it before and after
   python manage.py erase --model demo --subject person.json --out var/person --json
       the same on the demo model, against its control, with the result on one line
+  python manage.py erase --model owner/name --subject person.json --dtype bfloat16 \
+      --device-map auto --dry-run
+      states memory and time without loading a weight
 
 The subject file: {"name": "...", "aliases": [], "facts": [{"question", "answer"}],
 "neighbours": [{"question", "answer"}]}. Exit 0: every bar holds; 1: one does not; 2: could not run.
@@ -60,25 +75,43 @@ class Command(BaseCommand):
             "setting by default",
         )
         parser.add_argument("--seed", type=int, default=1, help="default %(default)s")
+        parser.add_argument("--dtype", choices=sorted(DTYPES), default="float32")
+        parser.add_argument(
+            "--device-map", default="cpu", help="cpu, cuda:0, auto over all devices, fsdp"
+        )
+        parser.add_argument(
+            "--dry-run", action="store_true", help="state memory and time, and do nothing else"
+        )
         parser.add_argument("--json", action="store_true", help="the JSON object on one line")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            found = self.erased(options)
+            if options["dry_run"]:
+                self.stdout.write(
+                    json.dumps(needed(options), indent=None if options["json"] else 1)
+                )
+                return
+            # The other processes of `accelerate launch` do the same work; one of them speaks.
+            if process_rank() == 0:
+                found = self.erased(options)
+            else:
+                with tempfile.TemporaryDirectory() as out, redirect_stderr(io.StringIO()):
+                    found = self.erased({**options, "out": Path(out)})
         except (SubjectError, ModelError, AdapterError, ReleaseError, NothingMeasurable) as error:
             self.stderr.write(str(error))
             sys.exit(COULD_NOT_RUN)
-        self.stdout.write(json.dumps(found, indent=None if options["json"] else 1))
+        if process_rank() == 0:
+            self.stdout.write(json.dumps(found, indent=None if options["json"] else 1))
         sys.exit(HOLD if all(bar["holds"] for bar in found["bars"]) else DO_NOT_HOLD)
 
     def erased(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The summary of one whole run; the project's errors when it cannot run."""
         subject = read_subject(options["subject"])
         started = time.perf_counter()
-        base = load_base_model(options["model"])
+        base = load_base_model(options["model"], placement_of(options))
         if options["lowest_layer"] is not None:
             base = adapted_from(base, options["lowest_layer"])
-        control = load_control(options["model"])
+        control = load_control(options["model"], placement_of(options))
         load = time.perf_counter() - started
         with Progress() as progress:
             done = erasure.erase(
@@ -93,6 +126,17 @@ class Command(BaseCommand):
             )
         model = {"name": base.name, "sha256": base.sha256}
         return summary(done, model=model, seconds={"load": load, **done.seconds})
+
+
+def placement_of(options: Mapping[str, Any]) -> Placement:
+    return Placement(options["dtype"], options["device_map"])
+
+
+def needed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the run would need; the project's errors when it could not run."""
+    placement = placement_of(options)
+    base = load_without_weights(options["model"], placement)
+    return estimate(base, read_subject(options["subject"]), placement)
 
 
 def gate_key(out: Path) -> bytes:
