@@ -124,8 +124,8 @@ def train(
 ) -> Trained:
     """Train the adapter's B matrices until `forgotten()` says so, or for `recipe.max_steps`.
 
-    Every `recipe.check_every` steps from `recipe.min_steps` on `forgotten` is asked, with the
-    adapter on. Every step is reported. With a `checkpoint` the state is saved every
+    Every `recipe.check_every` steps from `recipe.min_steps` on, and after the last one, `forgotten`
+    is asked, with the adapter on. Every step is reported. With a `checkpoint` the state is saved every
     `recipe.save_every` steps; a state of the very same inputs found there is gone on from, and the
     adapter is the same to the bit. A `penalty` is added with the weight
     `recipe.soft_orthogonality`, and A is trained with B. Raises Stopped when `should_stop()` is
@@ -166,8 +166,8 @@ def train(
         report("train", step, recipe.max_steps, {"loss": float(total.detach()), **figures})
         if checkpoint is not None and step % recipe.save_every == 0:
             checkpoint.save(_state(trainable, optimiser, step, inputs))
-        due = step >= recipe.min_steps and step % recipe.check_every == 0
-        if due and forgotten():
+        is_check = step % recipe.check_every == 0 or step == recipe.max_steps
+        if is_check and step >= recipe.min_steps and forgotten():
             ended = "forgotten"
             break
     if hasattr(method, "finish"):
