@@ -125,9 +125,9 @@ def train(
     """Train the adapter's B matrices until `forgotten()` says so, or for `recipe.max_steps`.
 
     Every `recipe.check_every` steps from `recipe.min_steps` on, and after the last one, `forgotten`
-    is asked, with the adapter on. Every step is reported. With a `checkpoint` the state is saved every
-    `recipe.save_every` steps; a state of the very same inputs found there is gone on from, and the
-    adapter is the same to the bit. A `penalty` is added with the weight
+    is asked, with the adapter on. Every step is reported. With a `checkpoint` the state is saved
+    every `recipe.save_every` steps; a state of the very same inputs found there is gone on from,
+    and the adapter is the same to the bit. A `penalty` is added with the weight
     `recipe.soft_orthogonality`, and A is trained with B. Raises Stopped when `should_stop()` is
     true, ValueError when rows that the method needs are missing.
     """

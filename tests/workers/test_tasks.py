@@ -88,7 +88,9 @@ def test_three_attempts_that_train_too_little_end_as_not_met_on_one_plan(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def too_little(base: BaseModel, *, attempt: int = 1) -> Recipe:
-        return Recipe(max_steps=attempt, min_steps=0, learning_rate=1e-9, surrogates=16)
+        return Recipe(
+            max_steps=attempt, min_steps=0, save_every=1, learning_rate=1e-9, surrogates=16
+        )
 
     monkeypatch.setattr(erasure, "recipe_for", too_little)
     person = corpus.people()[5]
