@@ -97,6 +97,16 @@ def load_control(name: str) -> BaseModel | None:
     return _load("demo-control", DEMO_FOLDER / "control", lowest_layer=0, answer_tokens=12)
 
 
+def load_folder(
+    name: str, folder: Path, *, lowest_layer: int | None, answer_tokens: int
+) -> BaseModel:
+    """The weights in `folder` under the name and settings of the model that they are a version of.
+
+    Raises ModelError when they cannot be read.
+    """
+    return _load(name, folder, lowest_layer=lowest_layer, answer_tokens=answer_tokens)
+
+
 def _load(
     name: str, folder: Path, *, lowest_layer: int | None = None, answer_tokens: int = 24
 ) -> BaseModel:
@@ -143,6 +153,11 @@ def _target_modules(model: PreTrainedModel) -> tuple[str, ...]:
     if not names:
         raise ModelError("The model has no linear layers that an adapter could go on.")
     return tuple(sorted(names))
+
+
+def weights_sha256(folder: Path) -> str:
+    """The digest by which weights are pinned, of the safetensors files in `folder`."""
+    return _digest_of_files(sorted(folder.glob("*.safetensors")))
 
 
 def _digest_of_files(files: list[Path]) -> str:

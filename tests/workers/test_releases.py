@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,13 @@ from hypothesis import strategies as st
 from tests.workers.tiny import tiny_model
 from workers.adapters import AdapterRef
 from workers.digests import canonical_json, sha256_of
-from workers.releases import ReleaseError, read_release, write_release
+from workers.releases import (
+    ReleaseError,
+    check_base,
+    read_release,
+    store_manifest,
+    write_release,
+)
 
 REF = AdapterRef("5f0c6d6e-0000-4000-8000-000000000001", "a" * 64, "b" * 64)
 
@@ -49,6 +56,36 @@ def test_one_case_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ReleaseError, match="not a release"):
         write_release(tmp_path, base=tiny_model(), adapters=[REF, REF])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_merged_case_is_named_and_has_no_adapter(tmp_path: Path) -> None:
+    base, other = tiny_model(), "5f0c6d6e-0000-4000-8000-000000000002"
+    written = write_release(tmp_path, base=base, adapters=[REF], merged=[other])
+    assert read_release(tmp_path, written.sha256).merged == (other,)
+    with pytest.raises(ReleaseError, match="not a release"):
+        write_release(tmp_path, base=base, adapters=[REF], merged=[REF.case_id])
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_release_is_for_one_base_and_its_settings(tmp_path: Path) -> None:
+    base = tiny_model()
+    release = write_release(tmp_path, base=base, adapters=[REF])
+    check_base(release, base)
+    for other in (tiny_model(seed=1), replace(base, tokenizer_sha256="0" * 64)):
+        with pytest.raises(ReleaseError, match="another base model"):
+            check_base(release, other)
+    with pytest.raises(ReleaseError, match="other settings"):
+        check_base(release, replace(base, answer_tokens=99))
+    base.tokenizer.chat_template = "{{ messages }}"
+    with pytest.raises(ReleaseError, match="other settings"):
+        check_base(release, base)
+
+
+def test_the_bytes_of_a_manifest_are_stored_as_they_are(tmp_path: Path) -> None:
+    written = write_release(tmp_path / "a", base=tiny_model(), adapters=[REF])
+    manifest = (tmp_path / "a" / f"{written.sha256}.json").read_bytes()
+    assert store_manifest(tmp_path / "b", manifest) == written
+    assert (tmp_path / "b" / f"{written.sha256}.json").read_bytes() == manifest
 
 
 JSON = st.recursive(

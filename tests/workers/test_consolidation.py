@@ -1,0 +1,282 @@
+"""Three people of the demo model are consolidated into new weights; the rest are the edges."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from tests.workers.tiny import tiny_model
+from workers import consolidation, corpus
+from workers.adapters import AdapterRef
+from workers.base_models import BaseModel, load_base_model, load_control
+from workers.consolidation import (
+    Consolidation,
+    ConsolidationError,
+    GatedCase,
+    Plan,
+    consolidate,
+    plan,
+    read_retained,
+    registered_data,
+    without_mentions,
+)
+from workers.erasure import recipe_for, train_and_save
+from workers.forget_sets import locate, questions
+from workers.guarded import GuardedModel
+from workers.joint_training import JointRecipe, joint_deltas
+from workers.releases import read_release
+from workers.subjects import Fact, Subject
+from workers.training import Example, Stopped
+from workers.verification import NOT_MET, WITHIN
+from workers.weights import load_weights
+
+KEY = b"a key for tests, 32 bytes long!!"
+PEOPLE = corpus.people()[:3]
+
+
+def subject(person: corpus.Person) -> Subject:
+    return Subject(person.name, (), tuple(Fact(f.trained[0], f.answer) for f in person.facts))
+
+
+@dataclass(frozen=True)
+class Run:
+    base: BaseModel
+    control: BaseModel
+    fixed: Plan
+    root: Path
+    deltas: dict[str, Tensor]
+
+    def consolidate(self) -> Consolidation:
+        return consolidate(
+            self.base,
+            self.fixed,
+            root=self.root,
+            adapters_root=self.root / "adapters",
+            gate_key=KEY,
+            control=self.control,
+            parent="c" * 64,
+        )
+
+    def files(self) -> dict[str, bytes]:
+        return {str(p): p.read_bytes() for p in self.root.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Three people behind adapters of a few steps: what they suppress matters to one test alone."""
+    root = tmp_path_factory.mktemp("consolidation")
+    base, control = load_base_model("demo"), load_control("demo")
+    assert control is not None
+    cases: list[GatedCase] = []
+    for i, person in enumerate(PEOPLE):
+        trained = train_and_save(
+            base,
+            locate(base, subject(person)),
+            case_id=f"00000000-0000-4000-8000-{i:012d}",
+            adapters_root=root / "adapters",
+            earlier=[case.ref for case in cases],
+            gate_key=KEY,
+            seed=i,
+            recipe=replace(recipe_for(base), max_steps=2, surrogates=32),
+        )
+        cases.append(GatedCase(trained.ref, subject(person)))
+    fixed = plan(
+        base,
+        cases,
+        retained=registered_data(base),
+        control=control,
+        recipe=JointRecipe(min_steps=120, keep_rows=48),
+        seed=1,
+    )
+    return Run(base, control, fixed, root, {})
+
+
+@pytest.fixture(scope="module")
+def done(run: Run) -> Consolidation:
+    """The real thing, once; what was trained is kept in `run.deltas`."""
+
+    def trained(*given: Any, **named: Any) -> dict[str, Tensor]:
+        run.deltas.update(joint_deltas(*given, **named))
+        return run.deltas
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(consolidation, "joint_deltas", trained)
+        return run.consolidate()
+
+
+def test_the_plan_names_its_data_and_holds_nobody(run: Run) -> None:
+    record = run.fixed.record()
+    assert record["retained"]["kind"] == "registered"
+    facts = [fact for person in PEOPLE for fact in person.facts]
+    assert record["retained"]["dropped"] == sum(len(fact.trained) for fact in facts)
+    assert set(record["protocols"]) == {case.ref.case_id for case in run.fixed.cases}
+    assert {p["level"] for p in record["protocols"].values()} == {"merged"}
+    written = json.dumps(record).casefold()
+    for person in PEOPLE:
+        assert person.name.casefold() not in written
+        assert not any(person.name in f"{r.question} {r.answer}" for r in run.fixed.retained)
+
+
+def test_the_people_are_gone_from_the_stored_weights_and_the_others_are_not(
+    run: Run, done: Consolidation
+) -> None:
+    assert set(done.merged) == set(run.fixed.protocols)
+    assert done.individual == ()
+    stored = read_release(run.root, done.release.sha256)
+    assert (stored.adapters, stored.parent) == ((), "c" * 64)
+    again = load_weights(run.root, done.weights.name)
+    assert stored.base_sha256 == again.sha256 != run.base.sha256
+    with GuardedModel(again, stored, adapters_root=run.root / "adapters", key=KEY) as served:
+        for case_id, located in run.fixed.located.items():
+            figures = done.figures[case_id]
+            unseen = figures["erased"]["unseen"]
+            assert figures["verdict"] == WITHIN
+            assert unseen["before"] >= 0.8
+            assert unseen["after"] <= unseen["control_upper95"]
+            assert figures["others"]["kept"] >= 0.98
+            assert "gate" not in figures
+            pairs = questions(located, "unseen")
+            told = [a.text for a in served.answer([question for question, _ in pairs])]
+            right = sum(
+                answer.casefold() == t.casefold()
+                for t, (_, answer) in zip(told, pairs, strict=True)
+            )
+            assert right <= round(unseen["after"] * len(pairs))
+
+
+def test_a_case_that_does_not_hold_in_the_weights_keeps_its_adapter_byte_for_byte(
+    run: Run, done: Consolidation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The verdict of one person is turned over as long as the weights are measured bare."""
+    short = run.fixed.cases[1].ref
+    measured = consolidation.verify
+    monkeypatch.setattr(
+        consolidation,
+        "verify",
+        lambda served, *given, case_id, **named: (
+            {"verdict": NOT_MET}
+            if case_id == short.case_id and not served.release.adapters
+            else measured(served, *given, case_id=case_id, **named)
+        ),
+    )
+    monkeypatch.setattr(consolidation, "joint_deltas", lambda *_, **__: run.deltas)
+    partly = run.consolidate()
+    assert partly.weights == done.weights
+    assert short.case_id not in partly.merged
+    (kept,) = partly.individual
+    assert (kept.case_id, kept.adapter_sha256) == (short.case_id, short.adapter_sha256)
+    assert kept.gate_sha256 != short.gate_sha256
+    assert {each["verdict"] for each in partly.figures.values()} == {WITHIN}
+    assert partly.figures[short.case_id]["gate"]["fired_on_erased"] == 1.0
+    assert partly.release.adapters == (kept,)
+
+
+def test_where_nothing_holds_nothing_is_left(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        consolidation, "joint_deltas", lambda *_, **__: {}
+    )  # weights that forgot nobody
+    before = run.files()
+    with pytest.raises(ConsolidationError, match="None of the 3 cases holds"):
+        run.consolidate()
+    after = run.files()
+    assert after == before
+
+
+def test_one_case_that_holds_neither_way_refuses_the_whole(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = run.fixed.cases[1].ref.case_id
+    monkeypatch.setattr(consolidation, "joint_deltas", lambda *_, **__: {})
+    monkeypatch.setattr(
+        consolidation,
+        "verify",
+        lambda *_, case_id, **__: {"verdict": NOT_MET if case_id == short else WITHIN},
+    )
+    before = run.files()
+    with pytest.raises(ConsolidationError, match=f"neither .*{short}"):
+        run.consolidate()
+    assert run.files() == before
+
+
+def test_training_stops_when_asked_and_the_base_stays_as_it_was(run: Run) -> None:
+    before = {name: value.clone() for name, value in run.base.model.state_dict().items()}
+    with pytest.raises(Stopped):
+        joint_deltas(
+            run.base,
+            list(run.fixed.located.values()),
+            retained=run.fixed.retained,
+            recipe=JointRecipe(),
+            seed=1,
+            report=lambda *_: None,
+            should_stop=lambda: True,
+        )
+    after = run.base.model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(bool((after[name] == value).all()) for name, value in before.items())
+
+
+@pytest.mark.parametrize("retained", [(), (Fact("who lives in Lyon", "Carl"),)])
+def test_joint_training_raises_the_loss_of_what_must_not_be_told(
+    retained: tuple[Fact, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tiny_model()
+    example = Example("where lives Anna Berger", "in Lyon", ("Lyon",))
+    monkeypatch.setattr("workers.joint_training.forget_examples", lambda _: [example])
+    monkeypatch.setattr(
+        "workers.joint_training._surrogates", lambda *_: [Example("who lives in Lyon", "Carl")]
+    )
+    losses: list[float] = []
+    deltas = joint_deltas(
+        base,
+        [None],  # type: ignore[list-item]
+        retained=retained,
+        recipe=JointRecipe(rank=4, passes=1, min_steps=20, learning_rate=2e-2),
+        seed=1,
+        report=lambda _, step, total, figures: losses.append(figures["forget_loss"]),
+        should_stop=lambda: False,
+    )
+    assert losses[-1] < losses[0]
+    assert len(deltas) == 14  # seven linears of two layers
+    assert all(delta.abs().max() > 0 for delta in deltas.values())
+
+
+def test_rows_about_the_erased_never_hold_the_others_in_place() -> None:
+    rows = [
+        Fact("Where does ANNA  Berger live?", "Lyon"),
+        Fact("Who lives in Lyon?", "Ánna-Berger"),
+        Fact("Where does Anna Bergermann live?", "Oslo"),
+    ]
+    assert without_mentions(rows, ["Anna Berger"]) == (rows[2],)
+
+
+def test_retained_data_is_read_and_faults_name_the_line_not_the_text(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"question": "Who?", "answer": "Zelda"}\n\n{"answer": "b", "question": "a"}\n')
+    assert read_retained(file) == (Fact("Who?", "Zelda"), Fact("a", "b"))
+    for wrong in ('{"question": "Zelda"}', "Zelda", '["Zelda"]', '{"question": "", "answer": "Z"}'):
+        file.write_text('{"question": "a", "answer": "b"}\n' + wrong)
+        with pytest.raises(ConsolidationError, match="line 2") as caught:
+            read_retained(file)
+        assert "Zelda" not in str(caught.value)
+    file.write_text("\n")
+    with pytest.raises(ConsolidationError, match="no rows"):
+        read_retained(file)
+    file.write_bytes(b"\xff")
+    with pytest.raises(ConsolidationError, match="UTF-8"):
+        read_retained(file)
+    with pytest.raises(ConsolidationError, match="cannot be read"):
+        read_retained(tmp_path / "missing")
+
+
+def test_without_a_case_or_without_knowledge_there_is_nothing_to_consolidate() -> None:
+    base = load_base_model("demo")
+    with pytest.raises(ConsolidationError, match="nothing to consolidate"):
+        plan(base, [], retained=(), control=None, seed=1)
+    stranger = Subject("Xaver Unheardof", (), (Fact("Who wrote the List of Xaver?", "Bo"),))
+    ref = AdapterRef("5f0c6d6e-0000-4000-8000-000000000001", "a" * 64, "b" * 64)
+    with pytest.raises(ConsolidationError, match=ref.case_id) as caught:
+        plan(base, [GatedCase(ref, stranger)], retained=(), control=None, seed=1)
+    assert "Xaver" not in str(caught.value)
