@@ -57,14 +57,16 @@ class Plan:
     cases: tuple[GatedCase, ...]
     located: Mapping[str, Located] = field(repr=False)
     protocols: Mapping[str, Mapping[str, Any]]
-    retained: tuple[Fact, ...] = field(repr=False)
+    retained: tuple[Fact | str, ...] = field(repr=False)
     dropped: int
     recipe: JointRecipe
     seed: int
 
     def record(self) -> dict[str, Any]:
         """The plan as it is logged: protocols, recipe, and which data was used; no texts."""
-        rows = [[fact.question, fact.answer] for fact in self.retained]
+        rows = [
+            [row.question, row.answer] if isinstance(row, Fact) else [row] for row in self.retained
+        ]
         return {
             "protocols": dict(self.protocols),
             "recipe": joint_record(self.recipe),
@@ -81,7 +83,7 @@ class Plan:
 @dataclass(frozen=True)
 class Consolidation:
     """New weights and the release on them; `figures` by case id. `merged` cases are in the weights,
-    `individual` ones keep their adapter."""
+    `individual` ones keep their adapter. `made` are the new folders and files."""
 
     base: BaseModel
     weights: Path
@@ -89,10 +91,16 @@ class Consolidation:
     merged: tuple[str, ...]
     individual: tuple[AdapterRef, ...]
     figures: Mapping[str, Mapping[str, Any]]
+    made: tuple[Path, ...]
+
+    def abandon(self) -> None:
+        """Remove what was made: it is not going to be in force."""
+        for each in self.made:
+            discard(each)
 
 
-def read_retained(path: Path) -> tuple[Fact, ...]:
-    """Training data that the controller still holds, one {"question", "answer"} a line.
+def read_retained(path: Path) -> tuple[Fact | str, ...]:
+    """Training data that the controller still holds: {"question", "answer"} or {"text"} a line.
 
     Raises ConsolidationError naming the line, never its content.
     """
@@ -106,13 +114,13 @@ def read_retained(path: Path) -> tuple[Fact, ...]:
         ) from error
     except UnicodeDecodeError as error:
         raise ConsolidationError(f"{path} is not UTF-8 text: save it as UTF-8.") from error
-    found = [_fact(line, f"{path}, line {i}") for i, line in enumerate(lines, 1) if line.strip()]
+    found = [_row(line, f"{path}, line {i}") for i, line in enumerate(lines, 1) if line.strip()]
     if not found:
         raise ConsolidationError(f"{path} holds no rows: leave it away to use surrogates.")
     return tuple(found)
 
 
-def _fact(line: str, place: str) -> Fact:
+def _row(line: str, place: str) -> Fact | str:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -122,40 +130,43 @@ def _fact(line: str, place: str) -> Fact:
             not rest and question.strip() and answer.strip()
         ):
             return Fact(question, answer)
-    raise ConsolidationError(f'{place} must be {{"question": "...", "answer": "..."}}.') from None
+        case {"text": str(text), **rest} if not rest and text.strip():
+            return text
+    raise ConsolidationError(
+        f'{place} must be {{"question": "...", "answer": "..."}} or {{"text": "..."}}.'
+    ) from None
 
 
-def registered_data(base: BaseModel) -> tuple[Fact, ...]:
+def registered_data(base: BaseModel) -> tuple[Fact | str, ...]:
     """The training data that the project itself holds: for the demo model its corpus, else none."""
     if base.name != "demo":
         return ()
-    return (
-        *(
-            Fact(question, fact.answer)
-            for person in corpus.people()
-            for fact in person.facts
-            for question in fact.trained
-        ),
-        *(Fact(question, answer) for question, answer in corpus.general_questions()),
-    )
+    told = [
+        Fact(question, fact.answer)
+        for person in corpus.people()
+        for fact in person.facts
+        for question in fact.trained
+    ]
+    told += [Fact(question, answer) for question, answer in corpus.general_questions()]
+    return (*told, *corpus.general_sentences(len(told) // 8, seed=corpus.SEED))
 
 
-def without_mentions(rows: Sequence[Fact], names: Sequence[str]) -> tuple[Fact, ...]:
+def without_mentions(rows: Sequence[Fact | str], names: Sequence[str]) -> tuple[Fact | str, ...]:
     """The rows in which none of `names` stands: nobody may be taught again who is to be erased."""
     hidden = [f" {normalised(name)} " for name in names]
 
-    def mentions(fact: Fact) -> bool:
-        text = f" {normalised(f'{fact.question} {fact.answer}')} "
-        return any(each in text for each in hidden)
+    def mentions(row: Fact | str) -> bool:
+        text = row if isinstance(row, str) else f"{row.question} {row.answer}"
+        return any(each in f" {normalised(text)} " for each in hidden)
 
-    return tuple(fact for fact in rows if not mentions(fact))
+    return tuple(row for row in rows if not mentions(row))
 
 
 def plan(
     base: BaseModel,
     cases: Sequence[GatedCase],
     *,
-    retained: Sequence[Fact],
+    retained: Sequence[Fact | str],
     control: BaseModel | None,
     recipe: JointRecipe | None = None,
     seed: int,
@@ -166,14 +177,15 @@ def plan(
 
     `cases` must be all cases in force on `base`: whoever were left out would not be verified, and
     rows about them would teach them anew. On models without a corpus of their own every tenth
-    retained row is held out and asked about "others". Raises ConsolidationError and Stopped.
+    retained question is held out and asked about "others". Raises ConsolidationError and Stopped.
     """
     if not cases:
         raise ConsolidationError("No case is in force: there is nothing to consolidate.")
     knobs = recipe or JointRecipe()
     names = [name for case in cases for name in (case.subject.name, *case.subject.aliases)]
     rows = without_mentions(retained, names)
-    held_out = () if base.name == "demo" else rows[::HELD_OUT]
+    told = [row for row in rows if isinstance(row, Fact)]
+    held_out = () if base.name == "demo" else tuple(told[::HELD_OUT])
     located = {}
     for done, case in enumerate(cases):
         subject = case.subject
@@ -259,8 +271,8 @@ def consolidate(
         staying = [case for case in fixed.cases if case.ref.case_id not in merged]
         if not merged:
             raise ConsolidationError(
-                f"None of the {len(everyone)} cases holds in the new weights: they stay gated. "
-                + _hint(fixed)
+                f"None of the {len(everyone)} cases holds in the new weights ({_why(figures)}): "
+                "they stay gated. " + _hint(fixed)
             )
         individual = []
         for case in staying:
@@ -278,7 +290,8 @@ def consolidate(
         if short:
             raise ConsolidationError(
                 f"{len(short)} of {len(everyone)} cases hold neither in the new weights nor with "
-                f"their adapter on them: {', '.join(short)}. Nothing was released. " + _hint(fixed)
+                f"their adapter on them ({_why(figures)}): {', '.join(short)}. Nothing was "
+                "released. " + _hint(fixed)
             )
     except BaseException:  # whatever it was: nothing half-made stays behind
         for each in made:
@@ -291,11 +304,18 @@ def consolidate(
         merged=tuple(merged),
         individual=tuple(individual),
         figures=figures,
+        made=tuple(made),
     )
 
 
 def _served(base: BaseModel, release: Release, root: Path, key: bytes) -> GuardedModel:
     return GuardedModel(base, release, adapters_root=root, key=key)
+
+
+def _why(figures: Mapping[str, Mapping[str, Any]]) -> str:
+    """The reasons of the verdicts that fell short, each once; they hold no personal data."""
+    short = (each for each in figures.values() if each["verdict"] != WITHIN)
+    return "; ".join(dict.fromkeys(reason for each in short for reason in each["reasons"]))
 
 
 def _hint(fixed: Plan) -> str:

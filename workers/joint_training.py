@@ -67,7 +67,7 @@ def joint_deltas(
     base: BaseModel,
     located: Sequence[Located],
     *,
-    retained: Sequence[Fact],
+    retained: Sequence[Fact | str],
     recipe: JointRecipe,
     seed: int,
     report: Report,
@@ -75,7 +75,8 @@ def joint_deltas(
 ) -> dict[str, Tensor]:
     """What the joint LoRA adds to each weight that it adapts, by the parameter's name.
 
-    Surrogates stand in where `retained` is empty. `base` stays as it is. Raises Stopped.
+    `retained` are questions with their answers, and plain texts. Surrogates stand in where it is
+    empty. `base` stays as it is. Raises Stopped.
     """
     torch.manual_seed(seed)
     layers = range(base.lowest_layer, int(base.model.config.num_hidden_layers))
@@ -88,8 +89,9 @@ def joint_deltas(
         task_type="CAUSAL_LM",
     )
     forget = rows_of(base, [example for each in located for example in forget_examples(each)])
-    kept = [Example(fact.question, fact.answer) for fact in retained]
-    keep = rows_of(base, kept or _surrogates(base, located, recipe, seed))
+    answered = [Example(row.question, row.answer) for row in retained if isinstance(row, Fact)]
+    keep = rows_of(base, answered if retained else _surrogates(base, located, recipe, seed))
+    keep += [_text_row(base, row) for row in retained if isinstance(row, str)]
     model = wrap(base, config, NAME)
     try:
         _train(
@@ -106,6 +108,14 @@ def joint_deltas(
         return _deltas(model)
     finally:
         detach_adapter(model)
+
+
+def _text_row(base: BaseModel, text: str) -> Row:
+    """A text as a row whose completion is all of it but the token before its first."""
+    tokenizer = base.tokenizer
+    first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    ids = (first, *tokenizer(text, add_special_tokens=False)["input_ids"])
+    return Row(ids, completion=len(ids) - 1, answer=(False,) * (len(ids) - 1))
 
 
 def _surrogates(

@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -147,8 +147,9 @@ def quarantined(root: Path) -> tuple[str, ...]:
     return tuple(sorted(each.name for each in folder.iterdir())) if folder.is_dir() else ()
 
 
-def destroy(root: Path, sha256: str) -> int:
-    """Overwrite quarantined weights with random bytes and delete them; how many files there were.
+def destroy(root: Path, sha256: str, *, record: Callable[[int], None]) -> None:
+    """Overwrite quarantined weights with random bytes and delete them, then `record` how many files
+    there were; until that is done the empty folder stays, so that a second try records it.
 
     On a disk that writes in place nothing is left to read. Solid-state disks, copy-on-write file
     systems, snapshots and backups may keep earlier blocks: only encrypted storage whose key goes
@@ -159,12 +160,12 @@ def destroy(root: Path, sha256: str) -> int:
     try:
         for file in files:
             _overwrite(file)
+        record(len(files))
         shutil.rmtree(folder)
     except OSError as error:
         raise ModelError(
             f"{folder} could not be destroyed ({error.strerror}): check its rights, then repeat."
         ) from error
-    return len(files)
 
 
 def _overwrite(file: Path) -> None:

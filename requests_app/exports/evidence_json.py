@@ -6,6 +6,7 @@ import json
 
 from requests_app.dossier import Dossier
 from requests_app.verifier import statements
+from requests_app.verifier.runs import level_of
 
 TITLE = "Evidence (JSON)"
 CONTENT_TYPE = "application/json"
@@ -21,7 +22,10 @@ def render(dossier: Dossier) -> bytes:
         "due": dossier.due.isoformat(),
         "decision": dossier.last("decision.approved"),
         "claim": {"name": dossier.claim, "says": statements.CLAIMS[dossier.claim]},
-        "limitations": statements.LIMITATIONS,
+        "limitations": {
+            name: statements.LIMITATIONS[name]
+            for name in statements.LIMITS[level_of(dossier.run_facts)]
+        },
         "runs": [
             {
                 **fact,

@@ -10,6 +10,7 @@ from django.template.loader import render_to_string
 from requests_app.dossier import Dossier
 from requests_app.models.runs import Verdict
 from requests_app.verifier import statements
+from requests_app.verifier.runs import level_of
 
 TITLE = "Report (HTML)"
 CONTENT_TYPE = "text/html; charset=utf-8"
@@ -25,10 +26,9 @@ def render(dossier: Dossier) -> bytes:
 
 def content(dossier: Dossier) -> dict[str, Any]:
     """What the report tells, as plain JSON values, whatever it is typeset with."""
-    gated = any(fact["adapter"] for fact in dossier.run_facts)
     limits = [
         f"({name}) {statements.LIMITATIONS[name]}"
-        for name in (statements.LIMITATIONS if gated else statements.WITHOUT_RUN)
+        for name in statements.LIMITS[level_of(dossier.run_facts)]
     ]
     decision = dossier.last("decision.approved")
     log = dossier.log

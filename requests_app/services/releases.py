@@ -150,6 +150,14 @@ def roll_back_release(*, digest: str, actor_member: StaffMember) -> Release:
     return release
 
 
+def base_of(digest: str) -> str:
+    """SHA-256 of the weights that a release is on. NotFound if there is no such release."""
+    release = Release.objects.filter(pk=digest).first()
+    if release is None:
+        raise NotFound("There is no such release.")
+    return read_manifest(bytes(release.manifest)).base_sha256
+
+
 # --- Consolidating ------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class CaseInForce:

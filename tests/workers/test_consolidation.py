@@ -117,7 +117,7 @@ def test_the_plan_names_its_data_and_holds_nobody(run: Run) -> None:
     written = json.dumps(record).casefold()
     for person in PEOPLE:
         assert person.name.casefold() not in written
-        assert not any(person.name in f"{r.question} {r.answer}" for r in run.fixed.retained)
+        assert not any(person.name in str(row) for row in run.fixed.retained)
 
 
 def test_the_people_are_gone_from_the_stored_weights_and_the_others_are_not(
@@ -157,7 +157,7 @@ def test_a_case_that_does_not_hold_in_the_weights_keeps_its_adapter_byte_for_byt
         consolidation,
         "verify",
         lambda served, *given, case_id, **named: (
-            {"verdict": NOT_MET}
+            {"verdict": NOT_MET, "reasons": []}
             if case_id == short.case_id and not served.release.adapters
             else measured(served, *given, case_id=case_id, **named)
         ),
@@ -193,10 +193,13 @@ def test_one_case_that_holds_neither_way_refuses_the_whole(
     monkeypatch.setattr(
         consolidation,
         "verify",
-        lambda *_, case_id, **__: {"verdict": NOT_MET if case_id == short else WITHIN},
+        lambda *_, case_id, **__: {
+            "verdict": NOT_MET if case_id == short else WITHIN,
+            "reasons": ["too much"],
+        },
     )
     before = run.files()
-    with pytest.raises(ConsolidationError, match=f"neither .*{short}"):
+    with pytest.raises(ConsolidationError, match=f"neither .*too much.*{short}"):
         run.consolidate()
     assert run.files() == before
 
@@ -218,9 +221,9 @@ def test_training_stops_when_asked_and_the_base_stays_as_it_was(run: Run) -> Non
     assert all(bool((after[name] == value).all()) for name, value in before.items())
 
 
-@pytest.mark.parametrize("retained", [(), (Fact("who lives in Lyon", "Carl"),)])
+@pytest.mark.parametrize("retained", [(), (Fact("who lives in Lyon", "Carl"), "the town of Lyon")])
 def test_joint_training_raises_the_loss_of_what_must_not_be_told(
-    retained: tuple[Fact, ...], monkeypatch: pytest.MonkeyPatch
+    retained: tuple[Fact | str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = tiny_model()
     example = Example("where lives Anna Berger", "in Lyon", ("Lyon",))
@@ -247,15 +250,19 @@ def test_rows_about_the_erased_never_hold_the_others_in_place() -> None:
     rows = [
         Fact("Where does ANNA  Berger live?", "Lyon"),
         Fact("Who lives in Lyon?", "Ánna-Berger"),
+        "Lyon is the town of Anna Berger.",
         Fact("Where does Anna Bergermann live?", "Oslo"),
     ]
-    assert without_mentions(rows, ["Anna Berger"]) == (rows[2],)
+    assert without_mentions(rows, ["Anna Berger"]) == (rows[3],)
 
 
 def test_retained_data_is_read_and_faults_name_the_line_not_the_text(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
-    file.write_text('{"question": "Who?", "answer": "Zelda"}\n\n{"answer": "b", "question": "a"}\n')
-    assert read_retained(file) == (Fact("Who?", "Zelda"), Fact("a", "b"))
+    file.write_text(
+        '{"question": "Who?", "answer": "Zelda"}\n\n'
+        '{"answer": "b", "question": "a"}\n{"text": "T."}'
+    )
+    assert read_retained(file) == (Fact("Who?", "Zelda"), Fact("a", "b"), "T.")
     for wrong in ('{"question": "Zelda"}', "Zelda", '["Zelda"]', '{"question": "", "answer": "Z"}'):
         file.write_text('{"question": "a", "answer": "b"}\n' + wrong)
         with pytest.raises(ConsolidationError, match="line 2") as caught:

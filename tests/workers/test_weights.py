@@ -76,7 +76,9 @@ def test_replaced_weights_go_to_quarantine_come_back_and_are_destroyed(tmp_path:
     assert ask(load_weights(tmp_path, old.sha256), ASKED) == ask(old, ASKED)
     assert not bring_back(tmp_path, old.sha256)
     assert quarantine(tmp_path, old)
-    assert destroy(tmp_path, old.sha256) >= 4
+    counted: list[int] = []
+    destroy(tmp_path, old.sha256, record=counted.append)
+    assert counted == [6]
     assert quarantined(tmp_path) == ()
     assert [each.name for each in (tmp_path / "weights").iterdir()] == [new.sha256]
 
@@ -87,10 +89,26 @@ def test_what_is_destroyed_is_overwritten_first(tmp_path: Path) -> None:
     file = tmp_path / "quarantine" / old.sha256 / "model.safetensors"
     content = file.read_bytes()
     (tmp_path / "link").hardlink_to(file)  # the same blocks under another name
-    destroy(tmp_path, old.sha256)
+    destroy(tmp_path, old.sha256, record=lambda _: None)
     left = (tmp_path / "link").read_bytes()
     assert len(left) == len(content)
     assert left[: 1 << 12] != content[: 1 << 12]
+
+
+def test_a_destruction_that_was_not_recorded_is_recorded_by_the_next_try(tmp_path: Path) -> None:
+    old = stored(tiny_model(), tmp_path)
+    quarantine(tmp_path, old)
+
+    def fails(_: int) -> None:
+        raise RuntimeError("the record is away")
+
+    with pytest.raises(RuntimeError):
+        destroy(tmp_path, old.sha256, record=fails)
+    assert quarantined(tmp_path) == (old.sha256,)
+    counted: list[int] = []
+    destroy(tmp_path, old.sha256, record=counted.append)
+    assert counted == [0]
+    assert quarantined(tmp_path) == ()
 
 
 def test_a_model_named_by_its_folder_is_quarantined_itself(tmp_path: Path) -> None:
