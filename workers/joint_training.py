@@ -1,8 +1,8 @@
 """One LoRA for many cases, to be merged into the weights.
 
 Both matrices are trained and there is no gate, so the others must be held in place by themselves:
-by plain cross-entropy on the data that the controller still holds about them (`retained`), or,
-without it, by KL to the base on what the base itself says about made-up people.
+by KL to the base on the data that the controller still holds about them (`retained`), or, without
+it, on what the base itself says about made-up people.
 `benchmarks.consolidation` measures both.
 """
 
@@ -14,7 +14,6 @@ import torch
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from workers.adapters import detach_adapter, wrap
 from workers.base_models import BaseModel
@@ -41,16 +40,14 @@ NAME = "joint"
 
 @dataclass(frozen=True)
 class JointRecipe:
-    """Knobs of the joint training; all of them are recorded. `retained_weight` counts where
-    retained data holds the others in place, `surrogate_weight` where the base's answers do."""
+    """Knobs of the joint training; all of them are recorded."""
 
     method: str = "bounded_nll"
     rank: int = 32
     learning_rate: float = 2e-3
     forget_rows: int = 32
     keep_rows: int = 64
-    retained_weight: float = 3.0
-    surrogate_weight: float = 1.0
+    keep_weight: float = 3.0
     surrogates: int = 512
     passes: int = 7
     min_steps: int = 200
@@ -99,7 +96,6 @@ def joint_deltas(
             forget=forget,
             keep=keep,
             pad=int(base.tokenizer.pad_token_id),
-            plain=bool(retained),
             recipe=recipe,
             seed=seed,
             report=report,
@@ -111,10 +107,11 @@ def joint_deltas(
 
 
 def _text_row(base: BaseModel, text: str) -> Row:
-    """A text as a row whose completion is all of it but the token before its first."""
+    """A text as a row whose completion is all of it, its end included."""
     tokenizer = base.tokenizer
-    first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    ids = (first, *tokenizer(text, add_special_tokens=False)["input_ids"])
+    end = tokenizer.eos_token_id
+    first = end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    ids = (first, *tokenizer(text, add_special_tokens=False)["input_ids"], end)
     return Row(ids, completion=len(ids) - 1, answer=(False,) * (len(ids) - 1))
 
 
@@ -143,7 +140,6 @@ def _train(
     forget: Sequence[Row],
     keep: Sequence[Row],
     pad: int,
-    plain: bool,
     recipe: JointRecipe,
     seed: int,
     report: Report,
@@ -166,7 +162,7 @@ def _train(
         others = _next(keep_waiting, keep, recipe.keep_rows, draw)
         with torch.no_grad(), model.disable_adapter():
             before = completion_logits(model, rows, pad)
-            others_before = None if plain else completion_logits(model, others, pad)
+            others_before = completion_logits(model, others, pad)
         _lora_weights(model)  # switching the adapter off and on froze them
         batch = ForgetBatch(
             logits=completion_logits(model, rows, pad),
@@ -175,18 +171,14 @@ def _train(
             is_answer=torch.tensor([mark for row in rows for mark in row.answer]),
         )
         lost = loss_of(batch)
-        told = completion_logits(model, others, pad)
-        if others_before is None:
-            held = recipe.retained_weight * cross_entropy(told, completion_labels(others))
-        else:
-            held = recipe.surrogate_weight * divergence(others_before, told)
+        moved = divergence(others_before, completion_logits(model, others, pad))
         optimiser.zero_grad()
-        (lost + held).backward()
+        (lost + recipe.keep_weight * moved).backward()
         torch.nn.utils.clip_grad_norm_(trainable, 1.0)
         optimiser.step()
         schedule.step()
         if step % 10 == 0 or step == steps:
-            losses = {"forget_loss": float(lost.detach()), "keep_loss": float(held.detach())}
+            losses = {"forget_loss": float(lost.detach()), "keep_loss": float(moved.detach())}
             report("train", step, steps, losses)
 
 

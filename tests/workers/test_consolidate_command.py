@@ -90,7 +90,7 @@ def test_a_case_goes_from_gated_to_merged_and_the_next_run_begins_on_the_new_wei
     case = gated_case(settings)
     before = manifests.live_manifest("demo")
     assert before is not None
-    short = JointRecipe(min_steps=60, keep_rows=48)
+    short = JointRecipe(min_steps=80, forget_rows=16)
     monkeypatch.setattr(consolidation, "JointRecipe", lambda: short)
     capsys.readouterr()
     call(engineer, "--json")

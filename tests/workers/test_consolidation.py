@@ -1,4 +1,4 @@
-"""Three people of the demo model are consolidated into new weights; the rest are the edges."""
+"""Two people of the demo model are consolidated into new weights; the rest are the edges."""
 
 import json
 from dataclasses import dataclass, replace
@@ -34,7 +34,7 @@ from workers.verification import NOT_MET, WITHIN
 from workers.weights import load_weights
 
 KEY = b"a key for tests, 32 bytes long!!"
-PEOPLE = corpus.people()[:3]
+PEOPLE = corpus.people()[:2]
 
 
 def subject(person: corpus.Person) -> Subject:
@@ -66,7 +66,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Three people behind adapters of a few steps: what they suppress matters to one test alone."""
+    """Two people behind adapters of a few steps: what they suppress matters to one test alone."""
     root = tmp_path_factory.mktemp("consolidation")
     base, control = load_base_model("demo"), load_control("demo")
     assert control is not None
@@ -88,7 +88,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         cases,
         retained=registered_data(base),
         control=control,
-        recipe=JointRecipe(min_steps=120, keep_rows=48),
+        recipe=JointRecipe(min_steps=110, forget_rows=16),
         seed=1,
     )
     return Run(base, control, fixed, root, {})
@@ -179,7 +179,7 @@ def test_where_nothing_holds_nothing_is_left(run: Run, monkeypatch: pytest.Monke
         consolidation, "joint_deltas", lambda *_, **__: {}
     )  # weights that forgot nobody
     before = run.files()
-    with pytest.raises(ConsolidationError, match="None of the 3 cases holds"):
+    with pytest.raises(ConsolidationError, match="None of the 2 cases holds"):
         run.consolidate()
     after = run.files()
     assert after == before
