@@ -148,7 +148,7 @@ def registered_data(base: BaseModel) -> tuple[Fact | str, ...]:
         for question in fact.trained
     ]
     told += [Fact(question, answer) for question, answer in corpus.general_questions()]
-    return (*told, *corpus.general_sentences(len(told) // 8, seed=corpus.SEED))
+    return (*told, *corpus.general_sentences(len(told) // 2, seed=corpus.SEED))
 
 
 def without_mentions(rows: Sequence[Fact | str], names: Sequence[str]) -> tuple[Fact | str, ...]:

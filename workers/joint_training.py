@@ -44,12 +44,12 @@ class JointRecipe:
 
     method: str = "bounded_nll"
     rank: int = 32
-    learning_rate: float = 2e-3
-    forget_rows: int = 32
+    learning_rate: float = 1e-3
+    forget_rows: int = 16
     keep_rows: int = 64
     keep_weight: float = 3.0
     surrogates: int = 512
-    passes: int = 7
+    passes: int = 4
     min_steps: int = 200
     warm_up: float = 0.1
 

@@ -88,7 +88,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         cases,
         retained=registered_data(base),
         control=control,
-        recipe=JointRecipe(min_steps=110, forget_rows=16),
+        recipe=JointRecipe(),
         seed=1,
     )
     return Run(base, control, fixed, root, {})
