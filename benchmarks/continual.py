@@ -1,9 +1,9 @@
 """Erasures one after another on the demo model: does each still hold when the last is done?
 
 One adapter a request, the default recipe, the release re-loaded from disk at the end. Beside it, on
-the same order and with as many training steps: one adapter that NPO goes on training (no gate), and
-O3 as released (workers.methods.o3_reference). `--requests 100` needs more people than the shipped
-model knows and trains a larger pair first, with fewer facts a person; that pair is kept.
+the same order and with as many training steps: one adapter that NPO goes on training (no gate).
+`--requests 100` needs more people than the shipped model knows and trains a larger pair first, with
+fewer facts a person; that pair is kept.
 """
 
 import argparse
@@ -52,8 +52,7 @@ def measure(requests: int) -> report.Measured:
     }
     ours = _ours(population, order, located, kept, before)
     npo = _npo(population, order, located, kept, before, steps=ours["steps"])
-    o3 = _o3(population, order, located, kept, before)
-    table = {"ours": ours, "npo_in_sequence": npo, "o3_as_released": o3}
+    table = {"ours": ours, "npo_in_sequence": npo}
     (OUT / "bench").mkdir(parents=True, exist_ok=True)
     picture = OUT / "bench" / f"continual-{len(order)}.svg"
     picture.write_text(plot(ours["matrix"], order), encoding="utf-8")
@@ -210,24 +209,6 @@ def _npo(
         return _after(answers, order, located, kept, before, started)
     finally:
         detach_adapter(model)
-
-
-def _o3(
-    population: setting.Population,
-    order: Sequence[int],
-    located: dict[int, Located],
-    kept: Sequence[tuple[str, str]],
-    before: float,
-) -> dict[str, Any]:
-    """O3 as released, on the same order; its own gate decides."""
-    from workers.methods import o3_reference  # TODO until merged
-
-    started = time.perf_counter()
-    with o3_reference.sequence(population.base) as o3:
-        for number, i in enumerate(order, start=1):
-            o3.erase(forget_examples(located[i]), seed=SEED + i)
-            report.progress(f"o3 as released: {number}/{len(order)}")
-        return _after(o3.answers, order, located, kept, before, started)
 
 
 def _after(

@@ -14,7 +14,7 @@ from django.utils.dateparse import parse_datetime
 
 from requests_app import audit, vault
 from requests_app.lifecycle import CaseStatus
-from requests_app.models import Case, ErasureRun, RunEvent
+from requests_app.models import Case, ErasureRun, RunEvent, StaffMember
 from requests_app.services.codes import code_matches
 from requests_app.verifier import canonical
 
@@ -82,6 +82,11 @@ def counts() -> Counts:
 def case_by_reference(reference: str) -> Case | None:
     """The case of that reference, in any spelling of capitals; None if there is none."""
     return Case.objects.filter(reference=reference.strip().upper()).first()
+
+
+def active_staff(username: str) -> StaffMember | None:
+    """The member of staff of that log-in name, if the account is active."""
+    return StaffMember.objects.filter(username=username, is_active=True).first()
 
 
 def access_ok(reference: str, access_code: str) -> Case | None:

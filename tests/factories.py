@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import count
 from queue import Empty
@@ -16,12 +16,13 @@ from django.test import TestCase
 from django.utils import timezone
 
 from requests_app.actors import SUBJECT, staff_actor
-from requests_app.models import Case, ErasureRun, StaffMember
+from requests_app.models import Adapter, Case, ErasureRun, StaffMember
 from requests_app.models.people import Role
 from requests_app.models.record import Channel
 from requests_app.models.runs import Verdict
-from requests_app.services import cases, intake, letters, runs
+from requests_app.services import cases, intake, letters, manifests, runs
 from requests_app.services.runs import Lease, ProbeRow
+from requests_app.verifier import canonical
 from rtbf import celery_app
 
 # Canaries: personal data that may show up nowhere but in the vault and in letters.
@@ -157,8 +158,42 @@ PROBES = (
 
 def manifest(run: ErasureRun, sha256: str) -> bytes:
     """A manifest that names the adapters in force and this run's."""
-    earlier = [row.sha256 for row in runs.adapters_in_force(run.model_name)]
-    return json.dumps({"adapters": [*earlier, sha256], "case": str(run.case_id)}).encode()
+    live = manifests.live_manifest(run.model_name)
+    gate = Adapter.objects.get(sha256=sha256).gate_sha256
+    own = manifests.ManifestAdapter(run.case_id, sha256, gate)
+    return manifest_of(
+        [*(live.adapters if live else ()), own],
+        merged=live.merged if live else (),
+        base=live.base_sha256 if live else digest("base"),
+        parent=live.digest if live else None,
+    )
+
+
+def manifest_of(
+    adapters: Sequence[manifests.ManifestAdapter],
+    *,
+    merged: Sequence[UUID] = (),
+    base: str,
+    parent: str | None,
+) -> bytes:
+    """The manifest of a release, in the form in which the model side writes it."""
+    return canonical.dumps(
+        {
+            "form": 2,
+            "base": {
+                "name": "demo",
+                "sha256": base,
+                "tokenizer_sha256": digest("tokenizer"),
+                "settings": digest("settings"),
+            },
+            "adapters": [
+                {"case": str(a.case_id), "adapter": a.sha256, "gate": a.gate_sha256}
+                for a in adapters
+            ],
+            "merged": sorted(map(str, merged)),
+            "parent": parent,
+        }
+    )
 
 
 def work_off(run: ErasureRun, *, verdict: str = Verdict.WITHIN, lease: Lease | None = None) -> None:

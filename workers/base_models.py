@@ -187,6 +187,21 @@ def lowest_adapted_layer(name: str, layers: int) -> int:
     return _OWN_SETTINGS.get(name, {}).get("lowest_layer", int(layers * LOWEST_LAYER_SHARE))
 
 
+def load_folder(
+    name: str,
+    folder: Path,
+    placement: Placement = PLAIN,
+    *,
+    lowest_layer: int | None,
+    answer_tokens: int,
+) -> BaseModel:
+    """The weights in `folder` under the name and settings of the model that they are a version of.
+
+    Raises ModelError when they cannot be read.
+    """
+    return _load(name, folder, placement, lowest_layer=lowest_layer, answer_tokens=answer_tokens)
+
+
 def _load(
     name: str,
     folder: Path,
@@ -297,6 +312,11 @@ def _target_modules(model: PreTrainedModel) -> tuple[str, ...]:
     if not names:
         raise ModelError("The model has no linear layers that an adapter could go on.")
     return tuple(sorted(names))
+
+
+def weights_sha256(folder: Path) -> str:
+    """The digest by which weights are pinned, of the safetensors files in `folder`."""
+    return _digest_of_files(sorted(folder.glob("*.safetensors")))
 
 
 def _digest_of_files(files: list[Path]) -> str:

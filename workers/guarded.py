@@ -47,7 +47,7 @@ from workers.gate import (
     semantic_texts,
 )
 from workers.identifiers import MAX_WORDS, normalised
-from workers.releases import Release, ReleaseError
+from workers.releases import Release, ReleaseError, check_base
 from workers.rows import Example, Row, row_log_likelihoods, rows_of
 
 Strengths = tuple[float, ...]
@@ -88,11 +88,7 @@ class GuardedModel:
         `key` is the key with which the gates' identifiers were made. Raises ReleaseError when the
         base model is another one, or a file is missing, differs from its digest or is no adapter.
         """
-        if (base.sha256, base.tokenizer_sha256) != (release.base_sha256, release.tokenizer_sha256):
-            raise ReleaseError(
-                f"The release {release.sha256} was made for another base model than "
-                f"{base.name!r}: load the model whose weights have SHA-256 {release.base_sha256}."
-            )
+        check_base(release, base)
         self.base = base
         self.release = release
         self._lock = threading.Lock()

@@ -1,4 +1,9 @@
-"""Erasure releases: a base model and the adapters in force, named by their manifest's digest."""
+"""Erasure releases: a base model and the adapters in force, named by their manifest's digest.
+
+A manifest pins the weights, the tokenizer, what else decides how a question is put and answered
+(`settings`), and per case the adapter and the gate; gate.json pins the gate's rows and the files
+of the adapter. Cases under `merged` have no adapter any more: their weights were consolidated.
+"""
 
 import os
 import re
@@ -18,7 +23,7 @@ from workers.digests import (
     sha256_of,
 )
 
-FORM = 1
+FORM = 2
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _CASE = re.compile(r"[\w.:-]{1,100}")
 
@@ -29,7 +34,8 @@ class ReleaseError(RuntimeError):
 
 @dataclass(frozen=True)
 class Release:
-    """What a manifest says; `adapters` in the order in which their cases were released."""
+    """What a manifest says; `adapters` in the order in which their cases were released, `merged`
+    the cases that the weights no longer answer about. `settings` None stands for no manifest."""
 
     sha256: str
     base_name: str
@@ -37,15 +43,43 @@ class Release:
     tokenizer_sha256: str
     adapters: tuple[AdapterRef, ...]
     parent: str | None
+    merged: tuple[str, ...] = ()
+    settings: str | None = None
+
+
+def settings_sha256(base: BaseModel) -> str:
+    """Digest of what beside weights and tokenizer decides an answer: the chat template, which is
+    no part of tokenizer.json, and the length of an answer."""
+    settings = {"chat_template": base.tokenizer.chat_template, "answer_tokens": base.answer_tokens}
+    return sha256_of(canonical_json(settings))
+
+
+def check_base(release: Release, base: BaseModel) -> None:
+    """ReleaseError unless `base` is the model that the release was made for."""
+    if (base.sha256, base.tokenizer_sha256) != (release.base_sha256, release.tokenizer_sha256):
+        raise ReleaseError(
+            f"The release {release.sha256} was made for another base model than "
+            f"{base.name!r}: load the model whose weights have SHA-256 {release.base_sha256}."
+        )
+    if release.settings not in (None, settings_sha256(base)):
+        raise ReleaseError(
+            f"The release {release.sha256} was made for other settings of {base.name!r}: restore "
+            "the model's chat template and the length of its answers, or release again."
+        )
 
 
 def write_release(
-    root: Path, *, base: BaseModel, adapters: Sequence[AdapterRef], parent: str | None = None
+    root: Path,
+    *,
+    base: BaseModel,
+    adapters: Sequence[AdapterRef],
+    parent: str | None = None,
+    merged: Sequence[str] = (),
 ) -> Release:
     """Store the manifest as `root`/<its SHA-256>.json (canonical JSON) and return what it says.
 
-    Writing the same release twice is one file. Raises ReleaseError when two adapters belong to one
-    case or the file cannot be written.
+    `merged` are the cases that the base's weights were consolidated for. Writing the same release
+    twice is one file. Raises ReleaseError when a case stands twice or the file cannot be written.
     """
     manifest = canonical_json(
         {
@@ -54,14 +88,21 @@ def write_release(
                 "name": base.name,
                 "sha256": base.sha256,
                 "tokenizer_sha256": base.tokenizer_sha256,
+                "settings": settings_sha256(base),
             },
             "adapters": [
                 {"case": a.case_id, "adapter": a.adapter_sha256, "gate": a.gate_sha256}
                 for a in adapters
             ],
+            "merged": sorted(merged),
             "parent": parent,
         }
     )
+    return store_manifest(root, manifest)
+
+
+def store_manifest(root: Path, manifest: bytes) -> Release:
+    """Store the exact bytes of a manifest (a revocation's, from the record) as `write_release`."""
     sha256 = sha256_of(manifest)
     release = _release(sha256, manifest)
     try:
@@ -110,7 +151,9 @@ def _from_json(sha256: str, data: Any) -> Release:
         AdapterRef(_case(a["case"]), _digest(a["adapter"]), _digest(a["gate"]))
         for a in data["adapters"]
     )
-    if data["form"] != FORM or len({ref.case_id for ref in refs}) != len(refs):
+    merged = tuple(_case(each) for each in data["merged"])
+    cases = [*(ref.case_id for ref in refs), *merged]
+    if data["form"] != FORM or len(set(cases)) != len(cases):
         raise ValueError("not this form, or one case twice")
     return Release(
         sha256=sha256,
@@ -119,6 +162,8 @@ def _from_json(sha256: str, data: Any) -> Release:
         tokenizer_sha256=_digest(data["base"]["tokenizer_sha256"]),
         adapters=refs,
         parent=None if data["parent"] is None else _digest(data["parent"]),
+        merged=merged,
+        settings=_digest(data["base"]["settings"]),
     )
 
 

@@ -30,10 +30,11 @@ from django.db import DatabaseError, OperationalError, connection
 
 from requests_app.services import runs
 from requests_app.services.errors import LeaseLost, ServiceError
+from requests_app.services.manifests import live_base
 from requests_app.services.run_values import ATTEMPTS, Lease, ProbeRow, RunInput
 from workers import erasure
 from workers.adapters import CONFIG_FILE, AdapterError, AdapterRef
-from workers.base_models import BaseModel, ModelError, Placement, load_base_model, load_control
+from workers.base_models import BaseModel, ModelError, Placement, load_control
 from workers.digests import sha256_of
 from workers.forget_sets import Located, NothingMeasurable
 from workers.guarded import GuardedModel
@@ -42,6 +43,7 @@ from workers.results import probe_results
 from workers.subjects import Fact, Subject
 from workers.training import Checkpoint, Stopped
 from workers.verification import INCONCLUSIVE, decimal, recorded
+from workers.weights import load_served
 
 log = logging.getLogger(__name__)
 
@@ -277,6 +279,7 @@ def manifest_of(base: BaseModel, given: RunInput, own: AdapterRef) -> Release:
         base=base,
         adapters=[*refs_in_force(given), own],
         parent=given.parent_release,
+        merged=[str(case_id) for case_id in given.merged],
     )
 
 
@@ -299,10 +302,15 @@ def environment() -> dict[str, str]:
 
 
 # --- The worker's own state ---------------------------------------------------------------------
-@lru_cache(maxsize=2)
 def base_model(name: str) -> BaseModel:
+    """The weights in service, consolidated ones included."""
+    return weights(name, live_base(name))
+
+
+@lru_cache(maxsize=2)
+def weights(name: str, sha256: str | None) -> BaseModel:
     """Loaded once for each worker process."""
-    return load_base_model(name, placement())
+    return load_served(name, sha256, Path(settings.RTBF_RELEASE_DIR), placement())
 
 
 @lru_cache(maxsize=2)

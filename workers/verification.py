@@ -35,10 +35,12 @@ def make_protocol(
     control: BaseModel | None,
     recipes: Sequence[Mapping[str, str]],
     profile: str = "fast",
+    level: str = "gated",
     seed: int,
 ) -> dict[str, Any]:
     """Probes, thresholds, samples, seed and control, to be recorded before training starts.
 
+    `level` is "gated" (adapter and gate before unchanged weights) or "merged" (new weights).
     Plain JSON without floats (numbers that are no small integers are decimal strings) and without
     personal data: counts and digests only. `recipes` are the settings of every attempt that may be
     made, in order: a further one is trained and measured by this same plan. Without a control the
@@ -52,7 +54,7 @@ def make_protocol(
         "form": 1,
         "profile": profile,
         "seed": seed,
-        "level": "gated",
+        "level": level,
         "model": {
             "sha256": base.sha256,
             "tokenizer_sha256": base.tokenizer_sha256,
@@ -131,23 +133,27 @@ def verify(
     *,
     control: BaseModel | None,
     case_id: str,
+    before: GuardedModel | None = None,
     report: Callable[[str, int, int], None] = lambda probe, step, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Figures and verdict for one case on a served release, by `protocol`.
 
     Steps: 1 recall on trained and unseen phrasings, before (base), after (through the gate) and on
-    the control; 2 others; 3 general text; 4 rank of the true values; 5 the gate; 6 the verdict.
+    the control; 2 others; 3 general text; 4 rank of the true values; 5 the gate, if the case has
+    one; 6 the verdict. Where the release has new weights, `before` is the model that they replace.
     The result is plain and holds no personal data. An error in a step makes the verdict
     inconclusive and is named in "reasons"; Stopped is raised when `should_stop()`.
     """
+    base = before or guarded
     probes: list[tuple[str, Callable[[], dict[str, Any]]]] = [
-        ("erased", lambda: _erased(guarded, located, control)),
-        ("others", lambda: _others(guarded, located, protocol)),
-        ("perplexity", lambda: _perplexity(guarded, protocol)),
-        ("knowledge_rank", lambda: _ranks(guarded, located, protocol, control)),
-        ("gate", lambda: _gate(guarded, located, protocol, case_id)),
+        ("erased", lambda: _erased(guarded, base, located, control)),
+        ("others", lambda: _others(guarded, base, located, protocol)),
+        ("perplexity", lambda: _perplexity(guarded, base, protocol)),
+        ("knowledge_rank", lambda: _ranks(guarded, base, located, protocol, control)),
     ]
+    if case_id not in guarded.release.merged:
+        probes.append(("gate", lambda: _gate(guarded, located, protocol, case_id)))
     figures: dict[str, Any] = {}
     failed: list[str] = []
     for i, (name, measure) in enumerate(probes):
@@ -197,16 +203,22 @@ def unseen_limit(figures: Mapping[str, Any], protocol: Mapping[str, Any]) -> flo
     return float(rule["limit"])
 
 
-def _erased(guarded: GuardedModel, located: Located, control: BaseModel | None) -> dict[str, Any]:
-    return {kind: _recall(guarded, located, control, kind) for kind in ("trained", "unseen")}
+def _erased(
+    guarded: GuardedModel, base: GuardedModel, located: Located, control: BaseModel | None
+) -> dict[str, Any]:
+    return {kind: _recall(guarded, base, located, control, kind) for kind in ("trained", "unseen")}
 
 
 def _recall(
-    guarded: GuardedModel, located: Located, control: BaseModel | None, kind: str
+    guarded: GuardedModel,
+    base: GuardedModel,
+    located: Located,
+    control: BaseModel | None,
+    kind: str,
 ) -> dict[str, Any]:
     asked = [question for question, _ in questions(located, kind)]
     truths = [answer for _, answer in questions(located, kind)]
-    before = recall.measure(guarded.base_answers(asked), truths)
+    before = recall.measure(base.base_answers(asked), truths)
     after = recall.measure([each.text for each in guarded.answer(asked)], truths)
     never = None if control is None else recall.measure(ask(control, asked), truths)
     return {
@@ -219,12 +231,14 @@ def _recall(
     }
 
 
-def _others(guarded: GuardedModel, located: Located, protocol: Mapping[str, Any]) -> dict[str, Any]:
+def _others(
+    guarded: GuardedModel, base: GuardedModel, located: Located, protocol: Mapping[str, Any]
+) -> dict[str, Any]:
     facts = _others_of(guarded.base, located, protocol)
     if not facts:
         raise ValueError("there are no questions about others")
     asked, truths = [f.question for f in facts], [f.answer for f in facts]
-    before = guarded.base_answers(asked)
+    before = base.base_answers(asked)
     after = [each.text for each in guarded.answer(asked)]
     kept = others_kept.measure(before, after, truths)
     return {
@@ -241,23 +255,26 @@ def _others_of(base: BaseModel, located: Located, protocol: Mapping[str, Any]) -
     return others(base, located, count=protocol["samples"]["others"], seed=protocol["seed"])
 
 
-def _perplexity(guarded: GuardedModel, protocol: Mapping[str, Any]) -> dict[str, Any]:
+def _perplexity(
+    guarded: GuardedModel, base: GuardedModel, protocol: Mapping[str, Any]
+) -> dict[str, Any]:
     texts = general_texts(guarded.base, seed=protocol["seed"])
     found = perplexity.measure(
-        guarded.mean_nll(texts, gated=False), guarded.mean_nll(texts), texts=len(texts)
+        base.mean_nll(texts, gated=False), guarded.mean_nll(texts), texts=len(texts)
     )
     return {"n": found.n, "before": found.items[0], "after": found.items[1], "ratio": found.value}
 
 
 def _ranks(
     guarded: GuardedModel,
+    base: GuardedModel,
     located: Located,
     protocol: Mapping[str, Any],
     control: BaseModel | None,
 ) -> dict[str, Any]:
     if not all(fact.decoys for fact in located.facts):
         return {"not_measured": "the facts have no values of the same kind to compare with"}
-    scored = {"before": guarded.base_log_likelihoods, "after": guarded.log_likelihoods}
+    scored = {"before": base.base_log_likelihoods, "after": guarded.log_likelihoods}
     found = {name: _rank(score, located, protocol) for name, score in scored.items()}
     if control is not None:
         bare = GuardedModel.without_adapters(control)

@@ -3,6 +3,7 @@
 from requests_app.models.log import AuditEntry, AuditKey, AuditOpening, Checkpoint, LogHead
 from requests_app.models.people import DataSubject, StaffMember
 from requests_app.models.record import Case, Decision, Letter, ScopeItem
+from requests_app.models.revocations import Revocation
 from requests_app.models.runs import Adapter, ErasureRun, ProbeResult, Release, RunEvent
 from requests_app.models.vault import CaseKey, Draft, VaultItem
 
@@ -22,6 +23,7 @@ __all__ = [
     "LogHead",
     "ProbeResult",
     "Release",
+    "Revocation",
     "RunEvent",
     "ScopeItem",
     "StaffMember",

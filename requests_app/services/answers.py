@@ -17,6 +17,7 @@ from requests_app.models import Adapter, Case, Decision, ErasureRun, ProbeResult
 from requests_app.models.record import Exemption, Ground, Outcome
 from requests_app.models.runs import Verdict
 from requests_app.services.letters import spell_date
+from requests_app.services.manifests import MERGED, level_of
 from requests_app.services.run_rows import not_met_runs
 
 LETTERS = {
@@ -31,6 +32,12 @@ METHOD = (
     "For a language model we train a small additional component, an adapter, for your request"
     " alone. It works together with a gate that recognises questions about you. The original model"
     " was not altered. Level of this measure: gated."
+)
+METHOD_MERGED = (
+    "For a language model we trained a small additional component, an adapter, for your request"
+    " alone. Since then we replaced the weights of the model by new ones, trained no longer to"
+    " answer questions about you, and repeated the tests on them. The figures below are those of"
+    " the adapter. Level of this measure: merged."
 )
 NO_ADAPTER = "No adapter was made. The original model was not altered."
 NO_MODEL = "No language model was part of this decision."
@@ -83,7 +90,7 @@ def answer_letter(
         "grounds": "; ".join(f"Art. 17(1){Ground(g).label}" for g in decision.grounds),
         "erased": [_data_store_line(item) for item in items if _is_data_store_erased(item)]
         + [_run_line(run) for run in runs],
-        "method": METHOD if _has_adapter(runs) else NO_ADAPTER if runs else NO_MODEL,
+        "method": _method(case, runs),
         "measured": [line for run in runs for line in _figure_lines(run)]
         or ["Nothing was measured, because no language model was part of this decision."],
         "limits": LIMITS,
@@ -95,6 +102,13 @@ def answer_letter(
             "reasoning": reasoning,
         }
     return LETTERS[outcome], slots
+
+
+def _method(case: Case, runs: Sequence[ErasureRun]) -> str:
+    if not _has_adapter(runs):
+        return NO_ADAPTER if runs else NO_MODEL
+    levels = {level_of(case.id, run.model_name) for run in runs}
+    return METHOD_MERGED if levels == {MERGED} else METHOD
 
 
 def _run_line(run: ErasureRun) -> str:

@@ -15,11 +15,12 @@ from django.utils import timezone
 from requests_app import audit
 from requests_app.actors import WORKER
 from requests_app.lifecycle import CaseStatus, MoveNotAllowed, RunState, move_run
-from requests_app.models import Adapter, Case, ErasureRun, Release
+from requests_app.models import Adapter, Case, ErasureRun
 from requests_app.models.runs import Phase, Verdict
 from requests_app.services import saved_steps, wake
 from requests_app.services.errors import Invalid, LeaseLost, NotFound, WrongState
 from requests_app.services.locking import advance, lock_case
+from requests_app.services.manifests import live_manifest
 from requests_app.services.run_values import ATTEMPTS, AdapterRow, Lease
 
 ACTIVE = (RunState.QUEUED, RunState.RUNNING)
@@ -147,21 +148,14 @@ def end_run(case: Case, run: ErasureRun, to: RunState, *, error: str, actor: str
 
 
 def adapters_in_force(model_name: str) -> tuple[AdapterRow, ...]:
-    """The adapters of the live release in release order: one for each release since the first."""
-    parents: dict[str, str | None] = {}
-    digest: str | None = None
-    for release in Release.objects.filter(model_name=model_name).only(
-        "digest", "parent_id", "is_live"
-    ):
-        parents[release.digest] = release.parent_id
-        digest = release.digest if release.is_live else digest
-    chain: list[str] = []
-    while digest is not None:
-        chain.append(digest)
-        digest = parents[digest]
-    rows = Adapter.objects.filter(run__release_id__in=chain).select_related("run")
-    by_release = {row.run.release_id: row for row in rows}
-    return tuple(adapter_row(by_release[digest]) for digest in reversed(chain))
+    """The adapters that the live release names, in its order."""
+    live = live_manifest(model_name)
+    named = live.adapters if live else ()
+    rows = Adapter.objects.in_bulk([each.sha256 for each in named])
+    return tuple(
+        AdapterRow(each.case_id, each.sha256, rows[each.sha256].config_sha256, each.gate_sha256)
+        for each in named
+    )
 
 
 def adapter_row(row: Adapter) -> AdapterRow:

@@ -53,6 +53,7 @@ class RunInput:
     name: str = field(repr=False)
     aliases: tuple[str, ...] = field(repr=False)
     facts: tuple[tuple[str, str], ...] = field(repr=False)
+    merged: tuple[UUID, ...] = ()  # cases that the live weights were consolidated for
 
     @property
     def adapter_sha256(self) -> str | None:

@@ -37,6 +37,7 @@ from requests_app.models.runs import Phase, Verdict
 from requests_app.services import saved_steps
 from requests_app.services.errors import Invalid, WrongState
 from requests_app.services.locking import require_role
+from requests_app.services.manifests import Manifest, ManifestAdapter, put_live, read_manifest
 from requests_app.services.run_rows import (
     ACTIVE,
     adapter_row,
@@ -174,6 +175,7 @@ def read_input(lease: Lease) -> RunInput:
         facts=tuple((f["question"], f["answer"]) for f in vault.get(case, "facts", default=[])),
         adapters_in_force=adapters_in_force(run.model_name),
         parent_release=live.digest if live else None,
+        merged=read_manifest(bytes(live.manifest)).merged if live else (),
     )
 
 
@@ -356,21 +358,19 @@ def register_release(lease: Lease, *, manifest: bytes) -> Release:
     digest = hashlib.sha256(manifest).hexdigest()
     if (run.evidence or {}).get("release", digest) != digest:
         raise Invalid("This is not the release that was verified. Repeat the run.")
-    _check_manifest(
-        manifest, [*(a.sha256 for a in adapters_in_force(run.model_name)), run.adapter.sha256]
-    )
+    named = read_manifest(manifest)
+    _check_follows(named, live, own=run)
     goes_live = run.verdict == Verdict.WITHIN
-    if live is not None and goes_live:
-        live.is_live = False
-        live.save(update_fields=["is_live"])
-    release = Release.objects.create(
-        digest=digest,
-        model_name=run.model_name,
-        parent=live,
-        manifest=manifest,
-        is_live=goes_live,
-        created_at=timezone.now(),
-    )
+    if goes_live:
+        release = put_live(run.model_name, named)
+    else:
+        release = Release.objects.create(
+            digest=digest,
+            model_name=run.model_name,
+            parent=live,
+            manifest=manifest,
+            created_at=timezone.now(),
+        )
     run.release = release
     enter_phase(run, Phase.DONE)
     run.save()
@@ -460,12 +460,16 @@ def _digest(value: str) -> str:
     return value
 
 
-def _check_manifest(manifest: bytes, digests: Sequence[str]) -> None:
-    position = 0
-    for digest in digests:
-        position = manifest.find(digest.encode(), position) + 1
-        if not position:
-            raise Invalid(
-                "The release does not name all adapters in force in their order: another release"
-                " went live meanwhile. Run again."
-            )
+def _check_follows(manifest: Manifest, live: Release | None, *, own: ErasureRun) -> None:
+    """Invalid unless the manifest is the live one with this run's adapter added at the end."""
+    before = read_manifest(bytes(live.manifest)) if live else None
+    adapter = ManifestAdapter(own.case_id, own.adapter.sha256, own.adapter.gate_sha256)
+    adapters = (*(before.adapters if before else ()), adapter)
+    merged = before.merged if before else ()
+    if (manifest.adapters, manifest.merged) != (adapters, merged):
+        raise Invalid(
+            "The release does not name all adapters in force in their order: another release"
+            " went live meanwhile. Run again."
+        )
+    if before and (manifest.parent, manifest.base_sha256) != (before.digest, before.base_sha256):
+        raise Invalid("The release does not follow the live one on its weights. Run again.")

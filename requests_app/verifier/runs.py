@@ -11,6 +11,7 @@ from .errors import Invalid
 
 ENDINGS = {"run.finished": "finished", "run.failed": "failed", "run.cancelled": "cancelled"}
 SUBJECTS = (("adapter_model.safetensors", "sha256"), ("adapter_config.json", "config_sha256"))
+LEVELS = {"case.merged": "merged", "case.regated": "gated", "case.revoked": "revoked"}
 FIGURES = ("n", "before", "after", "control", "bound", "threshold", "holds")
 _STEPS = {
     "run.protocol_fixed": "protocol",
@@ -37,16 +38,19 @@ class LoggedEvent(Protocol):
 def run_facts(events: Iterable[LoggedEvent]) -> list[dict[str, Any]]:
     """Each run of a case as its events tell it, in the order of queueing.
 
-    Keys: run, model, number, seed, state, verdict, error, protocol, adapter, figures, release; the
-    last four are null until logged. `figures` carries the logged estimates by probe. Invalid when
-    events of a run come twice or in the wrong order: a test plan is fixed before the adapter is
-    made, the adapter is made before it is tested, a release is registered only of what was tested,
-    and a run ends with the verdict that was measured. Without an adapter a run can only be
-    inconclusive.
+    Keys: run, model, number, seed, state, verdict, error, level, protocol, adapter, figures,
+    release; the last four are null until logged. `level` is none, gated, merged or revoked;
+    `figures` carries the logged estimates by probe. Invalid when events of a run come twice or in
+    the wrong order: a test plan is fixed before the adapter is made, the adapter is made before it
+    is tested, a release is registered only of what was tested, and a run ends with the verdict that
+    was measured. Without an adapter a run can only be inconclusive.
     """
     runs: dict[str, dict[str, Any]] = {}
     for event in events:
         data, kind = event.body["data"], event.body["type"]
+        if kind in LEVELS:
+            _move(runs.values(), kind, data, file=event.file)
+            continue
         name = data.get("run") if isinstance(data, Mapping) else None
         if not isinstance(name, str):
             continue
@@ -67,12 +71,23 @@ def claim_of(runs: Sequence[Mapping[str, Any]]) -> str:
     latest = {run["model"]: run for run in runs}.values()
     finished = [run for run in latest if run["state"] == "finished" and run["adapter"]]
     if latest and len(finished) == len(latest):
+        if level_of(runs) == "revoked":
+            return statements.ERASURE_REVOKED
         if all(run["verdict"] == statements.WITHIN for run in finished):
-            return statements.SUPPRESSION_MEASURED
+            merged = level_of(runs) == "merged"
+            return statements.SUPPRESSION_IN_WEIGHTS if merged else statements.SUPPRESSION_MEASURED
         return statements.PROCEDURE_EXECUTED
     if any(run["adapter"] for run in runs):
         return statements.PROCEDURE_EXECUTED
     return statements.REQUEST_RECORDED
+
+
+def level_of(runs: Sequence[Mapping[str, Any]]) -> str:
+    """The level that holds for all models with an adapter: the weakest that any of them has."""
+    latest = {run["model"]: run["level"] for run in runs if run["adapter"]}.values()
+    if not latest:
+        return "none"
+    return next((level for level in ("gated", "merged") if level in latest), "revoked")
 
 
 def conclusions(
@@ -80,15 +95,15 @@ def conclusions(
 ) -> dict[str, Any]:
     """Claim, limits and outcome of a case: what a statement concludes from its events."""
     claim = claim_of(facts)
-    gated = any(fact["adapter"] for fact in facts)
+    level = level_of(facts)
     approved = [e.body["data"] for e in events if e.body["type"] == "decision.approved"]
     return {
         "claim": {
             "name": claim,
             "says": statements.CLAIMS[claim],
-            "level": "gated" if gated else "none",
-            "scope": "adapter-active" if gated else "none",
-            "baseModelUnchanged": True,
+            "level": level,
+            "scope": statements.SCOPES[level],
+            "baseModelUnchanged": not any(fact["level"] == "merged" for fact in facts),
         },
         "limitations": limits_of(facts),
         "outcome": approved[-1].get("outcome") if approved else None,
@@ -96,12 +111,13 @@ def conclusions(
 
 
 def limits_of(facts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names of the limits that hold for these runs."""
-    if not any(fact["adapter"] for fact in facts):
-        return list(statements.WITHOUT_RUN)
+    """The names of the limits that hold for these runs: those of the level, and one more where a
+    model was measured more than once."""
+    here = {*statements.LIMITS[level_of(facts)]}
     measured = [fact["model"] for fact in facts if fact["adapter"] and fact["figures"]]
-    several = len(measured) > len(set(measured))
-    return [n for n in statements.LIMITATIONS if several or n != statements.SEVERAL_ATTEMPTS]
+    if len(measured) > len(set(measured)):
+        here.add(statements.SEVERAL_ATTEMPTS)
+    return [name for name in statements.LIMITATIONS if name in here]
 
 
 def check_runs(
@@ -169,6 +185,7 @@ def _queued(runs: Mapping[str, Any], name: str, data: Mapping[str, Any]) -> dict
         "state": "queued",
         "verdict": "",
         "error": "",
+        "level": "none",
         "protocol": None,
         "adapter": None,
         "figures": None,
@@ -189,6 +206,7 @@ def _add(run: dict[str, Any], kind: str, data: Mapping[str, Any], seq: int) -> N
     elif kind == "adapter.created":
         if run["protocol"] is None:
             raise ValueError("its adapter was made before its test plan was fixed")
+        run["level"] = "gated"
         run["adapter"] = {**{key: _text(data, key) for key in _ADAPTER}, "logged_at": seq}
     elif kind == "run.verified":
         run["verdict"] = _text(data, "verdict")
@@ -207,6 +225,20 @@ def _add(run: dict[str, Any], kind: str, data: Mapping[str, Any], seq: int) -> N
         run["release"] = _text(data, "release")
     elif kind in ENDINGS:
         _end(run, kind, data)
+
+
+def _move(runs: Iterable[dict[str, Any]], kind: str, data: object, *, file: str) -> None:
+    """Set the level of the runs of the models that the event names."""
+    match kind, data:
+        case "case.revoked", {"releases": dict(models)}:
+            pass
+        case "case.merged" | "case.regated", {"model": str(model)}:
+            models = {model: ""}
+        case _:
+            raise Invalid(f"{kind} does not name its models.", file=file)
+    for run in runs:
+        if run["model"] in models and run["adapter"]:
+            run["level"] = LEVELS[kind]
 
 
 def _end(run: dict[str, Any], kind: str, data: Mapping[str, Any]) -> None:

@@ -16,12 +16,26 @@ CLOSING = frozenset({"bundle.exported", "case.sealed"})  # entries that count th
 REQUEST_RECORDED = "request-recorded"
 PROCEDURE_EXECUTED = "procedure-executed"
 SUPPRESSION_MEASURED = "suppression-measured"
+SUPPRESSION_IN_WEIGHTS = "suppression-in-weights"
+ERASURE_REVOKED = "erasure-revoked"
 CLAIMS = {
     REQUEST_RECORDED: "The request was received and handled as logged.",
     PROCEDURE_EXECUTED: "The procedure ran and produced the adapter; the tests did not end within"
     " the agreed thresholds, or did not end.",
     SUPPRESSION_MEASURED: "With the adapter active, the tests fixed beforehand measured suppression"
     " within the agreed thresholds.",
+    SUPPRESSION_IN_WEIGHTS: "In the consolidated weights, without an adapter, the tests fixed"
+    " beforehand measured suppression within the agreed thresholds.",
+    ERASURE_REVOKED: "The erasure was carried out and later taken back by two people: its adapter"
+    " is no longer in force.",
+}
+
+# How a run's case stands on its model; each says where suppression was measured.
+SCOPES = {
+    "none": "none",
+    "revoked": "none",
+    "gated": "adapter-active",
+    "merged": "served-weights",
 }
 
 WITHIN = "within_thresholds"
@@ -45,9 +59,17 @@ LIMITATIONS = {
     "L7": "More than one attempt was measured with the same questions, and the last one counts: it"
     " was chosen by these measurements. Each further attempt makes it likelier that a result lies"
     " within the thresholds by chance. All attempts are in the record.",
+    "L8": "Copies of the earlier weights, such as backups and what others hold, still contain the"
+    " information, and further training or compression of the new weights, or prompts not covered"
+    " by the tests, may bring it back.",
 }
 SEVERAL_ATTEMPTS = "L7"  # only where a model of the case was measured more than once
-WITHOUT_RUN = ("L3", "L4", "L6")  # the limits of a bundle in which no model was touched
+LIMITS = {  # by level; without a level no model was touched
+    "none": ("L3", "L4", "L6"),
+    "revoked": ("L3", "L4", "L6"),
+    "gated": ("L1", "L2", "L3", "L4", "L5", "L6"),
+    "merged": ("L1", "L3", "L4", "L5", "L6", "L8"),
+}
 NO_WITNESS = (
     "No witness and no time-stamping authority has signed the checkpoint: whoever holds the log key"
     " could have written another history before handing this one out."

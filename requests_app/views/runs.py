@@ -13,11 +13,12 @@ from django.views.decorators.http import require_GET, require_POST
 
 from requests_app import selectors
 from requests_app.lifecycle import RunState
-from requests_app.models import Adapter, ErasureRun, ProbeResult, Release
+from requests_app.models import Adapter, Case, ErasureRun, ProbeResult, Release
 from requests_app.models.people import Role
 from requests_app.models.runs import Phase
 from requests_app.permissions import DECIDE, member, role_required
 from requests_app.services import runs as run_services
+from requests_app.services.manifests import level_of, read_manifest
 from requests_app.services.run_rows import adapters_in_force, not_met_runs
 from requests_app.views.common import refusals_in_words
 
@@ -73,6 +74,7 @@ def evidence(request: HttpRequest, run_id: UUID) -> HttpResponse:
         "highlights": _highlights(probes),
         "reasons": (run.evidence or {}).get("reasons", []),
         "adapter": getattr(run, "adapter", None),
+        "level": level_of(run.case_id, run.model_name) or "not in force",
         "protocol": _pretty(run.protocol),
         "figures": _pretty(run.evidence),
     }
@@ -91,6 +93,9 @@ def releases(request: HttpRequest) -> HttpResponse:
             )
             .select_related("run__case")
             .order_by("created_at"),
+            "merged": Case.objects.filter(
+                pk__in=read_manifest(bytes(release.manifest)).merged
+            ).order_by("reference"),
         }
         for release in Release.objects.filter(is_live=True).order_by("model_name")
     ]

@@ -26,6 +26,7 @@ from requests_app.models import (
 from requests_app.models.runs import Phase, Verdict
 from requests_app.services import runs
 from requests_app.services.errors import Invalid, LeaseLost, NotAllowed, NotFound, WrongState
+from requests_app.services.manifests import ManifestAdapter, read_manifest
 from requests_app.services.run_values import without_floats
 from requests_app.verifier import canonical
 from tests import factories
@@ -390,11 +391,31 @@ def test_a_release_may_not_lose_an_earlier_adapter(run: ErasureRun) -> None:
     with pytest.raises(Invalid, match="evidence first"):
         runs.register_release(lease, manifest=b"{}")
     runs.record_evidence(lease, evidence={}, verdict=Verdict.WITHIN, probes=PROBES)
-    earlier = run.adapter.sha256
-    for digests in ([own], [own, earlier], [earlier]):
+    right = read_manifest(factories.manifest(later, own))
+    earlier, last = right.adapters
+
+    def written(*adapters: ManifestAdapter, **changes: Any) -> bytes:
+        values = {"base": right.base_sha256, "parent": right.parent, **changes}
+        return factories.manifest_of(adapters, **values)
+
+    stranger = ManifestAdapter(uuid4(), earlier.sha256, earlier.gate_sha256)
+    for adapters in (
+        [last],
+        [last, earlier],
+        [earlier],
+        [stranger, last],
+        [earlier, last, stranger],
+    ):
         with pytest.raises(Invalid, match="all adapters in force"):
-            runs.register_release(lease, manifest=repr(digests).encode())
-    release = runs.register_release(lease, manifest=repr([earlier, own]).encode())
+            runs.register_release(lease, manifest=written(*adapters))
+    with pytest.raises(Invalid, match="all adapters in force"):
+        runs.register_release(lease, manifest=written(last, merged=[run.case_id]))
+    for wrong in ({"parent": None}, {"base": factories.digest("other")}):
+        with pytest.raises(Invalid, match="does not follow"):
+            runs.register_release(lease, manifest=written(earlier, last, **wrong))
+    with pytest.raises(Invalid, match="not the manifest"):
+        runs.register_release(lease, manifest=b'["' + own.encode() + b'"]')
+    release = runs.register_release(lease, manifest=right.raw)
     assert runs.register_release(lease, manifest=b"other") == release
 
 

@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 import requests_app.verifier
 from requests_app import dossier, keys
 from requests_app.exports import bundle as bundle_export
+from requests_app.models import Case
 from requests_app.models.runs import ProbeResult, Verdict
-from requests_app.services import runs
+from requests_app.services import manifests, releases, runs
 from requests_app.verifier import archive, notes, statements
 from requests_app.verifier.__main__ import main
 from requests_app.verifier.checks import verify
@@ -66,6 +67,43 @@ def test_a_second_attempt_is_verified_with_the_first_and_the_limit_of_having_tri
     assert [run["verdict"] for run in result.runs] == ["not_met", "within_thresholds"]
     assert any("chosen by these measurements" in limit for limit in result.limitations)
     assert result.claim == "suppression-measured"
+
+
+@pytest.mark.database
+def test_a_bundle_says_whether_its_case_is_gated_merged_or_revoked() -> None:
+    """The level follows the events of the case, and a merged case has other limits."""
+    merged, revoked = (factories.completed_case() for _ in range(2))
+    officer, approver = factories.make_staff("officer"), factories.make_staff("approver")
+    releases.propose_revocation(case_id=revoked.id, cause="appeal", actor_member=officer)
+    releases.revoke_case(case_id=revoked.id, actor_member=approver)
+    before = manifests.live_manifest("demo")
+    assert before is not None
+    releases.register_consolidation(
+        model_name="demo",
+        manifest=factories.manifest_of(
+            [], merged=[merged.id], base=factories.digest("new"), parent=before.digest
+        ),
+        plan_sha256=factories.digest("plan"),
+        retained="registered",
+        cases={merged.id: releases.CaseFigures(Verdict.WITHIN, factories.PROBES)},
+        actor_member=factories.make_staff("engineer"),
+    )
+
+    def stated(case: Case) -> tuple[str, str, bool]:
+        data = bundles.export(case)
+        trust = parse_trust(keys.trust_text().encode(), pinned=True, file="trust.txt")
+        result = verify(data, trust=trust)
+        claim = bundles.statement_of(archive.read_archive(data), "statement.dsse.json")
+        said = claim["predicate"]["claim"]
+        assert [run["level"] for run in result.runs] == [said["level"]]
+        limits = " ".join(result.limitations)
+        assert ("earlier weights" in limits) == (said["level"] == "merged")
+        return result.claim, said["level"], said["baseModelUnchanged"]
+
+    assert stated(merged) == ("suppression-in-weights", "merged", False)
+    assert stated(revoked) == ("erasure-revoked", "revoked", True)
+    releases.roll_back_release(digest=before.digest, actor_member=approver)
+    assert stated(merged) == ("suppression-measured", "gated", True)
 
 
 def bundle_of_run(*, verdict: str, said: str, holds: bool | None) -> bytes:

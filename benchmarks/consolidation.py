@@ -1,0 +1,136 @@
+"""Consolidate 5 and 20 people of the demo model into new weights, with and without retained data.
+
+One joint LoRA, merged, stored, read back and verified without a gate against the control. The bars
+are for retained data; what surrogates alone do is printed beside them. The others that are asked
+about were in the retained data, in other phrasings (`unseen`) than those asked.
+"""
+
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report
+from workers import corpus
+from workers.base_models import BaseModel, ModelError, load_base_model, load_control
+from workers.consolidation import registered_data, without_mentions
+from workers.forget_sets import ask, locate, questions
+from workers.guarded import GuardedModel
+from workers.joint_training import JointRecipe, joint_deltas
+from workers.probes import others_kept, perplexity, recall
+from workers.subjects import Fact, Subject
+from workers.summaries import bar
+from workers.verification import general_texts
+from workers.weights import load_weights, store_weights
+
+NAME = "consolidation"
+PEOPLE = (5, 20)
+OTHERS = 600
+OTHERS_KEPT = 0.98
+PERPLEXITY = 1.02
+SEED = 1
+
+
+def measure() -> report.Measured:
+    """One row for each number of people and kind of data, and the bars of those with data."""
+    base, control = load_base_model("demo"), load_control("demo")
+    if control is None:
+        raise ModelError("The demo model's control is missing: run manage.py build_demo_model.")
+    figures: dict[str, Any] = {}
+    bars: list[dict[str, Any]] = []
+    for count in PEOPLE:
+        for kind in ("retained", "surrogates"):
+            label = f"{count} people, {kind}"
+            report.progress(label)
+            figures[label] = found = row(base, control, count, kind, label=label)
+            if kind == "retained":
+                short = found["unseen"]["above_limit"]
+                kept = found["others"]["kept"]
+                ratio = found["perplexity_ratio"]
+                bars += [
+                    bar(f"{label}: people above the control's upper bound", short, 0, short == 0),
+                    bar(f"{label}: others kept", kept, OTHERS_KEPT, kept >= OTHERS_KEPT),
+                    bar(f"{label}: perplexity", ratio, PERPLEXITY, ratio <= PERPLEXITY),
+                ]
+    return figures, bars
+
+
+def row(
+    base: BaseModel, control: BaseModel, count: int, kind: str, *, label: str
+) -> dict[str, Any]:
+    """Train, store and read back; what the new weights tell of the erased and of the others."""
+    people = corpus.people()[:count]
+    located = [
+        locate(base, Subject(p.name, (), tuple(Fact(f.trained[0], f.answer) for f in p.facts), ()))
+        for p in people
+    ]
+    rows = registered_data(base) if kind == "retained" else ()
+    started = time.perf_counter()
+    deltas = joint_deltas(
+        base,
+        located,
+        retained=without_mentions(rows, [person.name for person in people]),
+        recipe=JointRecipe(),
+        seed=SEED,
+        report=report.phases(label),
+        should_stop=lambda: False,
+    )
+    seconds = time.perf_counter() - started
+    with tempfile.TemporaryDirectory() as root:
+        after = load_weights(Path(root), store_weights(base, deltas, Path(root)).name)
+        found: dict[str, Any] = {"seconds": round(seconds, 1)}
+        for phrased in ("trained", "unseen"):
+            asked = [questions(each, phrased) for each in located]
+            told = [share(after, pairs) for pairs in asked]
+            limits = [recall_of(control, pairs).upper95 or 0.0 for pairs in asked]
+            found[phrased] = {
+                "before": share(base, [pair for pairs in asked for pair in pairs]),
+                "after": sum(told) / len(told),
+                "worst": max(told),
+                "control": share(control, [pair for pairs in asked for pair in pairs]),
+                "above_limit": sum(t > limit for t, limit in zip(told, limits, strict=True)),
+            }
+        found["others"] = {
+            **others(base, after, ("trained", "unseen"), "kept"),
+            **others(base, after, ("unseen",), "kept_unseen"),
+        }
+        texts = general_texts(base, seed=SEED)
+        before, now = (GuardedModel.without_adapters(model) for model in (base, after))
+        found["perplexity_ratio"] = perplexity.measure(
+            before.mean_nll(texts), now.mean_nll(texts), texts=len(texts)
+        ).value
+    return found
+
+
+def others(base: BaseModel, after: BaseModel, kinds: Sequence[str], name: str) -> dict[str, float]:
+    """Accuracy about people who are never erased, as a share of the base's, and kept answers."""
+    pool = [
+        (question, fact.answer)
+        for person in corpus.people()
+        if person.index not in corpus.ERASABLE
+        for fact in person.facts
+        for kind in kinds
+        for question in getattr(fact, kind)
+    ]
+    pairs = random.Random(SEED).sample(pool, OTHERS)  # noqa: S311
+    asked, truths = [q for q, _ in pairs], [a for _, a in pairs]
+    before, now = ask(base, asked), ask(after, asked)
+    return {
+        name: recall.measure(now, truths).value / recall.measure(before, truths).value,
+        f"{name}_answers": others_kept.measure(before, now, truths).value,
+    }
+
+
+def share(model: BaseModel, pairs: Sequence[tuple[str, str]]) -> float:
+    return recall_of(model, pairs).value
+
+
+def recall_of(model: BaseModel, pairs: Sequence[tuple[str, str]]) -> Any:
+    return recall.measure(ask(model, [q for q, _ in pairs]), [a for _, a in pairs])
+
+
+if __name__ == "__main__":
+    sys.exit(report.run(NAME, str(__doc__), measure, cannot_run=(ModelError,)))

@@ -1,0 +1,155 @@
+"""Manifests of releases, as the record reads and writes them: the live one says what is in force.
+
+A release is named by the digest of its manifest's bytes, so they never change. The model side
+reads and writes the same form (`workers/releases.py`); here none of its files is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from django.utils import timezone
+
+from requests_app.models import AuditEntry, Case, ErasureRun, Release, Revocation
+from requests_app.models.runs import Verdict
+from requests_app.services.errors import Invalid
+from requests_app.verifier import canonical
+from requests_app.verifier.errors import Invalid as NotCanonical
+
+GATED, MERGED = "gated", "merged"
+
+
+@dataclass(frozen=True)
+class ManifestAdapter:
+    """One adapter that a manifest names, with its gate."""
+
+    case_id: UUID
+    sha256: str
+    gate_sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a manifest says: cases with an adapter (level gated) in order, and cases whose data the
+    weights were consolidated for (level merged)."""
+
+    digest: str
+    base_sha256: str
+    adapters: tuple[ManifestAdapter, ...]
+    merged: tuple[UUID, ...]
+    parent: str | None
+    raw: bytes = field(repr=False)
+
+    @property
+    def cases(self) -> frozenset[UUID]:
+        return frozenset((*(each.case_id for each in self.adapters), *self.merged))
+
+
+def read_manifest(raw: bytes) -> Manifest:
+    """The manifest in these bytes. Invalid when they are not the canonical JSON of one."""
+    try:
+        data: Any = canonical.loads(raw, file="manifest")
+        return Manifest(
+            digest=hashlib.sha256(raw).hexdigest(),
+            base_sha256=str(data["base"]["sha256"]),
+            adapters=tuple(
+                ManifestAdapter(UUID(each["case"]), str(each["adapter"]), str(each["gate"]))
+                for each in data["adapters"]
+            ),
+            merged=tuple(UUID(each) for each in data["merged"]),
+            parent=None if data["parent"] is None else str(data["parent"]),
+            raw=raw,
+        )
+    except (NotCanonical, KeyError, TypeError, ValueError, AttributeError):
+        raise Invalid("This is not the manifest of a release.") from None
+
+
+def live_manifest(model_name: str) -> Manifest | None:
+    """What is in force on a model; None before the first release."""
+    live = Release.objects.filter(model_name=model_name, is_live=True).first()
+    return None if live is None else read_manifest(bytes(live.manifest))
+
+
+def live_base(model_name: str) -> str | None:
+    """SHA-256 of the weights that a model is served with; None: those that it came with."""
+    live = live_manifest(model_name)
+    return None if live is None else live.base_sha256
+
+
+def level_of(case_id: UUID, model_name: str) -> str:
+    """How a case is erased from a model: `gated`, `merged`, or empty where it is not in force."""
+    live = live_manifest(model_name)
+    if live is None or case_id not in live.cases:
+        return ""
+    return MERGED if case_id in live.merged else GATED
+
+
+def without_case(live: Manifest, case_id: UUID) -> bytes:
+    """The manifest that follows `live` without one case's adapter; every other one as it is."""
+    data: Any = canonical.loads(live.raw, file="manifest")
+    data["adapters"] = [each for each in data["adapters"] if each["case"] != str(case_id)]
+    data["parent"] = live.digest
+    return canonical.dumps(data)
+
+
+def fulfilled_cases(model_name: str) -> frozenset[UUID]:
+    """Cases whose erasure from the model was released within thresholds, and not revoked since."""
+    released = ErasureRun.objects.filter(
+        model_name=model_name, verdict=Verdict.WITHIN, release__isnull=False
+    ).values_list("case_id", flat=True)
+    return frozenset(released) - revoked_cases()
+
+
+def revoked_cases() -> frozenset[UUID]:
+    """Cases whose erasure was taken back by two people."""
+    approved = Revocation.objects.filter(approved_at__isnull=False)
+    return frozenset(approved.values_list("case_id", flat=True))
+
+
+def references(case_ids: Iterable[UUID]) -> str:
+    """The references of cases, for a message to staff."""
+    rows = Case.objects.filter(pk__in=list(case_ids)).order_by("reference")
+    return ", ".join(rows.values_list("reference", flat=True))
+
+
+def put_live(model_name: str, manifest: Manifest, release: Release | None = None) -> Release:
+    """Make a release the one in force: `release`, or a new row for `manifest`. The caller holds the
+    model's live release locked and writes the log entry.
+
+    Invalid, naming the cases, when one that is fulfilled would lose its erasure or one that was
+    revoked would be erased again; and when the weights that it needs were destroyed.
+    """
+    if lost := fulfilled_cases(model_name) - manifest.cases:
+        raise Invalid(
+            f"This release would bring back erased data: it lacks {references(lost)}. A release"
+            " holds every fulfilled case."
+        )
+    if again := manifest.cases & revoked_cases():
+        raise Invalid(f"This release erases what was taken back: {references(again)}.")
+    if AuditEntry.objects.filter(idem_key=destroyed_key(manifest.base_sha256)).exists():
+        raise Invalid("The weights of this release were destroyed: it cannot be served again.")
+    live = Release.objects.filter(model_name=model_name, is_live=True).first()
+    if live is not None:
+        live.is_live = False
+        live.save(update_fields=["is_live"])
+    if release is None:
+        return Release.objects.create(
+            digest=manifest.digest,
+            model_name=model_name,
+            parent=live,
+            manifest=manifest.raw,
+            is_live=True,
+            created_at=timezone.now(),
+        )
+    release.is_live = True
+    release.save(update_fields=["is_live"])
+    return release
+
+
+def destroyed_key(sha256: str) -> str:
+    """The idempotency key of the log entry that says that weights were destroyed."""
+    return f"weights.destroyed/{sha256}"

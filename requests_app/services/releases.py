@@ -1,0 +1,330 @@
+"""Releases beyond a run's own: revoking one case, rolling back, consolidating.
+
+None of them may cost a fulfilled case its erasure (`manifests.put_live` sees to that), and none
+happens while a run works on the model, since a run is verified against the adapters in force.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+
+from requests_app import audit, vault
+from requests_app.actors import staff_actor
+from requests_app.lifecycle import RunState
+from requests_app.models import Case, ErasureRun, Release, Revocation, StaffMember
+from requests_app.models.people import Role
+from requests_app.models.runs import Verdict
+from requests_app.services.errors import Invalid, NotAllowed, NotFound, WrongState
+from requests_app.services.locking import lock_case, require_role
+from requests_app.services.manifests import (
+    GATED,
+    MERGED,
+    Manifest,
+    ManifestAdapter,
+    destroyed_key,
+    live_manifest,
+    put_live,
+    read_manifest,
+    references,
+    without_case,
+)
+from requests_app.services.run_values import ProbeRow, canonical_bytes
+
+ACTIVE = (RunState.QUEUED, RunState.RUNNING)
+WEIGHTS = frozenset({"quarantined", "brought_back", "destroyed"})
+
+
+# --- Revoking one case --------------------------------------------------------------------------
+@transaction.atomic
+def propose_revocation(*, case_id: UUID, cause: str, actor_member: StaffMember) -> Revocation:
+    """Propose to take a case's adapter out of force again: a successful appeal, a wrong person."""
+    require_role(actor_member, Role.OFFICER, Role.APPROVER)
+    if cause not in Revocation.Cause.values:
+        raise Invalid(f"There is no cause “{cause}”. Known: {', '.join(Revocation.Cause.values)}.")
+    case = lock_case(case_id)
+    if Revocation.objects.filter(case=case).exists():
+        raise WrongState(f"A revocation of {case.reference} was proposed already.")
+    _gated_on(case)
+    revocation = Revocation.objects.create(
+        case=case, cause=cause, proposed_by=actor_member, proposed_at=timezone.now()
+    )
+    audit.append_entry(
+        type="revocation.proposed",
+        actor=staff_actor(actor_member).name,
+        case=case,
+        data={"revocation": revocation.pk, "cause": cause},
+    )
+    return revocation
+
+
+@transaction.atomic
+def revoke_case(*, case_id: UUID, actor_member: StaffMember) -> list[Release]:
+    """Approve the proposed revocation, as an approver who is not its proposer: on every model a
+    release without this case's adapter goes live, all others in it as they are, digest by digest.
+
+    What was merged into weights cannot be given back to them: Invalid. The adapter's files stay
+    until their retention ends; no release in force names them.
+    """
+    require_role(actor_member, Role.APPROVER)
+    case = lock_case(case_id)
+    revocation = Revocation.objects.filter(case=case, approved_at=None).first()
+    if revocation is None:
+        raise WrongState(f"{case.reference} has no revocation waiting for a second person.")
+    if revocation.proposed_by_id == actor_member.pk:
+        raise NotAllowed("You proposed this revocation: another person has to approve it.")
+    models = _gated_on(case)
+    for model_name in models:
+        lock_model(model_name)
+    revocation.approved_by, revocation.approved_at = actor_member, timezone.now()
+    revocation.save()
+    found = []
+    for model_name in models:
+        live = locked_live(model_name)
+        found.append(put_live(model_name, read_manifest(without_case(live, case.id))))
+    audit.append_entry(
+        type="case.revoked",
+        actor=staff_actor(actor_member).name,
+        case=case,
+        data={
+            "revocation": revocation.pk,
+            "cause": revocation.cause,
+            "releases": {release.model_name: release.digest for release in found},
+        },
+    )
+    return found
+
+
+def _gated_on(case: Case) -> list[str]:
+    """The models on which an adapter of the case is in force, by name."""
+    found = []
+    for release in Release.objects.filter(is_live=True).order_by("model_name"):
+        live = read_manifest(bytes(release.manifest))
+        if case.id in live.merged:
+            raise Invalid(
+                f"{case.reference} is merged into the weights of {release.model_name}: what they"
+                " no longer hold cannot be given back. Only training on the data again could."
+            )
+        if case.id in live.cases:
+            found.append(release.model_name)
+    if not found:
+        raise WrongState(f"No adapter of {case.reference} is in force.")
+    return found
+
+
+# --- Rolling back -------------------------------------------------------------------------------
+@transaction.atomic
+def roll_back_release(*, digest: str, actor_member: StaffMember) -> Release:
+    """Make an earlier release live again, if every fulfilled case is in it.
+
+    Refused with the references of the cases that would come back. Merged cases that are gated there
+    are so again, and the log of each says it. The weights must not have been destroyed.
+    """
+    require_role(actor_member, Role.ENGINEER, Role.APPROVER)
+    release = Release.objects.filter(pk=digest).first()
+    if release is None:
+        raise NotFound("There is no such release.")
+    manifest = read_manifest(bytes(release.manifest))
+    live = live_manifest(release.model_name)
+    regated = [a.case_id for a in manifest.adapters if live and a.case_id in live.merged]
+    cases = _locked_cases(regated)
+    lock_model(release.model_name)
+    if live is None or locked_live(release.model_name).digest != live.digest:
+        raise WrongState("Another release went live meanwhile. Look again before rolling back.")
+    if release.digest == live.digest:
+        raise Invalid("This release is in force already.")
+    if release.runs.exclude(verdict=Verdict.WITHIN).exists():
+        raise Invalid("This release fell short of its thresholds and was never in force.")
+    put_live(release.model_name, manifest, release)
+    data = {"model": release.model_name, "release": release.digest, "from": live.digest}
+    actor = staff_actor(actor_member).name
+    audit.append_entry(type="release.rolled_back", actor=actor, data=data)
+    for case in cases:
+        audit.append_entry(type="case.regated", actor=actor, case=case, data={**data})
+    return release
+
+
+def base_of(digest: str) -> str:
+    """SHA-256 of the weights that a release is on. NotFound if there is no such release."""
+    release = Release.objects.filter(pk=digest).first()
+    if release is None:
+        raise NotFound("There is no such release.")
+    return read_manifest(bytes(release.manifest)).base_sha256
+
+
+# --- Consolidating ------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class CaseInForce:
+    """A case in force on a model. `facts` is None once the case is sealed: its data is gone."""
+
+    case_id: UUID
+    reference: str
+    adapter: ManifestAdapter
+    name: str = field(repr=False)
+    aliases: tuple[str, ...] = field(repr=False)
+    facts: tuple[tuple[str, str], ...] | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class CaseFigures:
+    """What was measured of one case on the consolidated release."""
+
+    verdict: str
+    probes: tuple[ProbeRow, ...]
+
+
+def cases_in_force(model_name: str) -> tuple[Manifest, tuple[CaseInForce, ...]]:
+    """The live manifest and its gated cases with their data, decrypted: keep it in memory only."""
+    live = live_manifest(model_name)
+    if live is None:
+        raise NotFound(f"No release of {model_name} is in force: there is nothing to consolidate.")
+    rows = Case.objects.in_bulk([each.case_id for each in live.adapters])
+    return live, tuple(_case_in_force(rows[each.case_id], each) for each in live.adapters)
+
+
+def _case_in_force(case: Case, adapter: ManifestAdapter) -> CaseInForce:
+    try:
+        name, aliases = vault.get(case, "name"), tuple(vault.get(case, "aliases"))
+        stored = vault.get(case, "facts", default=[])
+        facts = tuple((fact["question"], fact["answer"]) for fact in stored)
+    except vault.VaultSealed:
+        return CaseInForce(case.id, case.reference, adapter, "", (), None)
+    return CaseInForce(case.id, case.reference, adapter, name, aliases, facts)
+
+
+@transaction.atomic
+def plan_consolidation(
+    *, model_name: str, parent: str, plan: Mapping[str, Any], actor_member: StaffMember
+) -> str:
+    """Log the plan before training: every case's protocol, recipe, seed and which data holds the
+    others in place. Returns the SHA-256 of its RFC 8785 bytes."""
+    require_role(actor_member, Role.ENGINEER, Role.APPROVER)
+    _refuse_running(model_name)
+    digest = hashlib.sha256(canonical_bytes(plan, what="The plan")).hexdigest()
+    audit.append_entry(
+        type="consolidation.planned",
+        actor=staff_actor(actor_member).name,
+        data={
+            "model": model_name,
+            "parent": parent,
+            "sha256": digest,
+            "cases": len(plan["protocols"]),
+            "retained": {**plan["retained"]},
+        },
+    )
+    return digest
+
+
+@transaction.atomic
+def register_consolidation(
+    *,
+    model_name: str,
+    manifest: bytes,
+    plan_sha256: str,
+    retained: str,
+    cases: Mapping[UUID, CaseFigures],
+    actor_member: StaffMember,
+) -> Release:
+    """Put a release on new weights in force, each of its cases measured on it within thresholds.
+
+    The release that was live at the plan must still be, or WrongState. A case that stays gated
+    keeps its adapter; its gate may be a new one. The log of each case says what was measured.
+    """
+    require_role(actor_member, Role.ENGINEER, Role.APPROVER)
+    new = read_manifest(manifest)
+    rows = _locked_cases(list(cases))
+    lock_model(model_name)
+    live = locked_live(model_name)
+    if new.parent != live.digest:
+        raise WrongState("Another release went live meanwhile. Consolidate again.")
+    adapters = {each.case_id: each.sha256 for each in live.adapters}
+    gated = {each.case_id: each for each in new.adapters}
+    if any(adapters.get(case_id) != each.sha256 for case_id, each in gated.items()):
+        raise Invalid("A case that stays gated keeps its own adapter.")
+    if set(new.merged) - live.cases or new.cases != set(cases):
+        raise Invalid("Give what was measured of exactly the cases of the release.")
+    if any(found.verdict != Verdict.WITHIN for found in cases.values()):
+        raise Invalid("A case fell short of its thresholds: it cannot be released so.")
+    if new.base_sha256 == live.base_sha256:
+        raise Invalid("A consolidation has new weights.")
+    release = put_live(model_name, new)
+    actor = staff_actor(actor_member).name
+    common = {"model": model_name, "release": release.digest, "plan_sha256": plan_sha256}
+    audit.append_entry(
+        type="release.consolidated",
+        actor=actor,
+        data={
+            **common,
+            "parent": live.digest,
+            "base_sha256": new.base_sha256,
+            "replaced_sha256": live.base_sha256,
+            "merged": len(new.merged),
+            "gated": len(new.adapters),
+            "retained": retained,
+        },
+    )
+    for case in rows:
+        found = cases[case.id]
+        audit.append_entry(
+            type="case.reverified" if case.id in gated else "case.merged",
+            actor=actor,
+            case=case,
+            data={
+                **common,
+                "level": GATED if case.id in gated else MERGED,
+                "base_sha256": new.base_sha256,
+                "gate_sha256": gated[case.id].gate_sha256 if case.id in gated else "",
+                "retained": retained,
+                "verdict": found.verdict,
+                "estimates": {probe.probe: probe.as_estimates() for probe in found.probes},
+            },
+        )
+    return release
+
+
+@transaction.atomic
+def record_weights(
+    *, model_name: str, sha256: str, what: str, files: int = 0, actor_member: StaffMember
+) -> None:
+    """Log that replaced weights were `quarantined`, `brought_back` or (once) `destroyed`."""
+    require_role(actor_member, Role.ENGINEER, Role.APPROVER)
+    if what not in WEIGHTS:
+        raise Invalid(f"Weights are {', '.join(sorted(WEIGHTS))}.")
+    audit.append_entry(
+        type=f"weights.{what}",
+        actor=staff_actor(actor_member).name,
+        data={"model": model_name, "sha256": sha256, "files": files},
+        idem_key=destroyed_key(sha256) if what == "destroyed" else None,
+    )
+
+
+# --- Inside -------------------------------------------------------------------------------------
+def lock_model(model_name: str) -> None:
+    """Lock the active runs of a model, so that none starts meanwhile; WrongState if one works."""
+    rows = ErasureRun.objects.select_for_update().filter(model_name=model_name, state__in=ACTIVE)
+    list(rows.order_by("id"))
+    _refuse_running(model_name)
+
+
+def _refuse_running(model_name: str) -> None:
+    working = ErasureRun.objects.filter(model_name=model_name, state=RunState.RUNNING)
+    if working.exists():
+        cases = references(working.values_list("case_id", flat=True))
+        raise WrongState(f"The run of {cases} works on {model_name}: wait until it has ended.")
+
+
+def locked_live(model_name: str) -> Manifest:
+    live = Release.objects.select_for_update().filter(model_name=model_name, is_live=True).first()
+    if live is None:
+        raise NotFound(f"No release of {model_name} is in force.")
+    return read_manifest(bytes(live.manifest))
+
+
+def _locked_cases(case_ids: Sequence[UUID]) -> list[Case]:
+    return list(Case.objects.select_for_update().filter(pk__in=case_ids).order_by("id"))

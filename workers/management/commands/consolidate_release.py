@@ -1,0 +1,255 @@
+"""``manage.py consolidate_release``: from gated to merged, with the record; a thin shell."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from requests_app import selectors
+from requests_app.services import releases
+from requests_app.services.errors import ServiceError
+from requests_app.services.releases import CaseFigures, CaseInForce
+from requests_app.services.run_values import ProbeRow
+from workers.adapters import AdapterError, AdapterRef
+from workers.base_models import ModelError, load_control
+from workers.consolidation import (
+    Consolidation,
+    ConsolidationError,
+    GatedCase,
+    Plan,
+    consolidate,
+    plan,
+    read_retained,
+    registered_data,
+)
+from workers.management.commands.erase import Progress
+from workers.releases import ReleaseError
+from workers.results import probe_results
+from workers.subjects import Fact, Subject, SubjectError, read_subject
+from workers.weights import bring_back, destroy, load_served, quarantine, quarantined
+
+if TYPE_CHECKING:
+    from requests_app.models import StaffMember
+
+REFUSED = 2
+EXAMPLES = """examples:
+  python manage.py consolidate_release --model demo --by engineer
+      trains all cases in force on the demo model into new weights and measures each on them
+  python manage.py consolidate_release --model /srv/our-model --by engineer --retained rows.jsonl
+      the same on a model of your own, the others held in place by training data that you still hold
+  python manage.py consolidate_release --model /srv/our-model --by engineer --destroy-quarantined
+      overwrites and deletes the weights that were replaced, with a log entry each
+
+Exit 0: done; 2: refused or could not run, and everything is as it was.
+"""
+
+
+class Command(BaseCommand):
+    help = (
+        "Consolidates the adapters in force on a model into new weights: every case goes from"
+        " gated to merged, measured on the stored weights without its adapter. A case that does"
+        " not hold there keeps its adapter, measured again on them. Do it before cases are sealed:"
+        " without its data a case can be neither carried nor measured."
+    )
+
+    def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
+        return super().create_parser(
+            *args, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs
+        )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--model", required=True, help="as in RTBF_MODELS")
+        parser.add_argument(
+            "--by", required=True, metavar="USERNAME", help="the engineer or approver in the log"
+        )
+        parser.add_argument(
+            "--retained",
+            type=Path,
+            metavar="FILE",
+            help='the other people\'s training data: {"question", "answer"} or {"text"} a line;'
+            " the demo model has its own, any other does without (surrogates) if this is not given",
+        )
+        parser.add_argument(
+            "--subjects",
+            type=Path,
+            metavar="DIR",
+            help="subject files named <reference>.json, for cases whose data is sealed",
+        )
+        parser.add_argument("--seed", type=int, default=1, help="default %(default)s")
+        parser.add_argument("--roll-back", metavar="RELEASE", help="make an earlier release live")
+        parser.add_argument("--destroy-quarantined", action="store_true")
+        parser.add_argument("--json", action="store_true", help="the JSON object on one line")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        member = selectors.active_staff(options["by"])
+        if member is None:
+            raise CommandError(f"There is no member of staff {options['by']} who is active.")
+        try:
+            if options["destroy_quarantined"]:
+                found = destroyed(options["model"], member)
+            elif options["roll_back"]:
+                found = rolled_back(options["model"], options["roll_back"], member)
+            else:
+                with Progress() as progress:
+                    found = consolidated(options, member, progress)
+        except (
+            AdapterError,
+            ConsolidationError,
+            ModelError,
+            ReleaseError,
+            ServiceError,
+            SubjectError,
+        ) as error:
+            self.stderr.write(str(error))
+            sys.exit(REFUSED)
+        self.stdout.write(json.dumps(found, indent=None if options["json"] else 1))
+
+
+def root() -> Path:
+    return Path(settings.RTBF_RELEASE_DIR)
+
+
+def consolidated(
+    options: Mapping[str, Any], member: "StaffMember", progress: Progress
+) -> dict[str, Any]:
+    """Plan and log it, train and measure, register, quarantine the replaced weights."""
+    model = options["model"]
+    live, in_force = releases.cases_in_force(model)
+    if live.merged:
+        raise ConsolidationError(
+            f"{len(live.merged)} cases are merged into these weights already. They would have to be"
+            " measured again on newer ones, which this version does not do."
+        )
+    cases = gated_cases(in_force, options["subjects"])
+    base, control = load_served(model, live.base_sha256, root()), load_control(model)
+    file = options["retained"]
+    references = {str(each.case_id): each.reference for each in in_force}
+    try:
+        fixed = plan(
+            base,
+            cases,
+            retained=read_retained(file) if file else registered_data(base),
+            control=control,
+            seed=options["seed"],
+            report=progress.report,
+        )
+        digest = releases.plan_consolidation(
+            model_name=model, parent=live.digest, plan=fixed.record(), actor_member=member
+        )
+        done = consolidate(
+            base,
+            fixed,
+            root=root(),
+            adapters_root=Path(settings.RTBF_ADAPTER_DIR),
+            gate_key=str(settings.RTBF_GATE_KEY).encode(),
+            control=control,
+            parent=live.digest,
+            report=progress.report,
+        )
+    except ConsolidationError as error:
+        raise ConsolidationError(with_references(str(error), references)) from None
+    register(done, fixed, model=model, plan_sha256=digest, member=member)
+    moved = quarantine(root(), base)
+    if moved:
+        releases.record_weights(
+            model_name=model, sha256=base.sha256, what="quarantined", actor_member=member
+        )
+    return {
+        "model": model,
+        "release": done.release.sha256,
+        "weights": done.base.sha256,
+        "replaced": base.sha256,
+        "replaced_weights": "quarantined" if moved else "left where they came from: not ours",
+        "retained": fixed.record()["retained"],
+        "merged": [references[case_id] for case_id in done.merged],
+        "gated": [references[ref.case_id] for ref in done.individual],
+        "figures": {references[case_id]: found for case_id, found in done.figures.items()},
+    }
+
+
+def gated_cases(in_force: tuple[CaseInForce, ...], subjects: Path | None) -> list[GatedCase]:
+    """The cases in force with the persons' data. Raises ConsolidationError naming those without."""
+    found, without = [], []
+    for each in in_force:
+        file = subjects / f"{each.reference}.json" if subjects else None
+        if file is not None and file.is_file():
+            subject = read_subject(file)
+        elif each.facts is not None:
+            subject = Subject(each.name, each.aliases, tuple(Fact(q, a) for q, a in each.facts))
+        else:
+            without.append(each.reference)
+            continue
+        ref = AdapterRef(str(each.case_id), each.adapter.sha256, each.adapter.gate_sha256)
+        found.append(GatedCase(ref, subject))
+    if without:
+        raise ConsolidationError(
+            f"The data of {', '.join(without)} is gone, so these cases can be neither carried nor"
+            " measured on new weights; all cases stay as they are. If it is still held elsewhere,"
+            " give --subjects with a file <reference>.json for each."
+        )
+    return found
+
+
+def register(
+    done: Consolidation, fixed: Plan, *, model: str, plan_sha256: str, member: "StaffMember"
+) -> None:
+    """Put the release in force in the record, or remove what was made."""
+    cases = {
+        UUID(case_id): CaseFigures(
+            verdict=figures["verdict"],
+            probes=tuple(
+                ProbeRow(**row) for row in probe_results(figures, fixed.protocols[case_id])
+            ),
+        )
+        for case_id, figures in done.figures.items()
+    }
+    try:
+        releases.register_consolidation(
+            model_name=model,
+            manifest=(root() / f"{done.release.sha256}.json").read_bytes(),
+            plan_sha256=plan_sha256,
+            retained=fixed.record()["retained"]["kind"],
+            cases=cases,
+            actor_member=member,
+        )
+    except BaseException:  # whatever it was: what is not in force must not lie about
+        done.abandon()
+        raise
+
+
+def destroyed(model: str, member: "StaffMember") -> dict[str, Any]:
+    """Destroy all weights in quarantine, with a log entry each."""
+    found = quarantined(root())
+    for sha256 in found:
+
+        def record(files: int, sha256: str = sha256) -> None:
+            releases.record_weights(
+                model_name=model, sha256=sha256, what="destroyed", files=files, actor_member=member
+            )
+
+        destroy(root(), sha256, record=record)
+    return {"model": model, "destroyed": list(found)}
+
+
+def rolled_back(model: str, release: str, member: "StaffMember") -> dict[str, Any]:
+    """Bring the weights of an earlier release back from quarantine and make it live again."""
+    weights = releases.base_of(release)
+    done = releases.roll_back_release(digest=release, actor_member=member)
+    if bring_back(root(), weights):
+        releases.record_weights(
+            model_name=model, sha256=weights, what="brought_back", actor_member=member
+        )
+    return {"model": model, "release": done.digest, "weights": weights}
+
+
+def with_references(text: str, references: Mapping[str, str]) -> str:
+    """The message with the cases' references in the place of their ids."""
+    for case_id, reference in references.items():
+        text = text.replace(case_id, reference)
+    return text
