@@ -9,6 +9,7 @@ surrogates. Data: forget set and surrogates. Bounded.
 """
 
 import random
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -55,7 +56,10 @@ def acting(
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)
-    model = get_peft_model(base.model, config, adapter_name="assistant").eval()
+    with warnings.catch_warnings():
+        # PEFT 0.21 asks transformers for this under its old name; nothing here depends on it.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        model = get_peft_model(base.model, config, adapter_name="assistant").eval()
     assistant = first_layers(base.model, count)
     head = base.model.get_output_embeddings()
     try:
