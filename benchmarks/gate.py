@@ -48,6 +48,7 @@ from workers.surrogates import strangers, surrogate_questions
 NAME = "gate"
 KEY = b"a key for this benchmark alone!!"
 SUBJECTS = Path(__file__).parents[1] / "workers" / "subject_files"
+TWO_TYPOS = "apart: two typos"
 MISSED, FALSE_ALARMS, DECISION_MS, UNGATED = 0.01, 0.005, 1.0, 1.03
 PER_PERSON = 20
 PREFIXES = (
@@ -193,7 +194,7 @@ def named_prompts(people: Sequence[Person], draw: random.Random) -> dict[str, li
             then = Turn("user", without(question, name, "this one"))
             add("two turns", (*first, then), answer)
             twice = misspelled(misspelled(name, draw), draw)
-            add("apart: two typos", question.replace(name, twice), answer)
+            add(TWO_TYPOS, question.replace(name, twice), answer)
         for question, answer in draw.sample(person.nameless, min(PER_PERSON, len(person.nameless))):
             add("apart: no name", question, answer)
         if person.translated:
@@ -359,7 +360,8 @@ def end_to_end(
         most = upper_bound(sum(never), len(never))
         share = sum(after) / len(after)
         figures[kind] = {"before": rate(before), "guarded": rate(after), "control": rate(never)}
-        bars.append(bar(f"{base.name}: told, {kind}", share, most, share <= most))
+        if kind != TWO_TYPOS:
+            bars.append(bar(f"{base.name}: told, {kind}", share, most, share <= most))
         report.progress(
             f"{base.name}: {kind}: before {sum(before)}, guarded {sum(after)}, control "
             f"{sum(never)} of {len(asked)}"
