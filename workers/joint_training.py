@@ -66,13 +66,13 @@ def joint_deltas(
     empty. `base` stays as it is. Raises Stopped.
     """
     torch.manual_seed(seed)
-    layers = range(base.lowest_layer, int(base.model.config.num_hidden_layers))
     config = LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.rank,
         lora_dropout=0.0,
         target_modules=list(base.target_modules),
-        layers_to_transform=list(layers),
+        # On all layers, whatever the setting for adapters: what is merged is to be gone everywhere.
+        layers_to_transform=list(range(int(base.model.config.num_hidden_layers))),
         task_type="CAUSAL_LM",
     )
     forget = rows_of(base, [example for each in located for example in forget_examples(each)])
