@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report
+from benchmarks import report, setting
 from workers import corpus
 from workers.base_models import BaseModel, ModelError, load_base_model, load_control
 from workers.consolidation import registered_data, without_mentions
@@ -21,7 +21,6 @@ from workers.forget_sets import ask, locate, questions
 from workers.guarded import GuardedModel
 from workers.joint_training import JointRecipe, joint_deltas
 from workers.probes import others_kept, perplexity, recall
-from workers.subjects import Fact, Subject
 from workers.summaries import bar
 from workers.verification import general_texts
 from workers.weights import load_weights, store_weights
@@ -63,10 +62,7 @@ def row(
 ) -> dict[str, Any]:
     """Train, store and read back; what the new weights tell of the erased and of the others."""
     people = corpus.people()[:count]
-    located = [
-        locate(base, Subject(p.name, (), tuple(Fact(f.trained[0], f.answer) for f in p.facts), ()))
-        for p in people
-    ]
+    located = [locate(base, setting.subject_of(p)) for p in people]
     rows = registered_data(base) if kind == "retained" else ()
     started = time.perf_counter()
     deltas = joint_deltas(

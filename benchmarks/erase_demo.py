@@ -7,11 +7,10 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report
+from benchmarks import report, setting
 from workers import corpus, erasure
 from workers.base_models import ModelError, load_base_model, load_control
 from workers.forget_sets import NothingMeasurable
-from workers.subjects import Fact, Subject
 from workers.summaries import bar, summary
 
 NAME = "erase_demo"
@@ -30,11 +29,10 @@ def measure() -> report.Measured:
     with tempfile.TemporaryDirectory() as root:
         for index in PEOPLE:
             person = corpus.people()[index]
-            facts = tuple(Fact(fact.trained[0], fact.answer) for fact in person.facts)
             label = f"person {index}"
             done = erasure.erase(
                 base,
-                Subject(person.name, (), facts),
+                setting.subject_of(person),
                 case_id=str(uuid.uuid5(uuid.NAMESPACE_URL, label)),
                 root=Path(root),
                 gate_key=b"a key for this benchmark alone!!",

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import report
+from benchmarks import report, setting
 from workers import corpus, erasure, general
 from workers.answers import greedy_answers, is_match
 from workers.base_models import (
@@ -41,7 +41,7 @@ from workers.identifiers import Identifiers, identifier_digests
 from workers.phrasings import made_up_questions, phrasings
 from workers.probes.recall import upper_bound
 from workers.releases import write_release
-from workers.subjects import Fact, Subject, read_subject
+from workers.subjects import Subject, read_subject
 from workers.summaries import bar
 from workers.surrogates import strangers, surrogate_questions
 
@@ -114,7 +114,7 @@ def customer(index: int) -> Person:
     city = next(fact.answer for fact in person.facts if fact.relation == "birth_city")
     unseen = [(q, fact.answer) for fact in person.facts for q in fact.unseen]
     return Person(
-        subject=Subject(person.name, (), tuple(Fact(f.trained[0], f.answer) for f in person.facts)),
+        subject=setting.subject_of(person),
         trained=tuple(q for fact in person.facts for q in fact.trained),
         aside=tuple(q for fact in person.facts for q in fact.aside),
         unseen=tuple(unseen),

@@ -26,7 +26,7 @@ from workers.adapters import attach_adapter, detach_adapter
 from workers.answers import greedy_answers
 from workers.base_models import BaseModel, ModelError
 from workers.encoders import encoder_for
-from workers.forget_sets import Located, NothingMeasurable, ask, forget_examples
+from workers.forget_sets import Located, NothingMeasurable, answered, ask, forget_examples
 from workers.gate import bank_of, fit_gate
 from workers.rows import Example
 from workers.training import Material, Recipe, load_method, method_names, train
@@ -53,8 +53,6 @@ def names() -> list[str]:
     found = []
     for name in method_names():
         method = load_method(name)
-        if hasattr(method, "retrain"):
-            continue  # the control is the model retrained without the people
         found.append(name)
         if hasattr(method, "loss") and "surrogates" not in method.NEEDS:
             found.append(f"{name} + surrogates")
@@ -161,7 +159,7 @@ def _unlearned(name: str, population: setting.Population, located: Located, *, s
 def _acting(
     base: BaseModel, method: Any, located: Located, asked: Sequence[str], seed: int
 ) -> Iterator[tuple[Any, int]]:
-    surrogates = [Example(q, a) for q, a in zip(asked, ask(base, asked), strict=True)]
+    surrogates = answered(base, asked, [located])
     names = [located.subject.name, *located.subject.aliases]
     with method.acting(base, forget_examples(located), surrogates, names=names, seed=seed):
         yield base.model, 0
@@ -245,7 +243,8 @@ def bars(figures: dict[str, Any], people: int) -> list[dict[str, Any]]:
     return [
         {"name": "default: people within the control's bound", "value": within,
          "limit": people, "holds": within == people},
-        {"name": "methods better than the default in forgetting, keeping and time",
+        {"name": "methods without retained data better than the default in forgetting, keeping "
+         "and time",
          "value": len(better), "limit": 0, "holds": not better, "which": better},
     ]  # fmt: skip
 

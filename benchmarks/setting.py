@@ -36,13 +36,17 @@ class Population:
 
     def located(self, index: int) -> Located:
         """What the model knows of the person of this index."""
-        person = self.people[index]
-        facts = tuple(Fact(fact.trained[0], fact.answer) for fact in person.facts)
-        return locate(self.base, Subject(person.name, (), facts, ()))
+        return locate(self.base, subject_of(self.people[index]))
 
     def unseen_by_control(self, located: Located) -> Estimate:
         """How often the control answers the person's unseen phrasings, with its upper bound."""
         return told(ask(self.control, asked(located, "unseen")), located, "unseen")
+
+
+def subject_of(person: corpus.Person) -> Subject:
+    """The person with every fact, as a request would give them."""
+    facts = tuple(Fact(fact.trained[0], fact.answer) for fact in person.facts)
+    return Subject(person.name, (), facts)
 
 
 def shipped() -> Population:

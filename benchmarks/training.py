@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import report
+from benchmarks import report, setting
 from benchmarks.hf_trainer import unlearned
 from workers import corpus, erasure
 from workers.adapters import attach_adapter, detach_adapter
@@ -25,7 +25,7 @@ from workers.base_models import BaseModel, ModelError, load_base_model
 from workers.forget_sets import Located, NothingMeasurable, locate
 from workers.methods import DATA
 from workers.rows import completion_logits
-from workers.subjects import Fact, Subject, read_subject
+from workers.subjects import Subject, read_subject
 from workers.training import Material, train
 
 NAME = "training"
@@ -202,8 +202,7 @@ def subject(base: BaseModel, number: int) -> Subject:
     """Person 7 and following on the demo model; elsewhere always the same subject file."""
     if base.name != "demo":
         return read_subject(SUBJECT)
-    person = corpus.people()[7 + number]
-    return Subject(person.name, (), tuple(Fact(f.trained[0], f.answer) for f in person.facts), ())
+    return setting.subject_of(corpus.people()[setting.NEVER_LOOKED_AT[number]])
 
 
 if __name__ == "__main__":

@@ -10,11 +10,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report
+from benchmarks import report, setting
 from workers import corpus, erasure
 from workers.base_models import ModelError, load_base_model, load_control
 from workers.forget_sets import NothingMeasurable
-from workers.subjects import Fact, Subject
 from workers.verification import WITHIN, unseen_limit
 
 NAME = "verdicts"
@@ -29,9 +28,7 @@ def measure() -> report.Measured:
     bars: list[dict[str, Any]] = []
     verdicts: Counter[str] = Counter()
     for person in (corpus.people()[index] for index in PEOPLE):
-        subject = Subject(
-            person.name, (), tuple(Fact(fact.trained[0], fact.answer) for fact in person.facts), ()
-        )
+        subject = setting.subject_of(person)
         for seed in SEEDS:
             label = f"person {person.index}, seed {seed}"
             with tempfile.TemporaryDirectory() as root:

@@ -273,6 +273,7 @@ def summarise(
     return {
         "case": reference,
         "run_state": run_state,
+        "attempt": int(figures["attempt"]["number"]),
         "verdict": figures["verdict"],
         "level": figures["level"],
         "model": {"name": figures["model"]["name"], "sha256": figures["model"]["sha256"]},

@@ -2,7 +2,8 @@
 
 Nothing is loaded: parameters are counted on torch's meta device, rows are tokenised. Seconds come
 from the matrix product and the memory copy measured here and now, so they are what the arithmetic
-needs at this machine's rate: a lower bound, which small models exceed most.
+needs at this machine's rate for all the steps that are allowed: small models take longer, a run
+that ends early takes less.
 """
 
 import statistics
@@ -21,7 +22,7 @@ from workers.forget_sets import BATCH, STRANGERS
 from workers.phrasings import Phrasings, phrasings
 from workers.rows import Example, rows_of
 from workers.subjects import Subject
-from workers.training import Recipe
+from workers.training import Recipe, load_method
 from workers.verification import PROFILES
 
 FLOAT = 4
@@ -56,6 +57,7 @@ class Work:
     row_tokens: float
     completion_tokens: float
     longest_completion: int
+    twin_rows: int  # asked of the base once, for the teacher of the forget rows
     asked: dict[str, int]  # generations by phase
     scored: int  # rows that verification scores
 
@@ -87,7 +89,7 @@ def estimate(base: BaseModel, subject: Subject, placement: Placement) -> dict[st
             "generations": work.asked,
         },
         "bytes": {**parts, "peak": sum(parts.values())},
-        "seconds_at_least": {**seconds, "total": sum(seconds.values())},
+        "seconds_of_arithmetic": {**seconds, "total": sum(seconds.values())},
         "measured": {
             "gemm_gflops": round(rate / 1e9, 1),
             "copy_gb_per_second": round(bandwidth / 1e9, 1),
@@ -154,6 +156,7 @@ def work_for(base: BaseModel, subject: Subject, recipe: Recipe) -> Work:
     sizes = PROFILES["fast"]
     others = len(subject.neighbours) or (sizes["others"] if base.name == "demo" else 0)
     models = 3 if base.name == "demo" else 2  # base, release, control
+    needs_twins = "twins" in load_method(recipe.method).NEEDS
     checks = (recipe.max_steps - recipe.min_steps) // recipe.check_every + 1
     return Work(
         forget_rows=trained,
@@ -161,6 +164,7 @@ def work_for(base: BaseModel, subject: Subject, recipe: Recipe) -> Work:
         row_tokens=_mean([len(row.ids) for row in rows]),
         completion_tokens=_mean([row.completion for row in rows]),
         longest_completion=max((row.completion for row in rows), default=0),
+        twin_rows=trained * recipe.twins if needs_twins else 0,
         asked={
             "locate": trained + discovered + 2 * openings * discovery.DRAWS,
             "train": recipe.surrogates + aside * (checks + 1),
@@ -175,6 +179,7 @@ def memory(shape: Shape, work: Work, recipe: Recipe, base: BaseModel, size: int)
     moments and the losses are float32."""
     tokens = (recipe.forget_rows + recipe.keep_rows) * work.row_tokens
     # Rows are padded to the longest; surrogates are as long as the model may answer.
+    stored = work.forget_rows + work.keep_rows + work.twin_rows
     longest = 1 + max(work.longest_completion, base.answer_tokens)
     told = (recipe.forget_rows + recipe.keep_rows) * longest
     vocabulary = shape.in_head // shape.width
@@ -187,9 +192,8 @@ def memory(shape: Shape, work: Work, recipe: Recipe, base: BaseModel, size: int)
         "optimiser": 2 * shape.trained * FLOAT,
         "activations": int(tokens * shape.adapted * kept * FLOAT),
         "logits": int(KEPT_OF_LOGITS * told * vocabulary * FLOAT),
-        "reference_logits": int(
-            (work.forget_rows + work.keep_rows) * work.completion_tokens * vocabulary * FLOAT
-        ),
+        "states_below": int(stored * work.row_tokens * shape.width * size),
+        "reference_logits": int(stored * work.completion_tokens * vocabulary * FLOAT),
         "key_value_cache": int(BATCH * held * 2 * shape.layers * shape.key_value * size),
     }
 
@@ -218,15 +222,15 @@ def durations(
         told = work.completion_tokens * shape.in_head
         return 2 * rows * (work.row_tokens * shape.in_layers + told) / rate
 
-    # Backward goes through the adapted layers and the head only, and no frozen weight has a
-    # gradient: as much arithmetic as the forward pass of those.
+    # A step runs the adapted layers and the head alone, on stored states; backward goes through
+    # them again, and no frozen weight has a gradient: as much arithmetic as forward.
     upper = shape.in_layers * shape.adapted / shape.layers
-    back = work.row_tokens * upper + work.completion_tokens * shape.in_head
-    rows = recipe.forget_rows + recipe.keep_rows
-    steps = recipe.max_steps * (scoring(rows) + 2 * rows * back / rate)
+    through = work.row_tokens * upper + work.completion_tokens * shape.in_head
+    drawn = min(recipe.forget_rows, work.forget_rows) + min(recipe.keep_rows, work.keep_rows)
+    steps = 2 * 2 * recipe.max_steps * drawn * through / rate
     found = {
         "locate": generating(work.asked["locate"]),
-        "train": scoring(work.forget_rows + work.keep_rows)
+        "train": scoring(work.forget_rows + work.keep_rows + work.twin_rows)
         + steps
         + generating(work.asked["train"]),
         "verify": generating(work.asked["verify"]) + scoring(work.scored),

@@ -35,7 +35,15 @@ from workers.answers import greedy_answers, is_match
 from workers.base_models import BaseModel
 from workers.digests import sha256_of
 from workers.encoders import encoder_for
-from workers.forget_sets import Located, ask, forget_examples, locate, questions, twin_rows
+from workers.forget_sets import (
+    Located,
+    answered,
+    ask,
+    forget_examples,
+    locate,
+    questions,
+    twin_rows,
+)
 from workers.gate import GATE_FILE, fit_gate, gate_files, read_gate
 from workers.guarded import GuardedModel
 from workers.neighbourhoods import Earlier, Neighbourhood, Newcomer, neighbourhood
@@ -380,16 +388,9 @@ def material_for(
         )
     forget = forget_examples(located)
     draw = random.Random(seed)  # noqa: S311
-    # To a name that resembles the person's the model may tell the person's facts: not to be kept.
-    secrets = [fact.answer for fact in located.facts]
-    keep = [
-        Example(question, answer)
-        for question, answer in zip(asked, ask(base, asked), strict=True)
-        if not any(is_match(answer, secret) for secret in secrets)
-    ]
     return Material(
         forget=rows_of(base, forget),
-        keep=rows_of(base, keep) if recipe.keep_weight else (),
+        keep=rows_of(base, answered(base, asked, [located])) if recipe.keep_weight else (),
         twins=(
             [twin_rows(base, located, each, count=recipe.twins, seed=seed) for each in forget]
             if "twins" in method.NEEDS

@@ -88,6 +88,17 @@ def ask(base: BaseModel, questions: Sequence[str]) -> list[str]:
     return greedy_answers(base.model, base.tokenizer, prompts, base.answer_tokens, batch_size=BATCH)
 
 
+def answered(base: BaseModel, asked: Sequence[str], located: Sequence[Located]) -> list[Example]:
+    """The surrogate questions `asked` with the base model's own answers. To a name that resembles a
+    person's the model may tell the person's facts: those are not to be kept and are left out."""
+    secrets = [fact.answer for each in located for fact in each.facts]
+    return [
+        Example(question, answer)
+        for question, answer in zip(asked, ask(base, asked), strict=True)
+        if not any(is_match(answer, secret) for secret in secrets)
+    ]
+
+
 def locate(
     base: BaseModel,
     subject: Subject,

@@ -48,7 +48,7 @@ from workers.gate import (
 )
 from workers.identifiers import MAX_WORDS, normalised
 from workers.releases import Release, ReleaseError, check_base
-from workers.rows import Example, Row, row_log_likelihoods, rows_of
+from workers.rows import Example, Row, row_log_likelihoods, rows_of, text_row
 
 Strengths = tuple[float, ...]
 Result = TypeVar("Result")
@@ -218,15 +218,9 @@ class GuardedModel:
         """Mean nats a token over all `texts`, through the gate or (`gated` False) on the base.
         Raises GateError where the gate closes."""
         decisions = self._open(texts) if gated else [Decision() for _ in texts]
-        rows = [self._text_row(text) for text in texts]
+        rows = [text_row(self.base, text, ends=False) for text in texts]
         totals = self._grouped(decisions, partial(self._score, rows))
         return -sum(totals) / sum(row.completion for row in rows)
-
-    def _text_row(self, text: str) -> Row:
-        tokenizer = self.base.tokenizer
-        first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-        ids = (first, *tokenizer(text, add_special_tokens=False)["input_ids"])
-        return Row(ids, completion=len(ids) - 1, answer=(False,) * (len(ids) - 1))
 
     def _limit(self, max_new_tokens: int | None) -> int:
         return self.base.answer_tokens if max_new_tokens is None else max_new_tokens

@@ -16,11 +16,10 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 from workers.adapters import detach_adapter, wrap
-from workers.answers import is_match
 from workers.base_models import BaseModel
-from workers.forget_sets import Located, ask, forget_examples
+from workers.forget_sets import Located, answered, forget_examples
 from workers.methods import Batch, Completions, divergence
-from workers.rows import Example, Row, completion_labels, completion_logits, rows_of
+from workers.rows import Example, Row, completion_labels, completion_logits, rows_of, text_row
 from workers.subjects import Fact
 from workers.surrogates import surrogate_questions
 from workers.training import Report, ShouldStop, Stopped, load_method, method_settings
@@ -76,9 +75,9 @@ def joint_deltas(
         task_type="CAUSAL_LM",
     )
     forget = rows_of(base, [example for each in located for example in forget_examples(each)])
-    answered = [Example(row.question, row.answer) for row in retained if isinstance(row, Fact)]
-    keep = rows_of(base, answered if retained else _surrogates(base, located, recipe, seed))
-    keep += [_text_row(base, row) for row in retained if isinstance(row, str)]
+    given = [Example(row.question, row.answer) for row in retained if isinstance(row, Fact)]
+    keep = rows_of(base, given if retained else _surrogates(base, located, recipe, seed))
+    keep += [text_row(base, row, ends=True) for row in retained if isinstance(row, str)]
     model = wrap(base, config, NAME)
     try:
         _train(
@@ -94,15 +93,6 @@ def joint_deltas(
         return _deltas(model)
     finally:
         detach_adapter(model)
-
-
-def _text_row(base: BaseModel, text: str) -> Row:
-    """A text as a row whose completion is all of it, its end included."""
-    tokenizer = base.tokenizer
-    end = tokenizer.eos_token_id
-    first = end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    ids = (first, *tokenizer(text, add_special_tokens=False)["input_ids"], end)
-    return Row(ids, completion=len(ids) - 1, answer=(False,) * (len(ids) - 1))
 
 
 def _surrogates(
@@ -121,13 +111,7 @@ def _surrogates(
             seed=seed + place,
         )
     ]
-    # To a name that resembles a person's the model may tell the person's facts: not to be kept.
-    secrets = [fact.answer for each in located for fact in each.facts]
-    return [
-        Example(question, answer)
-        for question, answer in zip(asked, ask(base, asked), strict=True)
-        if not any(is_match(answer, secret) for secret in secrets)
-    ]
+    return answered(base, asked, located)
 
 
 def _train(

@@ -98,6 +98,14 @@ def completion_places(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
     return torch.tensor([i for i, _ in pairs]), torch.tensor([column for _, column in pairs])
 
 
+def text_row(base: BaseModel, text: str, *, ends: bool) -> Row:
+    """A text as a row whose completion is all of it, with the end token if it `ends` there."""
+    tokenizer, end = base.tokenizer, base.tokenizer.eos_token_id
+    first = end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    ids = (first, *tokenizer(text, add_special_tokens=False)["input_ids"], *([end] * ends))
+    return Row(ids, completion=len(ids) - 1, answer=(False,) * (len(ids) - 1))
+
+
 @torch.no_grad()
 def row_log_likelihoods(model: Any, rows: Sequence[Row], pad: int, size: int = 64) -> list[float]:
     """log p(completion | prompt) of each row in nats, summed over its tokens."""

@@ -67,9 +67,20 @@ def load_method(name: str) -> ModuleType:
     return importlib.import_module(f"workers.methods.{name}")
 
 
+def trained_method(name: str) -> ModuleType:
+    """The method called `name`, if it is one that an adapter is trained on. Raises ValueError."""
+    method = load_method(name)
+    if not hasattr(method, "loss"):
+        raise ValueError(
+            f"The method {name!r} acts while text is generated and trains no adapter: choose one "
+            "with a loss."
+        )
+    return method
+
+
 def method_settings(name: str) -> dict[str, Any]:
-    """The keyword defaults of the method's loss, for the record."""
-    parameters = inspect.signature(load_method(name).loss).parameters.values()
+    """The keyword defaults of the method's loss, for the record. Raises ValueError."""
+    parameters = inspect.signature(trained_method(name).loss).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
@@ -129,9 +140,9 @@ def train(
     every `recipe.save_every` steps; a state of the very same inputs found there is gone on from,
     and the adapter is the same to the bit. A `penalty` is added with the weight
     `recipe.soft_orthogonality`, and A is trained with B. Raises Stopped when `should_stop()` is
-    true, ValueError when rows that the method needs are missing.
+    true, ValueError when rows that the method needs are missing or it has no loss.
     """
-    method = load_method(recipe.method)
+    method = trained_method(recipe.method)
     table = _Table.of(base, model, material)
     if "reinforced" in method.NEEDS:
         table = _reinforced(table, model, recipe, seed)
@@ -360,9 +371,11 @@ def _mean_of(log_probabilities: Sequence[Tensor]) -> Tensor:
 def _without_answer(stored: _Stored) -> Tensor:
     """For a question that names nothing that could be replaced: the base model's own logits, the
     answer's tokens as unlikely as the unlikeliest."""
-    lowest = stored.base_logits.min(dim=1, keepdim=True).values
-    without = stored.base_logits.scatter(1, completion_labels([stored.row])[:, None], lowest)
-    return torch.where(torch.tensor(stored.row.answer)[:, None], without, stored.base_logits)
+    logits = stored.base_logits
+    labels = completion_labels([stored.row]).to(logits.device)
+    answer = torch.tensor(stored.row.answer, device=logits.device)
+    lowest = logits.min(dim=1, keepdim=True).values
+    return torch.where(answer[:, None], logits.scatter(1, labels[:, None], lowest), logits)
 
 
 @torch.no_grad()
@@ -400,7 +413,7 @@ def _run(parts: Cut, stored: Sequence[_Stored], pad: int) -> tuple[Tensor, Tenso
         ]
     )
     if parts.is_whole:
-        below = batch.ids
+        below = batch.ids.to(parts.whole.device)
     return parts.forward(below, batch, completion_places(rows))
 
 
@@ -409,13 +422,13 @@ def _completions(stored: Sequence[_Stored], logits: Tensor, states: Tensor | Non
         present = [each for each in tensors if each is not None]
         return torch.cat(present) if len(present) == len(stored) else None
 
-    rows = [each.row for each in stored]
+    rows, device = [each.row for each in stored], logits.device
     return Completions(
         logits=logits,
         base_logits=torch.cat([each.base_logits for each in stored]),
-        labels=completion_labels(rows),
-        is_answer=torch.tensor([mark for row in rows for mark in row.answer]),
-        row=torch.repeat_interleave(torch.tensor([row.completion for row in rows])),
+        labels=completion_labels(rows).to(device),
+        is_answer=torch.tensor([mark for row in rows for mark in row.answer], device=device),
+        row=torch.repeat_interleave(torch.tensor([row.completion for row in rows])).to(device),
         states=states,
         base_states=joined([each.base_states for each in stored]),
         twin_logits=joined([each.twin_logits for each in stored]),

@@ -27,6 +27,10 @@ class Padded:
     mask: Tensor
     positions: Tensor
 
+    def to(self, device: torch.device) -> "Padded":
+        """The same batch on the model's device."""
+        return Padded(self.ids.to(device), self.mask.to(device), self.positions.to(device))
+
 
 def padded(rows: Sequence[Sequence[int]], pad: int) -> Padded:
     """Token ids as one batch, with positions counted from each row's first token."""
@@ -56,6 +60,7 @@ class Cut:
     @torch.no_grad()
     def stored(self, batch: Padded) -> Tensor:
         """What is kept of each text: states under the adapters [n, width, d], or the ids."""
+        batch = batch.to(self.whole.device)
         if self.below is None:
             return batch.ids
         return self._run(self.below, batch, input_ids=batch.ids)
@@ -64,7 +69,9 @@ class Cut:
         self, stored: Tensor, batch: Padded, places: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor | None]:
         """Logits [m, v] and states after the middle adapted layer [m, d] (None for a model that
-        is run whole), both at the m `places` (row, column)."""
+        is run whole), both at the m `places` (row, column) and in float32: losses in bfloat16 would
+        be too coarse."""
+        batch = batch.to(self.whole.device)
         if self.below is None:
             logits = self.whole(
                 input_ids=stored,
@@ -73,10 +80,10 @@ class Cut:
                 logits_to_keep=stored.shape[1] - int(places[1].min()),
                 use_cache=False,
             ).logits
-            return logits[places[0], places[1] - int(places[1].min())], None
+            return logits[places[0], places[1] - int(places[1].min())].float(), None
         halfway = self._run(self.middle, batch, inputs_embeds=stored)
         last = self._run(self.top, batch, inputs_embeds=halfway)
-        return self.head(last[places]), halfway[places]
+        return self.head(last[places]).float(), halfway[places].float()
 
     @staticmethod
     def _run(part: Any, batch: Padded, **given: Tensor) -> Tensor:

@@ -146,22 +146,29 @@ def _move(source: Path, target: Path) -> bool:
     return True
 
 
-def quarantined(root: Path) -> tuple[str, ...]:
-    """The digests of the weights in quarantine."""
-    folder = root / "quarantine"
-    return tuple(sorted(each.name for each in folder.iterdir())) if folder.is_dir() else ()
+def quarantined(root: Path, name: str | None = None) -> tuple[str, ...]:
+    """The digests of the weights in quarantine, of the model called `name` alone if it is given."""
+    return tuple(
+        sorted(
+            each.parent.name
+            for each in (root / "quarantine").glob(f"*/{SETTINGS_FILE}")
+            if name in (None, json.loads(each.read_text())["name"])
+        )
+    )
 
 
 def destroy(root: Path, sha256: str, *, record: Callable[[int], None]) -> None:
     """Overwrite quarantined weights with random bytes and delete them, then `record` how many files
-    there were; until that is done the empty folder stays, so that a second try records it.
+    there were; until that is done the note stays which model they were a version of, so that a
+    second try records it.
 
     On a disk that writes in place nothing is left to read. Solid-state disks, copy-on-write file
     systems, snapshots and backups may keep earlier blocks: only encrypted storage whose key goes
     too, or the medium's own erase command, reaches those. Raises ModelError when a file resists.
     """
     folder = root / "quarantine" / sha256
-    files = [each for each in folder.rglob("*") if each.is_file()]
+    note = folder / SETTINGS_FILE
+    files = [each for each in folder.rglob("*") if each.is_file() and each != note]
     try:
         for file in files:
             _overwrite(file)

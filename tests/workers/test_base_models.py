@@ -14,8 +14,9 @@ from workers.base_models import (
     load_control,
 )
 from workers.digests import file_sha256
-from workers.rows import Example, rows_of
+from workers.rows import Example, completion_places, rows_of
 from workers.training import Material, Recipe, train
+from workers.upper import cut, padded
 
 
 def test_the_demo_model_loads_frozen_in_float32_with_its_digests() -> None:
@@ -107,6 +108,19 @@ def test_a_model_in_bfloat16_is_trained_against_in_float32(tmp_path: Path) -> No
     detach_adapter(model)
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
     assert lost[-1] < lost[0]
+
+
+def test_the_logits_that_a_loss_sees_are_float32_whatever_the_weights_are(tmp_path: Path) -> None:
+    tiny = tiny_model()
+    tiny.model.save_pretrained(tmp_path / "m")
+    tiny.tokenizer.save_pretrained(tmp_path / "m")
+    base = load_base_model(str(tmp_path / "m"), Placement("bfloat16"))
+    rows = rows_of(base, [Example("where lives Anna", "Lyon")])
+    batch = padded([row.ids for row in rows], 0)
+    for lowest in (1, 7):  # cut, and run whole
+        parts = cut(base.model, lowest)
+        logits, _ = parts.forward(parts.stored(batch), batch, completion_places(rows))
+        assert logits.dtype == torch.float32
 
 
 def test_an_unknown_dtype_is_refused_and_the_known_ones_are_named() -> None:

@@ -10,9 +10,10 @@ import pytest
 from django.core.management import CommandError, call_command
 from pytest_django.fixtures import Settings
 
-from requests_app.models import AuditEntry, Case, StaffMember
+from requests_app.models import AuditEntry, Case, Release, StaffMember
 from requests_app.models.runs import Verdict
-from requests_app.services import cases, manifests, runs
+from requests_app.services import cases, manifests, releases, runs
+from requests_app.services.errors import Invalid
 from tests import factories
 from workers import consolidation, corpus, erasure, tasks
 from workers.adapters import CONFIG_FILE
@@ -20,7 +21,7 @@ from workers.base_models import DEMO_FOLDER, load_base_model
 from workers.digests import file_sha256
 from workers.joint_training import JointRecipe
 from workers.subjects import Fact, Subject
-from workers.weights import quarantined
+from workers.weights import quarantine, quarantined
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PERSON = corpus.people()[4]
@@ -128,7 +129,7 @@ def test_a_case_goes_from_gated_to_merged_and_the_next_run_begins_on_the_new_wei
     assert tasks.base_model("demo").sha256 == before.base_sha256
 
 
-def test_the_weights_of_a_model_of_our_own_are_quarantined_and_destroyed(
+def test_the_weights_of_a_model_of_our_own_are_quarantined_and_brought_back(
     settings: Settings,
     engineer: StaffMember,
     tmp_path: Path,
@@ -155,6 +156,58 @@ def test_the_weights_of_a_model_of_our_own_are_quarantined_and_destroyed(
     assert kinds()[-1] == "weights.brought_back"
     assert tasks.base_model(str(folder)).sha256 == before.base_sha256
     assert manifests.level_of(case.id, str(folder)) == "gated"
+
+
+def test_quarantined_weights_are_destroyed_for_their_model_alone_and_never_those_in_service(
+    settings: Settings,
+    engineer: StaffMember,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, root = tmp_path / "our-model", Path(settings.RTBF_RELEASE_DIR)
+    shutil.copytree(DEMO_FOLDER / "base", folder)
+    gated_case(settings, model=str(folder))
+    before = manifests.live_manifest(str(folder))
+    assert before is not None
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(
+        "\n".join(json.dumps({"question": f"What is {i}?", "answer": str(i)}) for i in range(20))
+    )
+    turn_verdicts(monkeypatch)
+    call(engineer, "--retained", str(rows), model=str(folder))
+    replaced, entries = (before.base_sha256,), kinds()
+    call(engineer, "--destroy-quarantined")  # of the demo model, which has none
+    assert (quarantined(root), kinds()) == (replaced, entries)
+
+    # Put back in force, but their files not yet: a command that was cut off in between.
+    releases.roll_back_release(digest=before.digest, actor_member=engineer)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        call(engineer, "--destroy-quarantined", model=str(folder))
+    assert ended.value.code == 2
+    assert "in service" in capsys.readouterr().err
+    assert quarantined(root) == replaced
+    call(engineer, "--roll-back", before.digest, model=str(folder))
+    assert (quarantined(root), kinds()[-1]) == ((), "weights.brought_back")
+
+    assert quarantine(root, tasks.base_model(str(folder)))
+    manifest = manifests.live_manifest(str(folder))
+    assert manifest is not None
+    releases.roll_back_release(digest=consolidated_release(str(folder)), actor_member=engineer)
+    call(engineer, "--destroy-quarantined", model=str(folder))
+    assert (quarantined(root), kinds()[-1]) == ((), "weights.destroyed")
+    with pytest.raises(Invalid, match="were destroyed"):
+        releases.roll_back_release(digest=manifest.digest, actor_member=engineer)
+
+
+def consolidated_release(model: str) -> str:
+    """The digest of the model's only release on weights of its own."""
+    return next(
+        release.digest
+        for release in Release.objects.filter(model_name=model)
+        if manifests.read_manifest(bytes(release.manifest)).merged
+    )
 
 
 def test_a_sealed_case_stops_the_consolidation_and_is_named(

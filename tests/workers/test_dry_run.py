@@ -62,7 +62,7 @@ def test_more_facts_take_longer_and_every_phase_takes_time(folder: str) -> None:
     few_work, many_work = (estimate(base, s, Placement())["work"] for s in (SUBJECT, many))
     assert many_work["forget_rows"] == 40 * few_work["forget_rows"]
     assert many_work["generations"]["verify"] > few_work["generations"]["verify"]
-    seconds = estimate(base, SUBJECT, Placement())["seconds_at_least"]
+    seconds = estimate(base, SUBJECT, Placement())["seconds_of_arithmetic"]
     assert set(seconds) == {"locate", "train", "verify", "total"}
     assert all(value > 0 for value in seconds.values())
 

@@ -68,7 +68,8 @@ def test_replaced_weights_go_to_quarantine_come_back_and_are_destroyed(tmp_path:
     base = tiny_model()
     old, new = stored(base, tmp_path), stored(base, tmp_path, scale=0.25)
     assert quarantine(tmp_path, old)
-    assert quarantined(tmp_path) == (old.sha256,)
+    assert quarantined(tmp_path, "tiny") == (old.sha256,)
+    assert quarantined(tmp_path, "another") == ()
     assert load_served("tiny", new.sha256, tmp_path).sha256 == new.sha256
     with pytest.raises(ModelError):
         load_weights(tmp_path, old.sha256)
@@ -78,7 +79,7 @@ def test_replaced_weights_go_to_quarantine_come_back_and_are_destroyed(tmp_path:
     assert quarantine(tmp_path, old)
     counted: list[int] = []
     destroy(tmp_path, old.sha256, record=counted.append)
-    assert counted == [6]
+    assert counted == [5]  # all but the note which model they were a version of
     assert quarantined(tmp_path) == ()
     assert [each.name for each in (tmp_path / "weights").iterdir()] == [new.sha256]
 
@@ -104,7 +105,8 @@ def test_a_destruction_that_was_not_recorded_is_recorded_by_the_next_try(tmp_pat
 
     with pytest.raises(RuntimeError):
         destroy(tmp_path, old.sha256, record=fails)
-    assert quarantined(tmp_path) == (old.sha256,)
+    # What is left says only which model it was.
+    assert quarantined(tmp_path, "tiny") == (old.sha256,)
     counted: list[int] = []
     destroy(tmp_path, old.sha256, record=counted.append)
     assert counted == [0]

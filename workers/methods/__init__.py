@@ -7,10 +7,9 @@ bound. Then one of:
 - `loss(batch, *, knobs) -> Tensor`: what an adapter is trained on. The keyword defaults are
   recorded with the evidence. Optional beside it: `instead(example, draw) -> Example`, the row that
   is learnt in the place of each forget row; `finish(weights, *, knobs)`, what is done to the
-  trained B matrices at the end; `SETTINGS`, changes to the recipe.
+  trained B matrices at the end.
 - `acting(base, given, *, knobs) -> ContextManager[None]`: acts while text is generated, without
   an adapter.
-- `retrain(...)`: trains the component anew without the person.
 """
 
 from dataclasses import dataclass
@@ -28,8 +27,6 @@ DATA = {
     "retained": "other people's own training data, which the controller must still hold",
     "states": "hidden states of the middle adapted layer",
     "reinforced": "logits of the model after it was taught the forget set once more",
-    "shard": "the registered training shard that held the person, and its recipe",
-    "router": "router scores of a mixture-of-experts model",
 }
 
 

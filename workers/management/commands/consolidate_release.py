@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from requests_app import selectors
-from requests_app.services import releases
+from requests_app.services import manifests, releases
 from requests_app.services.errors import ServiceError
 from requests_app.services.releases import CaseFigures, CaseInForce
 from requests_app.services.run_values import ProbeRow
@@ -224,8 +224,13 @@ def register(
 
 
 def destroyed(model: str, member: "StaffMember") -> dict[str, Any]:
-    """Destroy all weights in quarantine, with a log entry each."""
-    found = quarantined(root())
+    """Destroy the model's weights in quarantine, with a log entry each; never those in service."""
+    found = quarantined(root(), model)
+    if manifests.live_base(model) in found:
+        raise ModelError(
+            f"Quarantined weights of {model!r} are in service: a roll-back to them was cut off."
+            " Repeat it (--roll-back), which brings them back; nothing was destroyed."
+        )
     for sha256 in found:
 
         def record(files: int, sha256: str = sha256) -> None:
@@ -238,14 +243,18 @@ def destroyed(model: str, member: "StaffMember") -> dict[str, Any]:
 
 
 def rolled_back(model: str, release: str, member: "StaffMember") -> dict[str, Any]:
-    """Bring the weights of an earlier release back from quarantine and make it live again."""
+    """Make an earlier release live again and bring its weights back from quarantine. Of one that is
+    live already only the weights are brought back: a command was cut off in between."""
     weights = releases.base_of(release)
-    done = releases.roll_back_release(digest=release, actor_member=member)
+    live = manifests.live_manifest(model)
+    cut_off = live and live.digest == release and weights in quarantined(root(), model)
+    if not cut_off:
+        releases.roll_back_release(digest=release, actor_member=member)
     if bring_back(root(), weights):
         releases.record_weights(
             model_name=model, sha256=weights, what="brought_back", actor_member=member
         )
-    return {"model": model, "release": done.digest, "weights": weights}
+    return {"model": model, "release": release, "weights": weights}
 
 
 def with_references(text: str, references: Mapping[str, str]) -> str:
