@@ -2,11 +2,13 @@
 
 Below the lowest adapted layer nothing changes while an adapter is trained, so a text's states are
 computed there once, and a training step runs the upper layers alone, with logits only where a
-completion token is predicted. The layers themselves are the model's own (same objects, adapters
-included); only the list that the decoder walks through is cut. Whether a model decomposes this way
-is not assumed but tried, on a text, when it is cut; one that does not is run whole.
+completion token is predicted, and the last layer alone for those positions. The layers themselves
+are the model's own (same objects, adapters included); only the list that the decoder walks through
+is cut. Whether a model decomposes this way is not assumed but tried, on a text, when it is cut; one
+that does not is run whole.
 """
 
+import contextlib
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
+from transformers.cache_utils import Cache, DynamicLayer
 
 TOLERANCE = 1e-4
 
@@ -31,6 +34,10 @@ class Padded:
         """The same batch on the model's device."""
         return Padded(self.ids.to(device), self.mask.to(device), self.positions.to(device))
 
+    def columns(self, first: int, end: int) -> "Padded":
+        """The same rows, from column `first` to before `end`."""
+        return Padded(self.ids[:, first:end], self.mask[:, first:end], self.positions[:, first:end])
+
 
 def padded(rows: Sequence[Sequence[int]], pad: int) -> Padded:
     """Token ids as one batch, with positions counted from each row's first token."""
@@ -42,7 +49,8 @@ def padded(rows: Sequence[Sequence[int]], pad: int) -> Padded:
 
 @dataclass(frozen=True)
 class Cut:
-    """A causal language model in three parts (`below` the adapters, `middle`, `top`) and its head.
+    """A causal language model in parts: the layers `below` the adapters; those up to the `middle`
+    and those `above` it, without the last; the `last` layer with the final norm; the head.
 
     `below` None: the model did not decompose and `whole` is run instead; there are no states then.
     """
@@ -50,7 +58,8 @@ class Cut:
     whole: Any
     below: Any | None
     middle: Any
-    top: Any
+    above: Any
+    last: Any
     head: Any
 
     @property
@@ -63,33 +72,83 @@ class Cut:
         batch = batch.to(self.whole.device)
         if self.below is None:
             return batch.ids
-        return self._run(self.below, batch, input_ids=batch.ids)
+        return _run(self.below, batch, input_ids=batch.ids)
 
     def forward(
         self, stored: Tensor, batch: Padded, places: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor | None]:
         """Logits [m, v] and states after the middle adapted layer [m, d] (None for a model that
         is run whole), both at the m `places` (row, column) and in float32: losses in bfloat16 would
-        be too coarse."""
+        be too coarse. Of the last layer only the columns from the first of the places to the last
+        are computed, beside the keys and values of those before."""
         batch = batch.to(self.whole.device)
+        first, end = int(places[1].min()), int(places[1].max()) + 1
         if self.below is None:
             logits = self.whole(
                 input_ids=stored,
                 attention_mask=batch.mask,
                 position_ids=batch.positions,
-                logits_to_keep=stored.shape[1] - int(places[1].min()),
+                logits_to_keep=stored.shape[1] - first,
                 use_cache=False,
             ).logits
-            return logits[places[0], places[1] - int(places[1].min())].float(), None
-        halfway = self._run(self.middle, batch, inputs_embeds=stored)
-        last = self._run(self.top, batch, inputs_embeds=halfway)
-        return self.head(last[places]).float(), halfway[places].float()
+            return logits[places[0], places[1] - first].float(), None
+        batch = batch.columns(0, end)
+        halfway = _run_layers(self.middle, batch, stored[:, :end])
+        states = _run_layers(self.above, batch, halfway)
+        found = _run_from(self.last, batch, states, first)[places[0], places[1] - first]
+        # With one adapted layer alone the states after it are the final ones.
+        middle = halfway[places] if len(self.middle.layers) else found
+        return self.head(found).float(), middle.float()
 
-    @staticmethod
-    def _run(part: Any, batch: Padded, **given: Tensor) -> Tensor:
-        return part(
-            attention_mask=batch.mask, position_ids=batch.positions, use_cache=False, **given
-        ).last_hidden_state
+
+def _run(part: Any, batch: Padded, **given: Any) -> Tensor:
+    return part(
+        attention_mask=batch.mask, position_ids=batch.positions, **{"use_cache": False, **given}
+    ).last_hidden_state
+
+
+def _run_layers(part: Any, batch: Padded, states: Tensor) -> Tensor:
+    """The states after the part's layers, which may be none."""
+    return _run(part, batch, inputs_embeds=states) if len(part.layers) else states
+
+
+def _run_from(part: Any, batch: Padded, states: Tensor, first: int) -> Tensor:
+    """The states after the part's one layer [n, width - first, d] from column `first` on."""
+    before = _Keys()
+    if first:
+        with contextlib.suppress(_Kept):
+            _run(
+                part, batch.columns(0, first), inputs_embeds=states[:, :first],
+                past_key_values=before, use_cache=True,
+            )  # fmt: skip
+    before.is_asked = True
+    return part(
+        inputs_embeds=states[:, first:],
+        attention_mask=batch.mask,
+        position_ids=batch.positions[:, first:],
+        past_key_values=before,
+        use_cache=True,
+    ).last_hidden_state
+
+
+class _Kept(Exception):
+    """The keys and values are there; the rest of the layer is not wanted."""
+
+
+class _Keys(Cache):
+    """Keys and values of one layer, whatever its number; gradients go through them."""
+
+    def __init__(self) -> None:
+        super().__init__(layers=[DynamicLayer()])
+        self.is_asked = False
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        found = self.layers[0].update(key_states, value_states)
+        if not self.is_asked:
+            raise _Kept
+        return found
 
 
 def cut(model: Any, lowest: int) -> Cut:
@@ -101,13 +160,14 @@ def cut(model: Any, lowest: int) -> Cut:
         parts = Cut(
             model,
             _part(decoder, 0, lowest, ends=False),
-            _part(decoder, lowest, middle, ends=False),
-            _part(decoder, middle, count, ends=True),
+            _part(decoder, lowest, min(middle, count - 1), ends=False),
+            _part(decoder, min(middle, count - 1), count - 1, ends=False),
+            _part(decoder, count - 1, count, ends=True),
             head,
         )
         if _is_same(parts):
             return parts
-    return Cut(model, None, None, None, head)
+    return Cut(model, None, None, None, None, head)
 
 
 def _is_spread(model: Any) -> bool:
