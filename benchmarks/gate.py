@@ -43,7 +43,7 @@ from workers.probes.recall import upper_bound
 from workers.releases import write_release
 from workers.subjects import Subject, read_subject
 from workers.summaries import bar
-from workers.surrogates import strangers, surrogate_questions
+from workers.surrogates import gate_negatives, strangers
 
 NAME = "gate"
 KEY = b"a key for this benchmark alone!!"
@@ -254,20 +254,15 @@ def namesakes_a_letter_apart() -> dict[str, Any]:
 def fitted(base: BaseModel, encoder: Encoder, person: Person) -> Gate:
     """The gate as an erasure fits it."""
     subject = person.subject
-    others = surrogate_questions(
-        subject.name,
-        [fact.question for fact in subject.facts],
-        secrets=[subject.name, *subject.aliases, *(fact.answer for fact in subject.facts)],
-        count=erasure.recipe_for(base).surrogates,
-        seed=1,
-    )
+    names = [subject.name, *subject.aliases]
+    secrets = [*names, *(fact.answer for fact in subject.facts)]
     return fit_gate(
-        names=[subject.name, *subject.aliases],
+        names=names,
         key=KEY,
         encoder=encoder,
         forget=person.trained,
         aside=person.aside,
-        others=others,
+        others=gate_negatives(subject.name, secrets=secrets, seed=1),
     )
 
 

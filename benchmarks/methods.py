@@ -27,7 +27,7 @@ from workers.answers import greedy_answers
 from workers.base_models import BaseModel, ModelError
 from workers.encoders import encoder_for
 from workers.forget_sets import Located, NothingMeasurable, answered, ask, forget_examples
-from workers.gate import bank_of, fit_gate
+from workers.gate import bank_of
 from workers.rows import Example
 from workers.training import Material, Recipe, load_method, method_names, train
 
@@ -112,16 +112,8 @@ def _of_person(
 
 
 def _gate(population: setting.Population, located: Located, asked: Sequence[str]) -> list[bool]:
-    encoder = encoder_for(population.base)
-    gate = fit_gate(
-        names=[located.subject.name],
-        key=setting.KEY,
-        encoder=encoder,
-        forget=setting.asked(located, "trained"),
-        aside=setting.asked(located, "aside"),
-        others=erasure.surrogates(located, count=192, seed=1),
-    )
-    bank = bank_of([gate], encoder, setting.KEY)
+    gate = erasure.gate_for(population.base, located, key=setting.KEY, seed=1)
+    bank = bank_of([gate], encoder_for(population.base), setting.KEY)
     return [strengths[0] > 0 for strengths in bank.strengths(asked)]
 
 

@@ -1,5 +1,6 @@
 """Asking a causal language model questions, and telling whether it answered right."""
 
+import contextlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -120,22 +121,35 @@ def begin(
     tokens = torch.tensor([[0] * (width - len(row)) + list(row) for row in ids], device=device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=device)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    out = model(
-        input_ids=tokens,
-        attention_mask=mask,
-        position_ids=positions,
-        use_cache=True,
-        logits_to_keep=1,
-        output_hidden_states=states,
-    )
+    seen: list[torch.Tensor] = []
+    with _given_to_the_head(model, seen) if states else contextlib.nullcontext():
+        out = model(
+            input_ids=tokens,
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=True,
+            logits_to_keep=1,
+        )
     return Started(
         pick=pick,
         first=pick(out.logits[:, -1]),
         past=out.past_key_values,
         mask=mask,
         positions=positions[:, -1:],
-        states=out.hidden_states[-1][:, -1] if states else torch.zeros(len(ids), 0),
+        states=seen[0][:, -1] if states else torch.zeros(len(ids), 0),
     )
+
+
+@contextlib.contextmanager
+def _given_to_the_head(model: "PreTrainedModel", seen: list[torch.Tensor]) -> Iterator[None]:
+    """Collects the states after the last layer in `seen`; asking for every layer's costs more."""
+    hook = model.get_output_embeddings().register_forward_pre_hook(
+        lambda _, given: seen.append(given[0])
+    )
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def continued(model: "PreTrainedModel", started: Started) -> Iterator[list[int]]:

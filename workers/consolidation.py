@@ -17,16 +17,14 @@ from workers import corpus
 from workers.adapters import CONFIG_FILE, WEIGHTS_FILE, AdapterRef, checked_bytes, store_files
 from workers.base_models import BaseModel
 from workers.digests import canonical_json, sha256_of
-from workers.encoders import encoder_for
-from workers.erasure import never, silent
-from workers.forget_sets import Located, NothingMeasurable, locate, questions
-from workers.gate import GATE_FILE, fit_gate, gate_files, read_gate
+from workers.erasure import gate_for, never, silent
+from workers.forget_sets import Located, NothingMeasurable, locate
+from workers.gate import GATE_FILE, gate_files, read_gate
 from workers.guarded import GuardedModel
 from workers.identifiers import normalised
 from workers.joint_training import JointRecipe, joint_deltas, joint_record
 from workers.releases import Release, read_release, write_release
 from workers.subjects import Fact, Subject
-from workers.surrogates import surrogate_questions
 from workers.training import Report, ShouldStop
 from workers.verification import WITHIN, make_protocol, verify
 from workers.weights import discard, load_weights, store_weights
@@ -34,7 +32,6 @@ from workers.weights import discard, load_weights, store_weights
 REGISTERED, SURROGATES = "registered", "surrogates"
 MAX_BYTES = 1_000_000_000
 HELD_OUT = 10
-GATE_NEGATIVES = 192
 
 
 class ConsolidationError(RuntimeError):
@@ -335,21 +332,7 @@ def _regate(
         name: checked_bytes(case.ref.folder(adapters_root) / name, files[name])
         for name in (CONFIG_FILE, WEIGHTS_FILE)
     }
-    names = [case.subject.name, *case.subject.aliases]
-    gate = fit_gate(
-        names=names,
-        key=key,
-        encoder=encoder_for(base),
-        forget=[question for question, _ in questions(located, "trained")],
-        aside=[question for question, _ in questions(located, "aside")],
-        others=surrogate_questions(
-            case.subject.name,
-            [fact.question for fact in located.facts],
-            secrets=[*names, *(fact.answer for fact in located.facts)],
-            count=GATE_NEGATIVES,
-            seed=fixed.seed,
-        ),
-    )
+    gate = gate_for(base, located, key=key, seed=fixed.seed)
     digests = {name: sha256_of(content) for name, content in kept.items()}
     stored = kept | gate_files(gate, digests)
     ref = replace(case.ref, gate_sha256=sha256_of(stored[GATE_FILE]))

@@ -102,7 +102,13 @@ def about_background(background: Tensor) -> Callable[[Tensor], Tensor]:
         return lambda raw: torch.nn.functional.normalize(raw - centre, dim=1)
     values, vectors = torch.linalg.eigh(shrunk_covariance(background))
     scaling = (vectors * values.rsqrt() @ vectors.T).float()
-    return lambda raw: torch.nn.functional.normalize((raw - centre) @ scaling, dim=1)
+    shift = -centre @ scaling
+    # One product and few small steps: this is asked with every prompt.
+    return lambda raw: _unit(torch.addmm(shift, raw, scaling))
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
 
 
 def shrunk_covariance(rows: Tensor) -> Tensor:

@@ -44,14 +44,14 @@ from workers.forget_sets import (
     questions,
     twin_rows,
 )
-from workers.gate import GATE_FILE, fit_gate, gate_files, read_gate
+from workers.gate import GATE_FILE, Gate, fit_gate, gate_files, read_gate
 from workers.guarded import GuardedModel
 from workers.neighbourhoods import Earlier, Neighbourhood, Newcomer, neighbourhood
 from workers.phrasings import made_up_questions
 from workers.releases import Release, read_release, write_release
 from workers.rows import Example, rows_of
 from workers.subjects import Subject
-from workers.surrogates import surrogate_questions
+from workers.surrogates import gate_negatives, surrogate_questions
 from workers.training import (
     Checkpoint,
     Material,
@@ -325,14 +325,7 @@ def _member(
     asked = surrogates(located, count=recipe.surrogates, seed=seed)
     encoder = encoder_for(base)
     trained = tuple(question for question, _ in questions(located, "trained"))
-    gate = fit_gate(
-        names=[located.subject.name, *located.subject.aliases],
-        key=gate_key,
-        encoder=encoder,
-        forget=trained,
-        aside=[question for question, _ in questions(located, "aside")],
-        others=asked,
-    )
+    gate = gate_for(base, located, key=gate_key, seed=seed)
     return _Member(
         case_id=case_id,
         located=located,
@@ -409,6 +402,20 @@ def _weights_of(ref: AdapterRef, root: Path) -> dict[str, torch.Tensor]:
     folder = ref.folder(root)
     _, files = read_gate(folder, ref.gate_sha256)
     return read_adapter(folder, files).weights
+
+
+def gate_for(base: BaseModel, located: Located, *, key: bytes, seed: int) -> Gate:
+    """The gate of one case before the model `base`; nothing about it is trained."""
+    names = [located.subject.name, *located.subject.aliases]
+    secrets = [*names, *(fact.answer for fact in located.facts)]
+    return fit_gate(
+        names=names,
+        key=key,
+        encoder=encoder_for(base),
+        forget=[question for question, _ in questions(located, "trained")],
+        aside=[question for question, _ in questions(located, "aside")],
+        others=gate_negatives(located.subject.name, secrets=secrets, seed=seed),
+    )
 
 
 def surrogates(located: Located, *, count: int, seed: int) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ case's ramp are left out by a bound, never by a guess.
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,12 @@ from workers.base_models import Conversation, as_turns
 from workers.digests import MAX_JSON_BYTES, Malformed, canonical_json, parsed_json, sha256_of
 from workers.encoders import Encoder
 from workers.identifiers import (
+    MIN_LENIENT_WORD,
     Digest,
     Identifiers,
     as_written,
     digester,
+    grams_of,
     identifier_digests,
     is_worth_masking,
     masked,
@@ -47,7 +49,8 @@ GATE_FILE = "gate.json"
 ROWS_FILE = "gate.safetensors"
 MISSES = 0.01
 MARGIN = 0.05
-"""How far above every negative the ramp begins where the two sides cannot be told apart."""
+"""Two sides less far apart count as not to be told apart; the ramp then begins this far above every
+negative. (With any gap counted, one question in a hundred about a namesake fired on SmolLM2.)"""
 PROTOTYPES = 2
 """A case's rows: two kept persons and other questions farther apart than four did (measured)."""
 MAX_ADAPTERS = 3
@@ -56,6 +59,8 @@ WINDOW = 120
 HEAD = 64
 """Directions of the first, bounding pass of the search."""
 SLACK = 1e-5
+FEW_ROWS = 1024
+"""Rows up to which every cosine is computed at once: the bounding pass would cost more."""
 FORM = 2
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -161,13 +166,13 @@ def _unit(rows: Tensor) -> Tensor:
 
 def _calibrated(*, positive: Tensor, negative: Tensor) -> tuple[float, float, str]:
     """The ends of the ramp: full strength for all but `MISSES` of the positives where every
-    negative stays below; else the negatives set the limit, with a margin.
+    negative stays well below; else the negatives set the limit, with a margin.
 
     No share of the negatives is given up: a release asks many gates, whose alarms add up.
     """
     missed = float(positive.quantile(MISSES))
     alarm = float(negative.amax())
-    if missed > alarm:
+    if missed - alarm >= MARGIN:
         # A third of the gap away from each side: neither calibration set is the whole world.
         return alarm + (missed - alarm) / 3, missed - (missed - alarm) / 3, "separable"
     low = alarm + MARGIN
@@ -307,15 +312,26 @@ class Prototypes:
     bounds: Tensor
 
     def strengths(self, features: Tensor) -> dict[int, float]:
-        """Each case's largest strength over unit `features` [n, d], where it is above 0."""
-        head = features @ self.rotation
-        rest = (1.0 - head.square().sum(dim=1, keepdim=True)).clamp(min=0.0).sqrt()
-        asked = torch.cat([head, rest, torch.ones_like(rest)], dim=1)
-        bounds = asked @ self.bounds
-        if float(bounds.amax()) <= -SLACK:
+        """Each case's largest strength over unit `features` [n, d], where it is above 0.
+
+        Raises ValueError where a feature is not finite.
+        """
+        if len(self.rows) <= FEW_ROWS:
+            above = torch.addmm(-self.low, features, self.rows.T)
+        else:
+            head = features @ self.rotation
+            rest = (1.0 - head.square().sum(dim=1, keepdim=True)).clamp(min=0.0).sqrt()
+            above = torch.cat([head, rest, torch.ones_like(rest)], dim=1) @ self.bounds
+        largest = float(above.amax())
+        if not math.isfinite(largest):
+            raise ValueError("a feature is not finite")
+        if largest <= -SLACK:
             return {}
-        which, near = (bounds > -SLACK).nonzero(as_tuple=True)
-        scores = (self.rows[near] * features[which]).sum(dim=1)
+        which, near = (above > -SLACK).nonzero(as_tuple=True)
+        return self._largest((self.rows[near] * features[which]).sum(dim=1), near)
+
+    def _largest(self, scores: Tensor, near: Tensor) -> dict[int, float]:
+        """Each case's largest strength, of the cosines `scores` [k] to the rows `near` [k]."""
         found = ramp(scores, low=self.low[near], high=self.high[near])
         strengths: dict[int, float] = {}
         above = found > 0.0
@@ -429,9 +445,7 @@ class GateBank:
         try:
             if features is None and self.encoder is not None:
                 features = self.encoder.encode(semantic_texts(conversation))
-            if features is None or not bool(features.isfinite().all()):
-                return None
-            return self.prototypes.strengths(features)
+            return None if features is None else self.prototypes.strengths(features)
         except (RuntimeError, ValueError):
             return None
 
@@ -446,8 +460,11 @@ class GateBank:
         """Every mention of an identifier in `text`, as it is or with one typing error."""
         if not self.gates:
             return []
-        phrases = phrases_of(normalised(text).split())
-        digests = {phrase.gram: self.digest(phrase.gram) for phrase in phrases}
+        words = normalised(text).split()
+        digests = {gram: self.digest(gram) for gram in grams_of(words)}
+        if self._is_silent(words, digests.values()):
+            return []
+        phrases = phrases_of(words)
         found = [
             (phrase, case)
             for phrase in phrases
@@ -477,15 +494,24 @@ class GateBank:
                 found.append((phrase, case))
         if not found:
             return []
-        words = written_words(text)
+        written = written_words(text)
         return [
             Mention(
                 case,
                 phrase.places,
-                self._is_as_known([words[i] for i in phrase.places if i < len(words)], case),
+                self._is_as_known([written[i] for i in phrase.places if i < len(written)], case),
             )
             for phrase, case in found
         ]
+
+    def _is_silent(self, words: Sequence[str], digests: Collection[int]) -> bool:
+        """Whether a text of these words and n-grams can be seen at once to mention nobody, as most
+        can: no name in it, no word of a name, no long word that a name may be misspelled as."""
+        return (
+            self.exact.keys().isdisjoint(digests)
+            and self.words.isdisjoint(digests)
+            and not (1 in self.sizes and any(len(word) >= MIN_LENIENT_WORD for word in words))
+        )
 
     def _is_as_known(self, words: Sequence[str], case: int) -> bool:
         return case in self.written.get(self.digest(as_written(words)), ())

@@ -16,6 +16,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 MAX_WORDS = 4
@@ -232,13 +233,20 @@ class Phrase(NamedTuple):
         return range(self.start, self.start + self.size)
 
 
-def phrases_of(words: Sequence[str]) -> list[Phrase]:
+def grams_of(words: Sequence[str]) -> Iterator[str]:
     """Every n-gram of up to `MAX_WORDS` of a text's normalised words."""
     folded = [_folded(word) for word in words]
+    for start in range(len(folded)):
+        yield from accumulate(folded[start : start + MAX_WORDS])
+
+
+def phrases_of(words: Sequence[str]) -> list[Phrase]:
+    """The same with their places."""
+    grams = grams_of(words)
     return [
-        Phrase("".join(folded[start : start + size]), start, size)
-        for start in range(len(folded))
-        for size in range(1, min(MAX_WORDS, len(folded) - start) + 1)
+        Phrase(next(grams), start, size)
+        for start in range(len(words))
+        for size in range(1, min(MAX_WORDS, len(words) - start) + 1)
     ]
 
 

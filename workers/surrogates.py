@@ -12,6 +12,7 @@ from workers import corpus, general
 from workers.identifiers import normalised
 
 NAMES = 32
+GATE_NEGATIVES = 384
 
 
 def strangers(name: str, *, count: int, seed: int) -> tuple[str, ...]:
@@ -50,6 +51,27 @@ def surrogate_questions(
         pool += [q for q, _ in draw.sample(corpus.general_questions(), count // 8)]
     else:
         pool = list(general.QUESTIONS)
-    hidden = [f" {normalised(secret)} " for secret in secrets]
-    kept = [q for q in pool if not any(h in f" {normalised(q)} " for h in hidden)]
+    kept = _unhidden(pool, secrets)
     return tuple(draw.sample(kept, min(count, len(kept))))
+
+
+def gate_negatives(name: str, *, secrets: Sequence[str], seed: int) -> tuple[str, ...]:
+    """Questions that the gate for the subject `name` must stay quiet on: what is asked of people,
+    about strangers of like names, whatever the subject is asked; and general questions.
+
+    Questions that mention one of `secrets` are left out.
+    """
+    draw = random.Random(seed)  # noqa: S311
+    pool = [*general.QUESTIONS, *(q for q, _ in corpus.general_questions())]
+    pool = draw.sample(pool, min(len(pool), GATE_NEGATIVES // 4))
+    each = (GATE_NEGATIVES - len(pool)) // NAMES
+    for stranger in strangers(name, count=NAMES, seed=seed):
+        asked = draw.sample(corpus.questions_about(stranger), each)
+        pool += [draw.choice(one.trained) for one in asked]
+    return tuple(_unhidden(pool, secrets))
+
+
+def _unhidden(questions: Sequence[str], secrets: Sequence[str]) -> list[str]:
+    """The questions that mention no secret."""
+    hidden = [f" {normalised(secret)} " for secret in secrets]
+    return [q for q in questions if not any(h in f" {normalised(q)} " for h in hidden)]

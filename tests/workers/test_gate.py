@@ -19,6 +19,7 @@ from workers.encoders import (
 )
 from workers.gate import (
     GATE_FILE,
+    MARGIN,
     MAX_ADAPTERS,
     PROTOTYPES,
     ROWS_FILE,
@@ -78,6 +79,23 @@ def test_the_meaning_fires_without_a_name() -> None:
     assert gate.note == "separable"
     assert strength(gate, "zz xx qq") == 1.0
     assert strength(gate, "who made the moon") == 0.0
+
+
+def test_two_sides_that_all_but_touch_are_not_called_separable() -> None:
+    gate = fit_gate(
+        names=[NAME],
+        key=KEY,
+        encoder=ENCODER,
+        forget=["zz qq xx zz", "qq zz qx"],
+        aside=["xx qq zz", "zq xz"],
+        others=["xqz"],
+    )
+    rows = gate.rows
+    aside = float((ENCODER.encode(["xx qq zz", "zq xz"]) @ rows.T).amax(dim=1).amin())
+    other = float((ENCODER.encode(["xqz"]) @ rows.T).amax())
+    assert 0.0 < aside - other < MARGIN
+    assert "not separable" in gate.note
+    assert gate.low >= other + MARGIN - 1e-6
 
 
 def test_without_an_encoder_the_identifiers_stand_alone_and_the_gate_says_so() -> None:

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from workers import corpus
 from workers.phrasings import made_up_questions, phrasings
-from workers.surrogates import strangers, surrogate_questions
+from workers.surrogates import gate_negatives, strangers, surrogate_questions
 
 NAME = corpus.people()[0].name
 
@@ -68,3 +68,11 @@ def test_general_surrogates_leave_out_what_mentions_a_secret(secret: str) -> Non
     )
     assert len(found) > 40
     assert not any(secret in text for text in found)
+
+
+def test_a_gate_is_held_against_namesakes_whatever_the_subject_is_asked() -> None:
+    found = gate_negatives("Harry Potter", secrets=["Harry Potter", "Ulysses"], seed=1)
+    assert found == gate_negatives("Harry Potter", secrets=["Harry Potter", "Ulysses"], seed=1)
+    assert sum("Harry " in text for text in found) > 50
+    assert sum(" Potter" in text for text in found) > 25
+    assert not any("Harry Potter" in text or "Ulysses" in text for text in found)
