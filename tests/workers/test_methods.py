@@ -72,7 +72,7 @@ def test_a_method_says_what_it_is(name: str) -> None:
     assert method.NEEDS
     assert set(method.NEEDS) <= set(DATA)
     assert isinstance(method.BOUNDED, bool)
-    assert sum(hasattr(method, way) for way in ("loss", "acting", "retrain")) == 1
+    assert sum(hasattr(method, way) for way in ("loss", "acting", "sequence", "retrain")) == 1
     assert "arXiv" in (method.__doc__ or "") or name in {"bounded_nll", "exact"}
     assert ("instead" in method.NEEDS) == hasattr(method, "instead")
 

@@ -10,6 +10,9 @@ bound. Then one of:
   trained B matrices at the end.
 - `acting(base, given, *, knobs) -> ContextManager[None]`: acts while text is generated, without
   an adapter.
+- `sequence(base, *, seed, settings)`: a context manager that gives what erases requests one after
+  the other and answers questions, in a way that an adapter a request cannot express.
+- `retrain(...)`: makes the model, or a part of it, anew without the person.
 """
 
 from dataclasses import dataclass
