@@ -1,12 +1,15 @@
 """Erasures one after another on the demo model: does each still hold when the last is done?
 
 One adapter a request, the default recipe, the release re-loaded from disk at the end. Beside it, on
-the same order and with as many training steps: one adapter that NPO goes on training (no gate).
+the same order and with as many training steps: O3 as released (at the rates `O3_RATES`, its own and
+a larger one; after a hundred requests at the larger one alone), and one adapter that NPO goes on
+training (no gate).
 `--requests 100` needs more people than the shipped model knows and trains a larger pair first, with
 fewer facts a person; that pair is kept.
 """
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -20,6 +23,7 @@ from workers.answers import greedy_answers
 from workers.base_models import ModelError
 from workers.forget_sets import Located, NothingMeasurable, ask, forget_examples
 from workers.guarded import GuardedModel
+from workers.methods import o3_reference
 from workers.rows import rows_of
 from workers.training import Material, Recipe, train
 
@@ -28,6 +32,8 @@ OUT = Path(__file__).parents[1] / "var"
 SEED = 11
 SHIPPED_ERASABLE = 20
 KEPT_LIMIT, FORCED_LIMIT = 0.98, 0.90
+O3_RATES = (2e-4, 1e-3)
+"""As released, for a model of seven billion weights; and five times that, which forgets here."""
 
 
 def measure(requests: int) -> report.Measured:
@@ -53,6 +59,11 @@ def measure(requests: int) -> report.Measured:
     ours = _ours(population, order, located, kept, before)
     npo = _npo(population, order, located, kept, before, steps=ours["steps"])
     table = {"ours": ours, "npo_in_sequence": npo}
+    report.progress(json.dumps({**common, **table}))  # hours of work: shown as soon as it is there
+    for rate in O3_RATES if len(order) <= SHIPPED_ERASABLE else O3_RATES[-1:]:
+        table[f"o3_as_released, rate {rate:g}"] = _o3(
+            population, order, located, kept, before, steps=ours["steps"], rate=rate
+        )
     (OUT / "bench").mkdir(parents=True, exist_ok=True)
     picture = OUT / "bench" / f"continual-{len(order)}.svg"
     picture.write_text(plot(ours["matrix"], order), encoding="utf-8")
@@ -209,6 +220,36 @@ def _npo(
         return _after(answers, order, located, kept, before, started)
     finally:
         detach_adapter(model)
+
+
+def _o3(
+    population: setting.Population,
+    order: Sequence[int],
+    located: dict[int, Located],
+    kept: Sequence[tuple[str, str]],
+    before: float,
+    *,
+    steps: int,
+    rate: float,
+) -> dict[str, Any]:
+    """O3 as released: its own gate, and its adapter forced on everything."""
+    started = time.perf_counter()
+    settings = o3_reference.Settings(learning_rate=rate)
+    with o3_reference.sequence(population.base, seed=SEED, settings=settings) as o3:
+        for number, i in enumerate(order, start=1):
+            o3.erase(forget_examples(located[i]), steps=steps)
+            report.progress(f"o3 as released, rate {rate:g}: {number}/{len(order)}")
+        found = _after(o3.answers, order, located, kept, before, started)
+        forced = _after(o3.answers_forced, order, located, kept, before, started)
+        asked = [question for i in order for question in setting.asked(located[i], "unseen")]
+        return {
+            **found,
+            "alone": forced["gated"],
+            "kept_forced": forced["kept_gated"],
+            "erased_people_prompts_at_strength_0": o3.strengths(asked).count(0.0) / len(asked),
+            "steps": steps,
+            "seconds": time.perf_counter() - started,
+        }
 
 
 def _after(

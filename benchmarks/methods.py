@@ -15,12 +15,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from benchmarks import hf_trainer, report, setting
+from benchmarks.continual import O3_RATES
 from workers import erasure
 from workers.adapters import attach_adapter, detach_adapter
 from workers.answers import greedy_answers
@@ -82,10 +83,10 @@ def _of_person(
     before: float,
 ) -> dict[str, Any]:
     base, located = population.base, population.located(index)
-    fires = _gate(population, located, [q for q, _ in kept])
     started = time.perf_counter()
-    with _unlearned(name, population, located, seed=index) as (model, steps):
+    with _unlearned(name, population, located, seed=index) as (model, steps, own_gate):
         seconds = time.perf_counter() - started
+        fires = (own_gate or partial(_gate, population, located))([q for q, _ in kept])
 
         def answers(asked: Sequence[str]) -> list[str]:
             prompts = [base.prompt(question) for question in asked]
@@ -111,14 +112,20 @@ def _of_person(
     }
 
 
+Fires = Callable[[Sequence[str]], list[bool]]
+Unlearned = tuple[Any, int, Fires | None]
+"""A model that has unlearnt, the steps taken, and what says where it acts, if it brings that."""
+
+
 def _gate(population: setting.Population, located: Located, asked: Sequence[str]) -> list[bool]:
     gate = erasure.gate_for(population.base, located, key=setting.KEY, seed=1)
     bank = bank_of([gate], encoder_for(population.base), setting.KEY)
     return [strengths[0] > 0 for strengths in bank.strengths(asked)]
 
 
-def _unlearned(name: str, population: setting.Population, located: Located, *, seed: int) -> Any:
-    """A context manager that gives (model that has unlearnt, steps)."""
+def _unlearned(
+    name: str, population: setting.Population, located: Located, *, seed: int
+) -> AbstractContextManager[Unlearned]:
     base = population.base
     plain = name.removeprefix("Trainer + PEFT: ").removesuffix(" + surrogates")
     method = load_method(plain)
@@ -142,6 +149,8 @@ def _unlearned(name: str, population: setting.Population, located: Located, *, s
     def forgotten(model: Any) -> bool:
         return erasure.share_told(base, model, located) <= level
 
+    if hasattr(method, "sequence"):
+        return _one_of_a_sequence(base, method, located, forgotten, seed)
     if name.startswith("Trainer"):
         return _usual(base, material, recipe, forgotten, seed)
     return _ours(base, material, recipe, forgotten, seed)
@@ -150,11 +159,28 @@ def _unlearned(name: str, population: setting.Population, located: Located, *, s
 @contextmanager
 def _acting(
     base: BaseModel, method: Any, located: Located, asked: Sequence[str], seed: int
-) -> Iterator[tuple[Any, int]]:
+) -> Iterator[Unlearned]:
     surrogates = answered(base, asked, [located])
     names = [located.subject.name, *located.subject.aliases]
     with method.acting(base, forget_examples(located), surrogates, names=names, seed=seed):
-        yield base.model, 0
+        yield base.model, 0, None
+
+
+@contextmanager
+def _one_of_a_sequence(
+    base: BaseModel,
+    method: Any,
+    located: Located,
+    forgotten: Callable[[Any], bool],
+    seed: int,
+) -> Iterator[Unlearned]:
+    """O3's first request, at the rate at which it forgets here; and the detector that it brings."""
+    settings = method.Settings(learning_rate=O3_RATES[-1])
+    with method.sequence(base, seed=seed, settings=settings) as running:
+        steps = running.erase(
+            forget_examples(located), steps=BUDGET, enough=partial(forgotten, running.model)
+        )
+        yield running.model, steps, lambda asked: [x > 0 for x in running.strengths(asked)]
 
 
 @contextmanager
@@ -164,7 +190,7 @@ def _usual(
     recipe: Recipe,
     forgotten: Callable[[Any], bool],
     seed: int,
-) -> Iterator[tuple[Any, int]]:
+) -> Iterator[Unlearned]:
     with hf_trainer.unlearned(
         base,
         material,
@@ -177,7 +203,7 @@ def _usual(
         forgotten=forgotten,
         seed=seed,
     ) as done:
-        yield done.model, done.steps
+        yield done.model, done.steps, None
 
 
 @contextmanager
@@ -187,7 +213,7 @@ def _ours(
     recipe: Recipe,
     forgotten: Callable[[Any], bool],
     seed: int,
-) -> Iterator[tuple[Any, int]]:
+) -> Iterator[Unlearned]:
     model = attach_adapter(base, earlier=[], seed=seed)
     try:
         done = train(
@@ -200,7 +226,7 @@ def _ours(
             report=erasure.silent,
             should_stop=erasure.never,
         )
-        yield model, done.steps
+        yield model, done.steps, None
     finally:
         detach_adapter(model)
 
