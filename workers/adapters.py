@@ -282,7 +282,9 @@ def _settings(config: LoraConfig) -> dict[str, Any]:
         for key, value in config.to_dict().items()
     }
     # The base model is pinned by its digest in the release; its path on this machine is nobody's.
-    return settings | {"inference_mode": True, "base_model_name_or_path": None}
+    settings |= {"inference_mode": True, "base_model_name_or_path": None}
+    # For mixtures of experts PEFT writes an empty list here, for others nothing.
+    return settings | {"target_parameters": config.target_parameters or None}
 
 
 def store_files(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -61,6 +61,8 @@ from workers.training import (
     Stopped,
     load_method,
     method_settings,
+    modifier_settings,
+    opened,
     train,
 )
 from workers.verification import decimal, make_protocol, unseen_limit, verify
@@ -119,6 +121,7 @@ def _first_recipe(base: BaseModel) -> Recipe:
 def recipe_record(recipe: Recipe) -> dict[str, str]:
     """The recipe as decimal strings and texts, the method's own settings included."""
     knobs = {**asdict(recipe), **method_settings(recipe.method)}
+    knobs |= {} if recipe.modifier is None else modifier_settings(recipe.modifier)
     knobs |= {"rank": RANK, "alpha": ALPHA}
     return {k: decimal(v) if isinstance(v, float) else str(v) for k, v in sorted(knobs.items())}
 
@@ -239,48 +242,52 @@ def train_cluster(
         )
         for case_id, located in members.items()
     ]
-    near = neighbourhood(
-        [member.newcomer for member in joined],
-        [
-            Earlier(ref, read_gate(ref.folder(adapters_root), ref.gate_sha256)[0])
-            for ref in earlier
-            if ref.case_id not in members
-        ],
-        key=gate_key,
-        capacity=capacity(base),
-    )
-    before = _kept_apart(near, adapters_root)
-    told: dict[str, float] = {}
-    torch.manual_seed(seed)
-    model = attach_adapter(base, earlier=before, seed=seed)
-
-    def forgotten() -> bool:
-        shares = [share_told(base, model, member.located) for member in joined]
-        told["told"] = max(shares)
-        return all(share <= member.level for share, member in zip(shares, joined, strict=True))
-
-    def report_step(phase: str, step: int, total: int, figures: Mapping[str, float]) -> None:
-        report(phase, step, total, {**figures, **told})
-
-    try:
-        done = train(
-            base,
-            model,
-            _material_of([member.material for member in joined]),
-            recipe=knobs,
-            seed=seed,
-            forgotten=forgotten,
-            report=report_step,
-            should_stop=should_stop,
-            checkpoint=checkpoint,
-            penalty=soft_penalty(model, before) if knobs.soft_orthogonality and before else None,
+    material = _material_of([member.material for member in joined])
+    with opened(base, knobs, material.forget) as base:
+        near = neighbourhood(
+            [member.newcomer for member in joined],
+            [
+                Earlier(ref, read_gate(ref.folder(adapters_root), ref.gate_sha256)[0])
+                for ref in earlier
+                if ref.case_id not in members
+            ],
+            key=gate_key,
+            capacity=capacity(base),
         )
-        closing = {"forget_loss": done.forget_loss, "keep_loss": done.keep_loss}
-        report_step("train", done.steps, done.steps, closing)
-        files = adapter_files(model)
-        leaning = overlap(adapter_weights(model), before)
-    finally:
-        detach_adapter(model)
+        before = _kept_apart(near, adapters_root)
+        told: dict[str, float] = {}
+        torch.manual_seed(seed)
+        model = attach_adapter(base, earlier=before, seed=seed)
+
+        def forgotten() -> bool:
+            shares = [share_told(base, model, member.located) for member in joined]
+            told["told"] = max(shares)
+            return all(share <= member.level for share, member in zip(shares, joined, strict=True))
+
+        def report_step(phase: str, step: int, total: int, figures: Mapping[str, float]) -> None:
+            report(phase, step, total, {**figures, **told})
+
+        try:
+            done = train(
+                base,
+                model,
+                material,
+                recipe=knobs,
+                seed=seed,
+                forgotten=forgotten,
+                report=report_step,
+                should_stop=should_stop,
+                checkpoint=checkpoint,
+                penalty=soft_penalty(model, before)
+                if knobs.soft_orthogonality and before
+                else None,
+            )
+            closing = {"forget_loss": done.forget_loss, "keep_loss": done.keep_loss}
+            report_step("train", done.steps, done.steps, closing)
+            files = adapter_files(model)
+            leaning = overlap(adapter_weights(model), before)
+        finally:
+            detach_adapter(model)
     if leaning > OVERLAP and not knobs.soft_orthogonality:
         raise AdapterError(
             f"The new adapter leans on an earlier one (largest cosine {leaning:.2g}): nothing was "

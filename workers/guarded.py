@@ -34,8 +34,9 @@ from workers.adapters import (
     wrap,
 )
 from workers.answers import begin, continued, greedy_answers, stop_tokens, token_rows
-from workers.base_models import BaseModel, Conversation
+from workers.base_models import BaseModel, Conversation, ModelError
 from workers.encoders import encoder_for
+from workers.experts import named_in, open_experts
 from workers.gate import (
     Decision,
     Gate,
@@ -98,23 +99,26 @@ class GuardedModel:
             self.gate: GateBank = bank_of(
                 [gate for _, gate in loaded], encoder_for(base) if loaded else None, key
             )
+            # The adapters sit on layers of their own around the same weights.
+            self._shells = replace(base, model=_same_weights(base.model)) if loaded else base
+            keys = [key for stored, _ in loaded for key in stored.weights]
+            open_experts(self._shells.model, named_in(keys))
             for stored, _ in loaded:
-                check_fits(base, stored)
+                check_fits(self._shells, stored)
             digests = [ref.adapter_sha256 for ref in release.adapters]
             # The cases of a cluster share one adapter, named after the first of them.
             self._names = [f"case{digests.index(digest)}" for digest in digests]
             for i, (stored, _) in enumerate(loaded):
                 if self._names[i] == f"case{i}":
                     self._add(f"case{i}", stored)
-        except AdapterError as error:
+        except (AdapterError, ModelError) as error:
             self.close()
             raise ReleaseError(f"The release {release.sha256} cannot be served: {error}") from error
         self._layers: list[LoraLayer] = [] if self._model is None else _lora_layers(self._model)
 
     def _add(self, name: str, stored: StoredAdapter) -> None:
         if self._model is None:
-            layers = replace(self.base, model=_same_weights(self.base.model))
-            self._model = wrap(layers, stored.config, name)
+            self._model = wrap(self._shells, stored.config, name)
         else:
             self._model.add_adapter(name, stored.config)
         outcome = set_peft_model_state_dict(self._model, stored.weights, adapter_name=name)

@@ -11,6 +11,7 @@ import inspect
 import pkgutil
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -20,9 +21,10 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from workers import methods
+from workers import methods, modifiers
 from workers.base_models import BaseModel
 from workers.methods import Batch, Completions, divergence
+from workers.modifiers import Given
 from workers.rows import Row, completion_labels, completion_places
 from workers.upper import Cut, cut, padded
 
@@ -53,11 +55,22 @@ class Recipe:
     soft_orthogonality: float = 0.0
     """0: A stays frozen in its free directions (exact). Above 0: the weight of a penalty on the
     overlap with earlier adapters, while A is trained too (O3 takes 0.1)."""
+    modifier: str | None = None
+    """What narrows the method (workers.modifiers)."""
 
 
 def method_names() -> tuple[str, ...]:
     """The methods there are: the files of the folder."""
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(methods.__path__)))
+    return _files_of(methods)
+
+
+def modifier_names() -> tuple[str, ...]:
+    """The modifiers there are: the files of the folder."""
+    return _files_of(modifiers)
+
+
+def _files_of(package: ModuleType) -> tuple[str, ...]:
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(package.__path__)))
 
 
 def load_method(name: str) -> ModuleType:
@@ -65,6 +78,25 @@ def load_method(name: str) -> ModuleType:
     if name not in method_names():
         raise ValueError(f"There is no method {name!r}; known: {', '.join(method_names())}.")
     return importlib.import_module(f"workers.methods.{name}")
+
+
+def load_modifier(name: str) -> ModuleType:
+    """The modifier called `name`. Raises ValueError listing the known ones."""
+    if name not in modifier_names():
+        raise ValueError(f"There is no modifier {name!r}; known: {', '.join(modifier_names())}.")
+    return importlib.import_module(f"workers.modifiers.{name}")
+
+
+@contextmanager
+def opened(base: BaseModel, recipe: Recipe, rows: Sequence[Row]) -> Iterator[BaseModel]:
+    """The base model as the recipe's modifier needs it before an adapter is attached; `rows` are
+    the forget set's. Raises ModelError for a model that the modifier does not suit."""
+    modifier = None if recipe.modifier is None else load_modifier(recipe.modifier)
+    if modifier is None or not hasattr(modifier, "opened"):
+        yield base
+        return
+    with modifier.opened(base, rows) as ready:
+        yield ready
 
 
 def trained_method(name: str) -> ModuleType:
@@ -80,7 +112,16 @@ def trained_method(name: str) -> ModuleType:
 
 def method_settings(name: str) -> dict[str, Any]:
     """The keyword defaults of the method's loss, for the record. Raises ValueError."""
-    parameters = inspect.signature(trained_method(name).loss).parameters.values()
+    return _keyword_defaults(trained_method(name).loss)
+
+
+def modifier_settings(name: str) -> dict[str, Any]:
+    """The keyword defaults of the modifier's masks, for the record. Raises ValueError."""
+    return {f"{name}_{k}": v for k, v in _keyword_defaults(load_modifier(name).masks).items()}
+
+
+def _keyword_defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
@@ -151,6 +192,7 @@ def train(
         trainable = own | _a_matrices(model)
     optimiser = torch.optim.AdamW(list(trainable.values()), lr=recipe.learning_rate, weight_decay=0)
     draws = _Draws.of(material, recipe, seed)
+    masks = _masks(table, model, trainable, material, recipe, seed)
     inputs = _inputs_digest(model, recipe, seed, material)
     done = 0 if checkpoint is None else _restored(checkpoint, trainable, optimiser, inputs)
     if done:
@@ -158,32 +200,73 @@ def train(
     for _ in range(done):
         draws.next()
     ended, figures = "max_steps", {"forget_loss": 0.0, "keep_loss": 0.0}
-    for step in range(done + 1, recipe.max_steps + 1):
-        if should_stop():
-            raise Stopped("The run was stopped during training.")
-        batch = table.batch(draws.next())
-        lost = method.loss(batch)
-        total, moved = lost, torch.zeros(())
-        if batch.keep is not None:
-            moved = divergence(batch.keep.base_logits, batch.keep.logits).mean()
-            total = lost + recipe.keep_weight * moved
-        if penalty is not None:
-            total = total + recipe.soft_orthogonality * penalty()
-        optimiser.zero_grad()
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(list(trainable.values()), 1.0)
-        optimiser.step()
-        figures = {"forget_loss": float(lost.detach()), "keep_loss": float(moved.detach())}
-        report("train", step, recipe.max_steps, {"loss": float(total.detach()), **figures})
-        if checkpoint is not None and step % recipe.save_every == 0:
-            checkpoint.save(_state(trainable, optimiser, step, inputs))
-        is_check = step % recipe.check_every == 0 or step == recipe.max_steps
-        if is_check and step >= recipe.min_steps and forgotten():
-            ended = "forgotten"
-            break
+    with _anchored(model, recipe) as anchor:
+        for step in range(done + 1, recipe.max_steps + 1):
+            if should_stop():
+                raise Stopped("The run was stopped during training.")
+            drawn = draws.next()
+            batch = table.batch(drawn)
+            lost = method.loss(batch)
+            total, moved = lost, torch.zeros(())
+            if batch.keep is not None:
+                moved = divergence(batch.keep.base_logits, batch.keep.logits).mean()
+                total = lost + recipe.keep_weight * moved
+            if penalty is not None:
+                total = total + recipe.soft_orthogonality * penalty()
+            if anchor is not None:
+                total = total + anchor(len(drawn.forget), table.rows_of(drawn))
+            optimiser.zero_grad()
+            total.backward()
+            for name, mask in masks.items():
+                trainable[name].grad.mul_(mask)  # type: ignore[union-attr]
+            torch.nn.utils.clip_grad_norm_(list(trainable.values()), 1.0)
+            optimiser.step()
+            figures = {"forget_loss": float(lost.detach()), "keep_loss": float(moved.detach())}
+            report("train", step, recipe.max_steps, {"loss": float(total.detach()), **figures})
+            if checkpoint is not None and step % recipe.save_every == 0:
+                checkpoint.save(_state(trainable, optimiser, step, inputs))
+            is_check = step % recipe.check_every == 0 or step == recipe.max_steps
+            if is_check and step >= recipe.min_steps and forgotten():
+                ended = "forgotten"
+                break
     if hasattr(method, "finish"):
         method.finish(own)
     return Trained(step, ended, figures["forget_loss"], figures["keep_loss"])
+
+
+def _masks(
+    table: "_Table",
+    model: PeftModel,
+    trained: Mapping[str, torch.nn.Parameter],
+    material: Material,
+    recipe: Recipe,
+    seed: int,
+) -> Mapping[str, Tensor]:
+    """Which entries of the trained matrices may move, where the recipe's modifier limits it."""
+    if recipe.modifier is None:
+        return {}
+    draws = _Draws.of(material, recipe, seed)
+
+    def losses() -> tuple[Tensor, Tensor | None]:
+        batch = table.batch(draws.next())
+        return batch.forget.nll.mean(), None if batch.keep is None else batch.keep.nll.mean()
+
+    found: Mapping[str, Tensor] = load_modifier(recipe.modifier).masks(
+        Given(model, trained, losses, seed)
+    )
+    return found
+
+
+@contextmanager
+def _anchored(model: PeftModel, recipe: Recipe) -> Iterator[Callable[[int, int], Tensor] | None]:
+    """The loss that the recipe's modifier adds, as a function of the numbers of forget rows and of
+    all rows of the last pass."""
+    modifier = None if recipe.modifier is None else load_modifier(recipe.modifier)
+    if modifier is None or not hasattr(modifier, "anchored"):
+        yield None
+        return
+    with modifier.anchored(model) as anchor:
+        yield anchor
 
 
 def b_matrices(model: PeftModel) -> dict[str, torch.nn.Parameter]:
@@ -337,14 +420,21 @@ class _Table:
             others = (material.instead, material.keep, material.retained)
             return cls(parts, pad, forget, *(_store(parts, rows, pad) for rows in others))
 
-    def batch(self, drawn: _Drawn) -> Batch:
-        """The drawn rows, with the adapter on, in one pass."""
-        groups = [
+    def _groups(self, drawn: _Drawn) -> list[list[_Stored]]:
+        return [
             [self.forget[i] for i in drawn.forget],
             [self.instead[i] for i in drawn.forget] if self.instead else [],
             [self.keep[i] for i in drawn.keep],
             [self.retained[i] for i in drawn.retained],
         ]
+
+    def rows_of(self, drawn: _Drawn) -> int:
+        """How many rows `batch` passes, the forget rows first."""
+        return sum(map(len, self._groups(drawn)))
+
+    def batch(self, drawn: _Drawn) -> Batch:
+        """The drawn rows, with the adapter on, in one pass."""
+        groups = self._groups(drawn)
         logits, states = _run(self.parts, [each for group in groups for each in group], self.pad)
         found: list[Completions | None] = []
         start = 0
