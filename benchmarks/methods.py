@@ -3,7 +3,8 @@ time. So that an engineer chooses by measurement.
 
 Each runs in a process of its own, with at most the same number of steps, until the held-aside
 phrasings are no longer told above chance (asked every five steps, the same rule for all). Methods
-that need no surrogates run as published and once more with them ("+ surrogates"). Beside them
+that need no surrogates run as published and once more with them ("+ surrogates"), the default once
+more with each modifier. `exact` trains the model anew once, without any of the five. Beside them
 open-unlearning's usual recipes, by Hugging Face Trainer + PEFT. The people are some whose unseen
 phrasings were not looked at while the default was chosen.
 """
@@ -17,12 +18,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from benchmarks import hf_trainer, report, setting
 from benchmarks.continual import O3_RATES
-from workers import erasure
+from workers import corpus, erasure
 from workers.adapters import attach_adapter, detach_adapter
 from workers.answers import greedy_answers
 from workers.base_models import BaseModel, ModelError
@@ -47,6 +48,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "representation": {"learning_rate": 1e-3},
 }
 USUAL = ("npo", "gradient_difference", "idk")
+MODIFIERS = ("half", "wagle")  # the third is for mixtures of experts
 
 
 def names() -> list[str]:
@@ -57,7 +59,14 @@ def names() -> list[str]:
         found.append(name)
         if hasattr(method, "loss") and "surrogates" not in method.NEEDS:
             found.append(f"{name} + surrogates")
+    found += [f"{DEFAULT} + {modifier}" for modifier in MODIFIERS]
     return [*found, *(f"Trainer + PEFT: {name}" for name in USUAL)]
+
+
+def method_of(name: str) -> tuple[str, str | None]:
+    """A line's method, and the modifier that it is combined with."""
+    plain, _, with_ = name.removeprefix("Trainer + PEFT: ").partition(" + ")
+    return plain, with_ if with_ in MODIFIERS else None
 
 
 def measure_one(name: str, people: Sequence[int]) -> dict[str, Any]:
@@ -127,7 +136,7 @@ def _unlearned(
     name: str, population: setting.Population, located: Located, *, seed: int
 ) -> AbstractContextManager[Unlearned]:
     base = population.base
-    plain = name.removeprefix("Trainer + PEFT: ").removesuffix(" + surrogates")
+    plain, modifier = method_of(name)
     method = load_method(plain)
     keep = "surrogates" in method.NEEDS or name.endswith("+ surrogates")
     recipe = replace(
@@ -136,7 +145,7 @@ def _unlearned(
         **SETTINGS.get(plain, {}),
     )
     if plain == DEFAULT:
-        recipe = replace(Recipe(), max_steps=BUDGET)
+        recipe = replace(Recipe(), max_steps=BUDGET, modifier=modifier)
     asked = erasure.surrogates(located, count=recipe.surrogates, seed=seed)
     retained = [Example(q, a) for q, a in setting.kept_questions(population, each=4)]
     if hasattr(method, "acting"):
@@ -149,6 +158,8 @@ def _unlearned(
     def forgotten(model: Any) -> bool:
         return erasure.share_told(base, model, located) <= level
 
+    if hasattr(method, "retrain"):
+        return _anew()
     if hasattr(method, "sequence"):
         return _one_of_a_sequence(base, method, located, forgotten, seed)
     if name.startswith("Trainer"):
@@ -164,6 +175,24 @@ def _acting(
     names = [located.subject.name, *located.subject.aliases]
     with method.acting(base, forget_examples(located), surrogates, names=names, seed=seed):
         yield base.model, 0, None
+
+
+@cache
+def _without_all_five() -> Any:
+    """The model trained anew, once: the first person's line bears the seconds."""
+    base, people = setting.shipped().base, corpus.people()
+    names = [people[i].name for i in PEOPLE]
+    return load_method("exact").retrain(base, names, report=_every_hundredth).base.model
+
+
+@contextmanager
+def _anew() -> Iterator[Unlearned]:
+    yield _without_all_five(), 0, None
+
+
+def _every_hundredth(step: int, steps: int) -> None:
+    if step % 100 == 0:
+        report.progress(f"exact: {step}/{steps}")
 
 
 @contextmanager
@@ -268,8 +297,7 @@ def bars(figures: dict[str, Any], people: int) -> list[dict[str, Any]]:
 
 
 def _needs(name: str) -> tuple[str, ...]:
-    plain = name.removeprefix("Trainer + PEFT: ").removesuffix(" + surrogates")
-    return tuple(load_method(plain).NEEDS)
+    return tuple(load_method(method_of(name)[0]).NEEDS)
 
 
 def _dominates(other: dict[str, Any], ours: dict[str, Any]) -> bool:

@@ -24,7 +24,7 @@ SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 # What these two are known to need; every other model gets the defaults.
 _OWN_SETTINGS: dict[str, dict[str, int]] = {
     "demo": {"lowest_layer": 3, "answer_tokens": 12},
-    "smollm2-135m": {"lowest_layer": 20},
+    "smollm2-135m": {"lowest_layer": 25},
 }
 SEVEN_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # Adapters on the upper third leave the lower layers identical for all cases (measured: a subject

@@ -12,7 +12,7 @@ bound. Then one of:
   an adapter.
 - `sequence(base, *, seed, settings)`: a context manager that gives what erases requests one after
   the other and answers questions, in a way that an adapter a request cannot express.
-- `retrain(...)`: makes the model, or a part of it, anew without the person.
+- `retrain(base, names, *, report)`: the model made anew without the people of these names.
 """
 
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ DATA = {
     "instead": "another answer for each forget question: a refusal, another value",
     "retained": "other people's own training data, which the controller must still hold",
     "states": "hidden states of the middle adapted layer",
+    "shards": "the training set that the model was made of, registered with its recipe",
     "reinforced": "logits of the model after it was taught the forget set once more",
 }
 
