@@ -1,12 +1,15 @@
 """The benchmarks' own parts: bars that can fail, samples that are what they say."""
 
 import json
+import math
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
 
-from benchmarks import continual, methods, report, setting
+from benchmarks import continual, methods, report, setting, tofu_metrics, tofu_models
 from workers import corpus
+from workers.base_models import ModelError
 from workers.probes import Estimate
 
 ORDER = (0, 1)
@@ -92,3 +95,43 @@ def test_exit_codes_tell_a_missed_bar_from_a_benchmark_that_could_not_run(
     assert json.loads(capsys.readouterr().out)["bars"][0]["holds"]
     assert run(lambda: outcome(holds=False)) == 1
     assert run(broken) == 2
+
+
+def test_rouge_l_recall_counts_the_longest_common_subsequence() -> None:
+    # By hand: "the", "was", "born", "Lyon" stand in order, of six words of the truth.
+    said, truth = "The man was, they say, born near Lyon", "the author was born in Lyon"
+    assert tofu_metrics.rouge_l_recall(said, truth) == pytest.approx(4 / 6)
+    assert tofu_metrics.rouge_l_recall("", truth) == 0.0
+    assert tofu_metrics.rouge_l_recall(truth.upper() + "!", truth) == 1.0
+
+
+def test_truth_ratio_and_the_other_means_are_those_of_the_paper() -> None:
+    assert tofu_metrics.probability(-6.0, 3) == pytest.approx(math.exp(-2))
+    assert tofu_metrics.truth_ratio(0.5, [0.1, 0.3]) == pytest.approx(0.4)
+    assert tofu_metrics.truth_ratio(0.0, [0.1]) == math.inf
+    assert tofu_metrics.share_of(0.3, [0.1, 0.2]) == pytest.approx(0.5)
+    assert tofu_metrics.harmonic_mean([1.0, 0.5]) == pytest.approx(2 / 3)
+    assert tofu_metrics.harmonic_mean([1.0, 0.0]) == 0.0
+
+
+def test_the_kolmogorov_smirnov_test_is_the_published_one() -> None:
+    same = [i / 40 for i in range(40)]
+    assert tofu_metrics.ks_p_value(same, same) == 1.0
+    # D = 0.5 of 40 and 40: lambda = 2.309, so p = 4.7e-5.
+    assert tofu_metrics.ks_p_value(same, [x + 0.5 for x in same]) == pytest.approx(4.7e-5, rel=0.1)
+    assert tofu_metrics.ks_p_value(same, [x + 2.0 for x in same]) < 1e-15
+
+
+def test_tofu_names_what_is_missing_and_its_authors(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"retain90\.json"):
+        tofu_models.read_data(tmp_path, erased=1, kept=1)
+    rows = [
+        {"question": f"tell me what Ana Maria de Souza's book {i} won", "answer": f"Prize Number {i}."}
+        for i in range(20)
+    ]
+    for name in tofu_models.FILES:
+        lines = json.dumps(rows) if name.endswith(".json") else "\n".join(map(json.dumps, rows))
+        (tmp_path / name).write_text(lines)
+    data = tofu_models.read_data(tmp_path, erased=1, kept=1)
+    assert [author.name for author in data.erased] == ["Ana Maria de Souza"]
+    assert len(data.kept[0].questions) == len(data.real_authors) == 20
