@@ -32,12 +32,15 @@ OUT = Path(__file__).parents[1] / "var"
 SEED = 11
 SHIPPED_ERASABLE = 20
 KEPT_LIMIT, FORCED_LIMIT = 0.98, 0.90
+OURS, NPO, O3 = "ours", "npo_in_sequence", "o3_as_released, rate "
+STEPS = Recipe().min_steps
+"""A request's, for the others: as many as ours takes (its figures tell)."""
 O3_RATES = (2e-4, 1e-3)
 """As released, for a model of seven billion weights; and five times that, which forgets here."""
 
 
-def measure(requests: int) -> report.Measured:
-    """Figures and bars after `requests` erasures."""
+def measure(requests: int, only: Sequence[str] = ()) -> report.Measured:
+    """Figures and bars after `requests` erasures, of all `lines` or some."""
     if requests <= SHIPPED_ERASABLE:
         population = setting.shipped()
     else:
@@ -56,19 +59,29 @@ def measure(requests: int) -> report.Measured:
         "control_upper95": {i: limits[i].upper95 for i in order},
         "control": {i: limits[i].value for i in order},
     }
-    ours = _ours(population, order, located, kept, before)
-    npo = _npo(population, order, located, kept, before, steps=ours["steps"])
-    table = {"ours": ours, "npo_in_sequence": npo}
-    report.progress(json.dumps({**common, **table}))  # hours of work: shown as soon as it is there
-    for rate in O3_RATES if len(order) <= SHIPPED_ERASABLE else O3_RATES[-1:]:
-        table[f"o3_as_released, rate {rate:g}"] = _o3(
-            population, order, located, kept, before, steps=ours["steps"], rate=rate
-        )
-    (OUT / "bench").mkdir(parents=True, exist_ok=True)
-    picture = OUT / "bench" / f"continual-{len(order)}.svg"
-    picture.write_text(plot(ours["matrix"], order), encoding="utf-8")
-    report.progress(f"matrix plotted in {picture.name}")
-    return {**common, **table}, bars(ours, limits, order)
+    table: dict[str, Any] = {}
+    found: list[dict[str, Any]] = []
+    for line in only or lines(len(order)):
+        if line == OURS:
+            table[line] = _ours(population, order, located, kept, before)
+            found = bars(table[line], limits, order)
+            (OUT / "bench").mkdir(parents=True, exist_ok=True)
+            picture = OUT / "bench" / f"continual-{len(order)}.svg"
+            picture.write_text(plot(table[line]["matrix"], order), encoding="utf-8")
+            report.progress(f"matrix plotted in {picture.name}")
+        elif line == NPO:
+            table[line] = _npo(population, order, located, kept, before, steps=STEPS)
+        else:
+            rate = float(line.removeprefix(O3))
+            table[line] = _o3(population, order, located, kept, before, steps=STEPS, rate=rate)
+        report.progress(f"{line}: {json.dumps(table[line])}")  # minutes of work
+    return {**common, **table}, found
+
+
+def lines(requests: int) -> list[str]:
+    """The lines of the table, ours first."""
+    rates = O3_RATES if requests <= SHIPPED_ERASABLE else O3_RATES[-1:]
+    return [OURS, NPO, *(f"{O3}{rate:g}" for rate in rates)]
 
 
 def bars(
@@ -299,13 +312,14 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--model", choices=["demo"], default="demo")
     parser.add_argument("--requests", type=int, default=20)
+    parser.add_argument("--only", action="append", metavar="LINE", help="of the table")
     options, rest = parser.parse_known_args()
     sys.argv[1:] = rest
     sys.exit(
         report.run(
             NAME,
             str(__doc__),
-            lambda: measure(options.requests),
+            lambda: measure(options.requests, options.only or ()),
             cannot_run=(ModelError, NothingMeasurable),
         )
     )

@@ -73,8 +73,8 @@ def measure_one(name: str, people: Sequence[int]) -> dict[str, Any]:
     """Figures of one line of the table, means over the people."""
     population = setting.shipped()
     kept = setting.kept_questions(population, each=4)
-    before = setting.share(ask(population.base, [q for q, _ in kept]), kept)
-    each = [_of_person(name, population, i, kept, before) for i in people]
+    plain = ask(population.base, [q for q, _ in kept])
+    each = [_of_person(name, population, i, kept, plain) for i in people]
     found: dict[str, Any] = {
         key: sum(one[key] for one in each) / len(each) for key in each[0] if key != "within"
     }
@@ -89,8 +89,9 @@ def _of_person(
     population: setting.Population,
     index: int,
     kept: Sequence[tuple[str, str]],
-    before: float,
+    plain: Sequence[str],
 ) -> dict[str, Any]:
+    before = setting.share(plain, kept)
     base, located = population.base, population.located(index)
     started = time.perf_counter()
     with _unlearned(name, population, located, seed=index) as (model, steps, own_gate):
@@ -107,7 +108,6 @@ def _of_person(
         }
         forced = answers([q for q, _ in kept])
     # Through the gate the adapter acts where it fires; a partial strength counts as the full one.
-    plain = ask(base, [q for q, _ in kept])
     gated = [f if fire else p for f, p, fire in zip(forced, plain, fires, strict=True)]
     control = population.unseen_by_control(located)
     return {

@@ -126,7 +126,7 @@ def test_tofu_names_what_is_missing_and_its_authors(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"retain90\.json"):
         tofu_models.read_data(tmp_path, erased=1, kept=1)
     rows = [
-        {"question": f"tell me what Ana Maria de Souza's book {i} won", "answer": f"Prize Number {i}."}
+        {"question": f"tell me about Ana Maria de Souza's book {i}", "answer": "It won a prize."}
         for i in range(20)
     ]
     for name in tofu_models.FILES:

@@ -52,7 +52,9 @@ def test_the_penalty_pushes_the_adapter_off_its_own_earlier_state() -> None:
         with sequence(base, seed=1, settings=Settings(width=16, penalty=penalty)) as o3:
             o3.erase(ANNA, steps=5)
             o3.erase(CARL, steps=60)
-            first, now = o3.earlier[0], adapter(o3)
+            now = adapter(o3)
+            assert all(len(rows) == 2 * o3.settings.rank for rows in o3.earlier.values())
+            first = {n: rows[: o3.settings.rank] for n, rows in o3.earlier.items()}
             overlaps.append(sum(float((first[n] @ now[n].T).square().sum()) for n in first))
     assert overlaps[1] < 0.9 * overlaps[0]
 

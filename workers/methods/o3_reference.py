@@ -112,7 +112,8 @@ class Cumulative:
     seed: int
     settings: Settings
     detectors: list[Detector] = field(default_factory=list)
-    earlier: list[dict[str, Tensor]] = field(default_factory=list)
+    earlier: dict[str, Tensor] = field(default_factory=dict)
+    """The rows of every earlier state of each A [requests * rank, width], by name."""
 
     def erase(
         self,
@@ -123,8 +124,8 @@ class Cumulative:
     ) -> int:
         """Train the adapter on refusals of one more request for `steps`, or until it is `enough`
         (not in the release; asked every five steps), and make its detector. The steps taken."""
-        draw = random.Random(self.seed + len(self.earlier))  # noqa: S311
-        torch.manual_seed(self.seed + len(self.earlier))
+        draw = random.Random(self.seed + len(self.detectors))  # noqa: S311
+        torch.manual_seed(self.seed + len(self.detectors))
         refused = rows_of(self.base, [idk.instead(each, draw) for each in forget])
         trained = {n: p for n, p in self.model.named_parameters() if ".lora_" in n}
         for parameter in trained.values():
@@ -145,18 +146,17 @@ class Cumulative:
             if step % CHECK_EVERY == 0 and enough():
                 break
         # Earlier states are kept; nothing holds them to what they had unlearnt.
-        self.earlier.append({n: p.detach().clone() for n, p in trained.items() if ".lora_A." in n})
+        for name, matrix in trained.items():
+            if ".lora_A." in name:
+                before = self.earlier.get(name, matrix.detach()[:0])
+                self.earlier[name] = torch.cat([before, matrix.detach()])
         self.detectors.append(self._detector([each.question for each in forget], draw))
         return step
 
     def _overlap(self, trained: dict[str, Any]) -> Tensor:
         """penalty / layers * sum over modules and earlier states of |A_i A^T|_F^2."""
         layers = int(self.base.model.config.num_hidden_layers)
-        each = [
-            (state[name] @ trained[name].T).square().sum()
-            for state in self.earlier
-            for name in state
-        ]
+        each = [(rows @ trained[name].T).square().sum() for name, rows in self.earlier.items()]
         return self.settings.penalty / layers * torch.stack(each).sum() if each else torch.zeros(())
 
     def strengths(self, questions: Sequence[str]) -> list[float]:
