@@ -41,12 +41,13 @@ class Encoder:
     """`encode(texts)` gives unit float32 [n, d]; `name` pins what computes it, weights included.
 
     `of_states` turns the served model's own last states [n, d] into features, where those are
-    what the encoder reads; None for an encoder of its own.
+    what the encoder reads; None for an encoder of its own. `width` is d, None if nobody said.
     """
 
     name: str
     encode: Callable[[Sequence[str]], Tensor]
     of_states: Callable[[Tensor], Tensor] | None = None
+    width: int | None = None
 
 
 def encoder_for(base: BaseModel, *, own_states: bool | None = None) -> Encoder | None:
@@ -66,7 +67,10 @@ def own_encoder(base: BaseModel) -> Encoder:
         _OWN[base.sha256] = about_background(_own_states(base, _questions_about_nobody()))
     of_states = _OWN[base.sha256]
     return Encoder(
-        f"last-state:{base.sha256}", lambda texts: of_states(_own_states(base, texts)), of_states
+        f"last-state:{base.sha256}",
+        lambda texts: of_states(_own_states(base, texts)),
+        of_states,
+        int(base.model.config.hidden_size),
     )
 
 
@@ -140,7 +144,9 @@ def sentence_encoder() -> Encoder | None:
     digest = file_sha256(folder / "model.safetensors")
     centred = about_background(_sentences(model, tokenizer, general.QUESTIONS))
     return Encoder(
-        f"all-minilm-l6-v2:{digest}", lambda texts: centred(_sentences(model, tokenizer, texts))
+        f"all-minilm-l6-v2:{digest}",
+        lambda texts: centred(_sentences(model, tokenizer, texts)),
+        width=int(model.config.hidden_size),
     )
 
 

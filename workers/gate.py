@@ -30,6 +30,7 @@ from workers.base_models import Conversation, as_turns
 from workers.digests import MAX_JSON_BYTES, Malformed, canonical_json, parsed_json, sha256_of
 from workers.encoders import Encoder
 from workers.identifiers import (
+    MIN_IDENTIFIER,
     MIN_LENIENT_WORD,
     Digest,
     Identifiers,
@@ -37,6 +38,7 @@ from workers.identifiers import (
     digester,
     grams_of,
     identifier_digests,
+    is_long_enough,
     is_worth_masking,
     masked,
     normalised,
@@ -132,18 +134,27 @@ def fit_gate(
 
     `forget` are the forget set's questions (of which the prototypes are made), `aside` other
     phrasings of them and `others` questions about nobody: the two sides of the calibration, and
-    no retained data. `encoder` None leaves the identifier stage alone, and the note says so.
+    no retained data. `encoder` None leaves the identifier stage alone, and the note says so; as it
+    does of names that are too short to be looked for. Raises GateError when all of them are.
     """
-    identifiers = identifier_digests(names, key, name_words=corpus.name_words())
+    found = [name for name in names if is_long_enough(name)]
+    if not found:
+        raise GateError(
+            f"No name of the person has {MIN_IDENTIFIER} letters or digits; a shorter one would be "
+            "found in half of all texts. Add a longer form among the other names and run again."
+        )
+    short = len(names) - len(found)
+    also = f"; {short} of the names are too short to be looked for" if short else ""
+    identifiers = identifier_digests(found, key, name_words=corpus.name_words())
     if encoder is None or not forget:
-        note = "identifiers alone: no sentence encoder is installed"
+        note = f"identifiers alone: no sentence encoder is installed{also}"
         return Gate(identifiers, None, torch.zeros(0, 0), 1.0, 2.0, note)
     rows = prototypes(encoder.encode(forget), count=PROTOTYPES)
     low, high, note = _calibrated(
         positive=(encoder.encode(aside) @ rows.T).amax(dim=1),
         negative=(encoder.encode(others) @ rows.T).amax(dim=1),
     )
-    return Gate(identifiers, encoder.name, rows, low, high, note)
+    return Gate(identifiers, encoder.name, rows, low, high, note + also)
 
 
 def prototypes(features: Tensor, *, count: int) -> Tensor:
@@ -535,14 +546,20 @@ def _windows(text: str) -> list[str]:
 
 
 def bank_of(gates: Sequence[Gate], encoder: Encoder | None, key: bytes) -> GateBank:
-    """The gates behind one encoder. Raises GateError when a gate was made with another one, and
-    ValueError on a key shorter than 16 bytes."""
+    """The gates behind one encoder. Raises GateError when a gate was made with another one or has
+    vectors of another width, and ValueError on a key shorter than 16 bytes."""
     for gate in gates:
         if gate.encoder is not None and (encoder is None or encoder.name != gate.encoder):
             raise GateError(
                 f"A gate needs the encoder {gate.encoder!r}, which is not the one at hand: "
                 "install the same encoder, or make the gate anew."
             )
+    widths = {gate.rows.shape[1] for gate in gates if len(gate.rows)}
+    if len(widths) > 1 or (encoder is not None and encoder.width and widths - {encoder.width}):
+        raise GateError(
+            "A gate's vectors have another width than the encoder's: restore the gate from a "
+            "backup, or make it anew."
+        )
     held = [gate.identifiers for gate in gates]
     return GateBank(
         gates=tuple(gates),

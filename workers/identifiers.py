@@ -129,7 +129,7 @@ def identifier_digests(
     written: set[str] = set()
     for name in names:
         words = tuple(normalised(name).split())
-        if len("".join(words)) < MIN_IDENTIFIER:
+        if not is_long_enough(name):
             raise ValueError("An identifier needs at least three letters or digits.")
         spelled = written_words(name)
         written |= {as_written(spelled[:MAX_WORDS]), as_written(spelled[-MAX_WORDS:])}
@@ -149,6 +149,11 @@ def identifier_digests(
         others=_sorted(digest, others),
         sizes=tuple(sorted({len(phrase) for phrase in lenient})),
     )
+
+
+def is_long_enough(name: str) -> bool:
+    """Whether a name has the letters and digits that it takes to look for it in texts."""
+    return len(normalised(name).replace(" ", "")) >= MIN_IDENTIFIER
 
 
 def _sorted(digest: Digest, grams: Iterable[str]) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from workers.digests import Malformed, bounded_bytes, parsed_json
-from workers.identifiers import MIN_IDENTIFIER, normalised
+from workers.identifiers import MIN_IDENTIFIER, is_long_enough
 
 FORM = (
     '{"name": "...", "aliases": ["..."], "facts": [{"question": "...", "answer": "..."}], '
@@ -113,7 +113,7 @@ def _facts(described: Any, key: str) -> tuple[Fact, ...]:
 
 def _identifier(value: Any, place: str) -> str:
     text = _text(value, place)
-    if len(normalised(text).replace(" ", "")) < MIN_IDENTIFIER:
+    if not is_long_enough(text):
         raise SubjectError(
             f"{place} has fewer than {MIN_IDENTIFIER} letters or digits, which would be found in "
             "half of all texts: give a longer form of it."

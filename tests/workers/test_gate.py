@@ -1,4 +1,5 @@
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,29 @@ def test_two_sides_that_all_but_touch_are_not_called_separable() -> None:
     assert 0.0 < aside - other < MARGIN
     assert "not separable" in gate.note
     assert gate.low >= other + MARGIN - 1e-6
+
+
+def test_a_short_alias_is_left_out_and_the_gate_says_so() -> None:
+    gate = fit_gate(names=["Bo Li", "Jo"], key=KEY, encoder=None, forget=[], aside=[], others=[])
+    bank = bank_of([gate], None, KEY)
+    assert bank.named("Where does Bo Li live?") == {0}
+    assert bank.named("Jo who?") == frozenset()
+    assert "1 of the names" in gate.note
+
+
+def test_names_that_are_all_too_short_end_with_what_to_do() -> None:
+    with pytest.raises(GateError, match="Add a longer form among the other names"):
+        fit_gate(names=["Ng"], key=KEY, encoder=None, forget=[], aside=[], others=[])
+
+
+def test_a_gate_of_another_width_than_the_encoders_is_refused() -> None:
+    gate = fitted()
+    wider = replace(gate, rows=torch.nn.functional.pad(gate.rows, (0, 3)))
+    with pytest.raises(GateError, match="another width"):
+        bank_of([wider], replace(ENCODER, width=26), KEY)
+    with pytest.raises(GateError, match="another width"):
+        bank_of([gate, wider], ENCODER, KEY)
+    assert len(bank_of([gate], replace(ENCODER, width=26), KEY).gates) == 1
 
 
 def test_without_an_encoder_the_identifiers_stand_alone_and_the_gate_says_so() -> None:
