@@ -16,7 +16,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from workers.base_models import BaseModel
 from workers.methods import Batch, Completions, divergence
@@ -212,6 +212,7 @@ def unlearned(
                 data_collator=_collated(int(base.tokenizer.pad_token_id)),
                 callbacks=[stop],
             )
+            trainer.remove_callback(PrinterCallback)  # standard output is for the result
             trainer.method, trainer.keep_weight = load_method(method), keep_weight
             torch.set_grad_enabled(True)
             done = trainer.train()
