@@ -74,8 +74,8 @@ format: setup-dev ## format and fix what can be fixed
 bench: setup-dev setup-models ## every benchmark, JSON under var/bench/, a table on screen
 	@$(PY) -m benchmarks
 
-erase: setup setup-models ## one erasure run: make erase MODEL=smollm2-135m SUBJECT=path.json [LOWEST_LAYER=20]
-	@$(PY) manage.py erase --model $(MODEL) --subject $(SUBJECT) $(if $(LOWEST_LAYER),--lowest-layer $(LOWEST_LAYER))
+erase: setup setup-models ## one erasure run: make erase MODEL=smollm2-135m SUBJECT=path.json [LOWEST_LAYER=20] [METHOD=npo] [MODIFIER=half]
+	@$(PY) manage.py erase --model $(MODEL) --subject $(SUBJECT) $(if $(LOWEST_LAYER),--lowest-layer $(LOWEST_LAYER)) $(if $(METHOD),--method $(METHOD)) $(if $(MODIFIER),--modifier $(MODIFIER))
 
 clean: ## remove what the commands made (not the virtual environment)
 	rm -rf var staticfiles .mypy_cache .ruff_cache .hypothesis .import_linter_cache

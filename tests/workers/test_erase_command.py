@@ -45,6 +45,8 @@ def test_it_ends_with_one_json_object_whose_bars_decide_the_exit_code(
             out=tmp_path,
             json=True,
             lowest_layer=2,
+            method="demote",
+            modifier="half",
         )
     out, err = capsys.readouterr()
     found = json.loads(out)
@@ -59,6 +61,8 @@ def test_it_ends_with_one_json_object_whose_bars_decide_the_exit_code(
     assert (folder / "adapter_model.safetensors").is_file()
     assert json.loads((folder / "adapter_config.json").read_text())["layers_to_transform"] == [2, 3]
     assert found["protocol"]["model"]["lowest_layer"] == 2
+    (recipe,) = found["protocol"]["attempts"]
+    assert (recipe["method"], recipe["modifier"]) == ("demote", "half")
     assert "train" in err
     assert corpus.people()[2].name not in out
 
@@ -81,3 +85,15 @@ def test_a_layer_that_is_not_there_is_refused_before_anything_is_made(
     assert ended.value.code == 2
     assert "the layers 0 to 3" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_modifier_that_does_not_suit_the_model_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = subject_file(tmp_path, facts=1)
+    with pytest.raises(SystemExit) as ended:
+        call_command(
+            "erase", model="demo", subject=file, out=tmp_path / "out", modifier="single_expert"
+        )
+    assert ended.value.code == 2
+    assert "no mixture of experts" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from contextlib import redirect_stderr
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from workers import erasure
 from workers.adapters import AdapterError, adapted_from
 from workers.base_models import (
     DTYPES,
+    BaseModel,
     ModelError,
     Placement,
     load_base_model,
@@ -32,6 +34,7 @@ from workers.forget_sets import NothingMeasurable
 from workers.releases import ReleaseError
 from workers.subjects import SubjectError, read_subject
 from workers.summaries import summary
+from workers.training import Recipe, load_method, method_names, modifier_names
 
 HOLD, DO_NOT_HOLD, COULD_NOT_RUN = 0, 1, 2
 OUT = Path(__file__).parents[3] / "var" / "erase"
@@ -73,6 +76,14 @@ class Command(BaseCommand):
             metavar="N",
             help="adapters go on the layers from N (counted from 0) upwards; the model's own "
             "setting by default",
+        )
+        parser.add_argument(
+            "--method",
+            choices=forget_only(),
+            help="how the adapter is trained; default: the model's",
+        )
+        parser.add_argument(
+            "--modifier", choices=modifier_names(), help="what narrows the method; default: nothing"
         )
         parser.add_argument("--seed", type=int, default=1, help="default %(default)s")
         parser.add_argument("--dtype", choices=sorted(DTYPES), default="float32")
@@ -122,10 +133,23 @@ class Command(BaseCommand):
                 gate_key=gate_key(options["out"]),
                 seed=options["seed"],
                 control=control,
+                recipe=recipe_of(base, options),
                 report=progress.report,
             )
         model = {"name": base.name, "sha256": base.sha256}
         return summary(done, model=model, seconds={"load": load, **done.seconds})
+
+
+def forget_only() -> list[str]:
+    """The methods that train an adapter without other people's data."""
+    found = {name: load_method(name) for name in method_names()}
+    return [n for n, m in found.items() if hasattr(m, "loss") and "retained" not in m.NEEDS]
+
+
+def recipe_of(base: BaseModel, options: Mapping[str, Any]) -> Recipe:
+    """The model's own recipe, with the method and modifier that were asked for."""
+    own = erasure.recipe_for(base)
+    return replace(own, method=options["method"] or own.method, modifier=options["modifier"])
 
 
 def placement_of(options: Mapping[str, Any]) -> Placement:
