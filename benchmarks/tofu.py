@@ -10,6 +10,7 @@ the model utility: eight numbers instead of nine.
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -332,7 +333,9 @@ def _train_on(base: BaseModel, model: Any, author: Author, recipe: Recipe, seed:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument(
+        "--data", type=Path, default=os.environ.get("TOFU_DATA", "TOFU"), metavar="FOLDER"
+    )
     parser.add_argument("--erase", type=int, default=10)
     parser.add_argument("--keep", type=int, default=30)
     parser.add_argument("--each", type=int, default=8, help="questions asked of each author")

@@ -78,7 +78,7 @@ def read_data(folder: Path, *, erased: int, kept: int) -> Data:
     if missing:
         raise ModelError(
             f"{folder} lacks {', '.join(missing)}: give the folder of the public data set TOFU "
-            "(arXiv 2401.06121), with --data."
+            "(arXiv 2401.06121), with --data or TOFU_DATA."
         )
     found = [_questions(folder / name) for name in FILES]
     return Data(
