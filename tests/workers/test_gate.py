@@ -19,6 +19,7 @@ from workers.encoders import (
     shrunk_covariance,
 )
 from workers.gate import (
+    FEW_ROWS,
     GATE_FILE,
     MARGIN,
     MAX_ADAPTERS,
@@ -255,7 +256,7 @@ def many_gates(draw: torch.Generator, *, cases: int, width: int) -> list[Gate]:
     return gates
 
 
-@pytest.mark.parametrize(("cases", "width"), [(1, 26), (40, 26), (300, 96)])
+@pytest.mark.parametrize(("cases", "width"), [(1, 26), (40, 26), (300, 96), (700, 96)])
 def test_the_search_over_all_cases_is_exactly_the_loop_over_each(cases: int, width: int) -> None:
     draw = torch.Generator().manual_seed(cases)
     gates = many_gates(draw, cases=cases, width=width)
@@ -273,6 +274,19 @@ def test_the_search_over_all_cases_is_exactly_the_loop_over_each(cases: int, wid
             assert case not in found or expected > 0.0 or score > gate.low - 1e-6
             fired += case in found
     assert fired or cases == 1
+
+
+@pytest.mark.parametrize("cases", [40, 700])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_features_that_are_not_finite_are_an_error_and_no_silence(cases: int, value: float) -> None:
+    gates = many_gates(torch.Generator().manual_seed(1), cases=cases, width=96)
+    found = bank_of(gates, ENCODER, KEY).prototypes
+    assert found is not None
+    assert (len(found.rows) > FEW_ROWS) is (cases == 700)
+    features = torch.zeros(2, 96)
+    features[1, 70] = value
+    with pytest.raises(ValueError, match="not finite"):
+        found.strengths(features)
 
 
 def test_prototypes_are_the_centres_of_clusters_and_never_more_than_asked_for() -> None:
