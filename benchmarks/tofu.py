@@ -190,9 +190,12 @@ def located(base: BaseModel, author: Author) -> Located:
     return Located(subject, tuple(facts), len(facts), 1.0)
 
 
-def measure(folder: Path, erase: int, keep: int, each: int) -> report.Measured:
-    """All figures after `erase` authors, each asked `each` questions."""
+def measure(folder: Path, erase: int, keep: int, each: int, world: int) -> report.Measured:
+    """All figures after `erase` authors, each asked `each` questions; `world` of each set about the
+    real world."""
     data = read_data(folder, erased=erase, kept=keep)
+    real, facts = (spread(q, world) for q in (data.real_authors, data.world_facts))
+    data = replace(data, real_authors=tuple(real), world_facts=tuple(facts))
     base = tuned(OUT, (*data.erased, *data.kept), Tuning(), part="base")
     asked = [q for author in data.erased for q in _some(author, each)]
     kept = [q for author in data.kept for q in _some(author, max(1, each // 2))]
@@ -235,8 +238,12 @@ def bars(figures: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _some(author: Author, count: int) -> Sequence[Question]:
-    """`count` of an author's questions, spread over all of them."""
-    return author.questions[:: max(1, len(author.questions) // count)][:count]
+    return spread(author.questions, count)
+
+
+def spread(questions: Sequence[Question], count: int) -> Sequence[Question]:
+    """At most `count` of the questions, spread over all of them."""
+    return questions[:: max(1, len(questions) // count)][:count]
 
 
 def _ours(
@@ -339,13 +346,14 @@ if __name__ == "__main__":
     parser.add_argument("--erase", type=int, default=10)
     parser.add_argument("--keep", type=int, default=30)
     parser.add_argument("--each", type=int, default=8, help="questions asked of each author")
+    parser.add_argument("--world", type=int, default=117, help="questions of each real-world set")
     options, rest = parser.parse_known_args()
     sys.argv[1:] = rest
     sys.exit(
         report.run(
             NAME,
             str(__doc__),
-            lambda: measure(options.data, options.erase, options.keep, options.each),
+            lambda: measure(options.data, options.erase, options.keep, options.each, options.world),
             cannot_run=(ModelError,),
         )
     )
