@@ -44,7 +44,8 @@ def good() -> dict[str, bytes]:
     model = attach_adapter(BASE, earlier=[], seed=1)
     files = adapter_files(model)
     detach_adapter(model)
-    gate = Gate(identifier_digests(["Anna Berger"], KEY), None, torch.eye(3), 0.5, 0.6, "")
+    rows = torch.eye(384)[:3]  # as wide as the sentence encoder's, or the gate would be refused
+    gate = Gate(identifier_digests(["Anna Berger"], KEY), None, rows, 0.5, 0.6, "")
     return files | gate_files(gate, {name: sha256_of(content) for name, content in files.items()})
 
 
