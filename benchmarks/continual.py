@@ -36,7 +36,7 @@ OURS, NPO, O3 = "ours", "npo_in_sequence", "o3_as_released, rate "
 STEPS = Recipe().min_steps
 """A request's, for the others: as many as ours takes (its figures tell)."""
 O3_RATES = (2e-4, 1e-3)
-"""As released, for a model of seven billion weights; and five times that, which forgets here."""
+"""As released, for a model of seven billion weights; and five times that."""
 
 
 def measure(requests: int, only: Sequence[str] = ()) -> report.Measured:
