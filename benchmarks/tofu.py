@@ -1,12 +1,11 @@
 """TOFU on SmolLM2-135M: forty authors taught, ten erased one after another, TOFU's own metrics.
 
 The forget set is the author's rows as they were trained, in the project's phrasings (TOFU's
-setting: the controller knows what it trained on); gate, recipe and release are the product's. Told
-is what the control tells less often than the model that knew: ROUGE-L recall of the greedy answers
-above `TOLD`. Beside it NPO, one adapter in the same order with the fewest steps that ours takes and
-no gate.
-TOFU's retained authors come without wrong answers, so the truth ratio is missing from that part of
-the model utility: eight numbers instead of nine.
+setting: the controller knows what it trained on); gate, recipe and release are the product's. An
+answer counts as told where its ROUGE-L recall is above `TOLD`. Beside it NPO, one adapter in the
+same order with the fewest steps that ours takes and no gate. TOFU's retained authors come without
+wrong answers, so the truth ratio is missing from that part of the model utility: eight numbers
+instead of nine.
 """
 
 import argparse
