@@ -362,7 +362,14 @@ if __name__ == "__main__":
         report.run(
             NAME,
             str(__doc__),
-            lambda: measure(options.data, options.erase, options.keep, options.each, options.world),
+            lambda: measure(
+                options.data,
+                options.erase,
+                options.keep,
+                options.each,
+                options.world,
+                options.only or (),
+            ),
             cannot_run=(ModelError,),
         )
     )
