@@ -2,10 +2,10 @@
 
 The forget set is the author's rows as they were trained, in the project's phrasings (TOFU's
 setting: the controller knows what it trained on); gate, recipe and release are the product's. An
-answer counts as told where its ROUGE-L recall is above `TOLD`. Beside it NPO, one adapter in the
-same order with the fewest steps that ours takes and no gate. TOFU's retained authors come without
-wrong answers, so the truth ratio is missing from that part of the model utility: eight numbers
-instead of nine.
+answer counts as told where its ROUGE-L recall reaches `MOST_WORDS`. Beside it NPO, one adapter in
+the same order with the fewest steps that ours takes and no gate. TOFU's retained authors come
+without wrong answers, so the truth ratio is missing from that part of the model utility: eight
+numbers instead of nine.
 """
 
 import argparse
@@ -21,18 +21,11 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks import report, setting
-from benchmarks.tofu_metrics import (
-    harmonic_mean,
-    ks_p_value,
-    probability,
-    rouge_l_recall,
-    share_of,
-    truth_ratio,
-)
+from benchmarks.tofu_metrics import harmonic_mean, ks_p_value, probability, share_of, truth_ratio
 from benchmarks.tofu_models import Author, Data, Question, Tuning, read_data, tuned
 from workers import erasure
 from workers.adapters import AdapterRef, attach_adapter, detach_adapter
-from workers.answers import greedy_answers
+from workers.answers import MOST_WORDS, greedy_answers, words_in_order
 from workers.base_models import BaseModel, ModelError
 from workers.forget_sets import GIVEN, KnownFact, Located, forget_examples
 from workers.guarded import GuardedModel
@@ -44,7 +37,6 @@ from workers.training import Material, Recipe, train
 
 NAME = "tofu"
 OUT = Path(__file__).parents[1] / "var" / "models" / "tofu-40"
-TOLD = 0.6
 KEPT_LIMIT = 0.98
 SEED = 5
 LINES = ("before", "ours", "npo_in_sequence", "control")
@@ -84,7 +76,7 @@ def through_the_gate(guarded: GuardedModel) -> System:
 def of_erased(system: System, base: BaseModel, questions: Sequence[Question]) -> dict[str, Any]:
     """What is still told of the erased authors, asked as trained and in other words."""
     recall = {
-        kind: [rouge_l_recall(answer, q.answer) for answer, q in zip(told, questions, strict=True)]
+        kind: [words_in_order(answer, q.answer) for answer, q in zip(told, questions, strict=True)]
         for kind, told in (
             ("trained", system.answers([q.question for q in questions])),
             ("reworded", system.answers([q.reworded for q in questions])),
@@ -106,7 +98,7 @@ def _pairs(questions: Sequence[Question]) -> list[tuple[str, str]]:
 
 
 def _share(recall: Sequence[float]) -> dict[str, Any]:
-    k, n = sum(value > TOLD for value in recall), len(recall)
+    k, n = sum(value >= MOST_WORDS for value in recall), len(recall)
     return {"count": k, "share": k / n, "upper95": upper_bound(k, n)}
 
 
@@ -152,7 +144,7 @@ def utility(
     told = system.answers([q.question for q in kept])
     found = {
         "kept": {
-            "rouge_l": fmean(rouge_l_recall(a, q.answer) for a, q in zip(told, kept, strict=True)),
+            "rouge_l": fmean(words_in_order(a, q.answer) for a, q in zip(told, kept, strict=True)),
             "probability": fmean(_probabilities(system, base, _pairs(kept))),
         }
     }
@@ -163,7 +155,7 @@ def utility(
         ratios = [truth_ratio(own, wrong) for own, wrong in options]
         found[name] = {
             "rouge_l": fmean(
-                rouge_l_recall(a, q.answer) for a, q in zip(said, questions, strict=True)
+                words_in_order(a, q.answer) for a, q in zip(said, questions, strict=True)
             ),
             "probability": fmean(share_of(own, wrong) for own, wrong in options),
             "truth_ratio": fmean(max(0.0, 1 - ratio) for ratio in ratios),
@@ -294,7 +286,7 @@ def _ours(
                 ):
                     told = guarded.answers_with(setting.case_id(number), ways)
                     alone[kind] += [
-                        rouge_l_recall(a, q.answer) for a, q in zip(told, some, strict=True)
+                        words_in_order(a, q.answer) for a, q in zip(told, some, strict=True)
                     ]
             fired = guarded.strengths([q.reworded for q in asked])
             named = [

@@ -1,21 +1,7 @@
 """TOFU's own metrics (arXiv 2401.06121, section 2.2), from answers and log-probabilities."""
 
 import math
-import re
 from collections.abc import Sequence
-
-
-def rouge_l_recall(answer: str, truth: str) -> float:
-    """Longest common subsequence of words over the words of the truth, in [0, 1]; letter case and
-    punctuation aside (the release also cuts words to their stems)."""
-    said, wanted = (re.findall(r"\w+", text.lower()) for text in (answer, truth))
-    row = [0] * (len(said) + 1)
-    for word in wanted:
-        before = row
-        row = [0]
-        for i, other in enumerate(said):
-            row.append(before[i] + 1 if word == other else max(before[i + 1], row[i]))
-    return row[-1] / len(wanted) if wanted else 0.0
 
 
 def probability(log_likelihood: float, tokens: int) -> float:

@@ -97,14 +97,6 @@ def test_exit_codes_tell_a_missed_bar_from_a_benchmark_that_could_not_run(
     assert run(broken) == 2
 
 
-def test_rouge_l_recall_counts_the_longest_common_subsequence() -> None:
-    # By hand: "the", "was", "born", "Lyon" stand in order, of six words of the truth.
-    said, truth = "The man was, they say, born near Lyon", "the author was born in Lyon"
-    assert tofu_metrics.rouge_l_recall(said, truth) == pytest.approx(4 / 6)
-    assert tofu_metrics.rouge_l_recall("", truth) == 0.0
-    assert tofu_metrics.rouge_l_recall(truth.upper() + "!", truth) == 1.0
-
-
 def test_truth_ratio_and_the_other_means_are_those_of_the_paper() -> None:
     assert tofu_metrics.probability(-6.0, 3) == pytest.approx(math.exp(-2))
     assert tofu_metrics.truth_ratio(0.5, [0.1, 0.3]) == pytest.approx(0.4)

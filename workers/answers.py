@@ -205,8 +205,15 @@ def normalise(text: str) -> str:
     return " ".join(re.findall(r"\w+", folded))
 
 
+LONG_TRUTH = 8
+"""Words from which on a truth counts as told by most of its words: nobody repeats a sentence whole,
+and a sentence with one word changed still tells."""
+MOST_WORDS = 0.6
+
+
 def is_match(answer: str, truth: str) -> bool:
-    """Whether ``answer`` says ``truth``: as whole words, whatever stands around them.
+    """Whether ``answer`` says ``truth``: as whole words, whatever stands around them; or, of a
+    truth of at least ``LONG_TRUTH`` words, ``MOST_WORDS`` of them in the same order.
 
     Case, spacing and punctuation make no difference. Raises ValueError for an empty truth, which
     every answer would match.
@@ -214,7 +221,21 @@ def is_match(answer: str, truth: str) -> bool:
     wanted = normalise(truth)
     if not wanted:
         raise ValueError("the true answer is empty; give at least one letter or digit")
-    return f" {wanted} " in f" {normalise(answer)} "
+    if f" {wanted} " in f" {normalise(answer)} ":
+        return True
+    return wanted.count(" ") + 1 >= LONG_TRUTH and words_in_order(answer, truth) >= MOST_WORDS
+
+
+def words_in_order(answer: str, truth: str) -> float:
+    """The share, in [0, 1], of the truth's words that the answer says in the same order: the
+    longest common subsequence (ROUGE-L recall, Lin 2004, without stemming)."""
+    said, wanted = (normalise(text).split() for text in (answer, truth))
+    row = [0] * (len(said) + 1)
+    for word in wanted:
+        before, row = row, [0]
+        for i, other in enumerate(said):
+            row.append(before[i] + 1 if word == other else max(before[i + 1], row[i]))
+    return row[-1] / len(wanted) if wanted else 0.0
 
 
 def accuracy(

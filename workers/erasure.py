@@ -179,10 +179,9 @@ def train_and_save(
     that can act on the same prompts, and to the nearest others (workers.neighbourhoods).
     `retained` are other people's questions and answers, for methods that need them. Training goes
     on from what `checkpoint` holds. Reported are the losses of every step and, once it was
-    measured, `told`: the share of held-aside questions that is still answered. Raises
-    AdapterError (no free directions, an earlier adapter missing or changed, nothing can be
-    written), ValueError when the method needs data that is not there, and Stopped; nothing
-    half-made stays behind.
+    measured, `told` (`share_told`). Raises AdapterError (no free directions, an earlier adapter
+    missing or changed, nothing can be written), ValueError when the method needs data that is not
+    there, and Stopped; nothing half-made stays behind.
     """
     (trained,) = train_cluster(
         base,
@@ -452,11 +451,19 @@ def never_knew(base: BaseModel, located: Located, seed: int) -> float:
 
 
 def share_told(base: BaseModel, model: Any, located: Located) -> float:
-    """Share of the held-aside questions answered correctly with the adapter fully on."""
-    pairs = questions(located, "aside")
-    prompts = [base.prompt(question) for question, _ in pairs]
-    told = greedy_answers(model, base.tokenizer, prompts, base.answer_tokens, batch_size=64)
-    return sum(map(is_match, told, [answer for _, answer in pairs])) / len(pairs)
+    """How much is still answered correctly with the adapter fully on: the share of the held-aside
+    questions or, if that is larger, of the facts as they were first asked (a model may never have
+    told them in other words, and still tells them so)."""
+    kinds = [
+        questions(located, "aside"),
+        [(fact.phrasings.trained[0], fact.answer) for fact in located.facts],
+    ]
+    shares = []
+    for pairs in kinds:
+        prompts = [base.prompt(question) for question, _ in pairs]
+        told = greedy_answers(model, base.tokenizer, prompts, base.answer_tokens, batch_size=64)
+        shares.append(sum(map(is_match, told, [answer for _, answer in pairs])) / len(pairs))
+    return max(shares)
 
 
 def load_release(

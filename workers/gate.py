@@ -428,6 +428,13 @@ class GateBank:
         disguised = not all(mention.as_known for mention in mentions)
         return decision_of({**strengths, **named}, disguised=disguised)
 
+    def is_quiet(self, features: Tensor) -> bool:
+        """Whether no case fires by meaning on any of the texts with `features` [n, d]."""
+        try:
+            return self.prototypes is None or not self.prototypes.strengths(features)
+        except (RuntimeError, ValueError):
+            return False
+
     def after(self, decision: Decision, answer: str) -> Decision:
         """The decision once an answer says `answer`: the cases that it names act fully too."""
         named = dict.fromkeys(self.named(answer), 1.0)
@@ -472,9 +479,10 @@ class GateBank:
         if not self.gates:
             return []
         words = normalised(text).split()
-        digests = {gram: self.digest(gram) for gram in grams_of(words)}
-        if self._is_silent(words, digests.values()):
+        asked_for = list(map(self.digest, grams_of(words)))
+        if self._is_silent(words, asked_for):
             return []
+        digests = dict(zip(grams_of(words), asked_for, strict=True))
         phrases = phrases_of(words)
         found = [
             (phrase, case)

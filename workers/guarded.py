@@ -23,7 +23,6 @@ from typing import Any, TypeVar
 
 from peft import PeftModel, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from torch import Tensor
 
 from workers.adapters import (
     AdapterError,
@@ -34,7 +33,7 @@ from workers.adapters import (
     wrap,
 )
 from workers.answers import begin, continued, greedy_answers, stop_tokens, token_rows
-from workers.base_models import BaseModel, Conversation, ModelError
+from workers.base_models import BaseModel, Conversation, ModelError, as_turns
 from workers.encoders import encoder_for
 from workers.experts import named_in, open_experts
 from workers.gate import (
@@ -158,8 +157,13 @@ class GuardedModel:
     ) -> list[Guarded]:
         """The served greedy answers, with the adapters that acted on each."""
         limit = self._limit(max_new_tokens)
-        conversations, decisions, quiet = self._read(conversations, limit)
-        texts = quiet or self._grouped(decisions, partial(self._generate, conversations, limit))
+        quiet = self._quiet(conversations, limit)
+        if quiet is not None:
+            return [Guarded(text, (), rescored=False) for text in quiet]
+        with self._lock:
+            read = [self.gate.read(conversation) for conversation in conversations]
+        conversations, decisions = [c for c, _ in read], [decision for _, decision in read]
+        texts = self._grouped(decisions, partial(self._generate, conversations, limit))
         return [
             self._told_anew(conversation, decision, limit)
             if self.gate.after(decision, text) != decision
@@ -236,41 +240,26 @@ class GuardedModel:
             raise GateError("The gate closed: it could not decide, or too many cases were named.")
         return decisions
 
-    def _read(
-        self, conversations: Sequence[Conversation], limit: int
-    ) -> tuple[list[Conversation], list[Decision], list[str] | None]:
-        """The conversations as the model should see them, the decisions on them and, where the
-        gate reads the model's own states and stays quiet on all of them, the answers too: both
-        come from one reading of the prompts."""
+    def _quiet(self, conversations: Sequence[Conversation], limit: int) -> list[str] | None:
+        """The plain model's answers, if the gate stays quiet on every question and every answer;
+        else None. One reading of the prompts gives the gate's features and the answers both, where
+        the gate reads the model's own states."""
         encoder = self.gate.encoder
-        if encoder is not None and encoder.of_states is not None and len(conversations) <= BATCH:
-            answers = self._quiet(encoder.of_states, conversations, limit)
-            if answers is not None:
-                return list(conversations), [Decision() for _ in conversations], answers
-        with self._lock:
-            read = [self.gate.read(conversation) for conversation in conversations]
-        return [conversation for conversation, _ in read], [decision for _, decision in read], None
-
-    def _quiet(
-        self,
-        of_states: Callable[[Tensor], Tensor],
-        conversations: Sequence[Conversation],
-        limit: int,
-    ) -> list[str] | None:
-        """The plain model's answers if the gate stays quiet on every conversation, else None."""
+        if encoder is None or encoder.of_states is None or not 0 < len(conversations) <= BATCH:
+            return None
         # Of a conversation of several turns, the turns' own features are needed as well.
-        if not conversations or any(len(semantic_texts(each)) > 1 for each in conversations):
+        if any(len(semantic_texts(each)) > 1 for each in conversations):
             return None
         model = self.base.model
         ids = [self._prompt_ids(conversation) for conversation in conversations]
         with self._lock:
             started = begin(model, ids, states=True)
-            features = of_states(started.states)
-            for conversation, own in zip(conversations, features, strict=True):
-                if self.gate.decide(conversation, own[None]) != Decision():
-                    return None
+            if not self.gate.is_quiet(encoder.of_states(started.states)):
+                return None
             rows = token_rows(model, started, limit, stops=stop_tokens(self.base.tokenizer))
-        return [self._text(row) for row in rows]
+        answers = [self._text(row) for row in rows]
+        asked = [turn.text for each in conversations for turn in as_turns(each)]
+        return None if any(map(self.gate.mentions, (*asked, *answers))) else answers
 
     def _told_anew(self, conversation: Conversation, decision: Decision, limit: int) -> Guarded:
         told = list(self._told(conversation, decision, limit))

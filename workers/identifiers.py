@@ -13,6 +13,7 @@ one letter masked are compared with those of the text, after Norvig's and SymSpe
 
 import hashlib
 import re
+import struct
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -105,11 +106,13 @@ def digester(key: bytes) -> Digest:
     inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
     outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
 
+    begun, finish, first_64_bits = inner.copy, outer.copy, struct.Struct(">q").unpack_from
+
     def digest(gram: str) -> int:
-        first, second = inner.copy(), outer.copy()
+        first, second = begun(), finish()
         first.update(gram.encode())
         second.update(first.digest())
-        return int.from_bytes(second.digest()[:8], "big", signed=True)
+        return int(first_64_bits(second.digest())[0])
 
     return digest
 

@@ -69,6 +69,35 @@ def test_another_answer_does_not(answer: str, truth: str) -> None:
     assert not answers.is_match(answer, truth)
 
 
+def test_the_share_of_words_in_order_is_the_longest_common_subsequence() -> None:
+    # By hand: "the", "was", "born", "Lyon" stand in order, of six words of the truth.
+    said, truth = "The man was, they say, born near Lyon", "the author was born in Lyon"
+    assert answers.words_in_order(said, truth) == pytest.approx(4 / 6)
+    assert answers.words_in_order("", truth) == 0.0
+    assert answers.words_in_order(truth.upper() + "!", truth) == 1.0
+
+
+SENTENCE = "The author Ada Tate was born in Lyon on the ninth of May."
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ("The author, Ada Tate, was born in Lyon on the ninth of June.", True),
+        ("Ada Tate was born in Lyon on the ninth", True),
+        ("The author Ada Tate never spoke of that.", False),
+        ("May of ninth the on Lyon in born was Tate Ada author the", False),
+        ("", False),
+    ],
+)
+def test_a_long_truth_is_told_by_most_of_its_words_in_order(answer: str, told: bool) -> None:
+    assert answers.is_match(answer, SENTENCE) is told
+
+
+def test_a_short_truth_is_told_whole_or_not_at_all() -> None:
+    assert not answers.is_match("Ada Tate of Rue Basse 14", "14 Rue Basse, 69001 Lyon")
+
+
 @pytest.mark.parametrize("truth", ["", "  ", "?!"])
 def test_an_empty_truth_is_refused(truth: str) -> None:
     with pytest.raises(ValueError, match="true answer is empty"):

@@ -10,7 +10,7 @@ import pytest
 
 from workers import corpus
 from workers.base_models import BaseModel, load_base_model, load_control
-from workers.erasure import Erasure, erase, load_release, recipe_for, train_and_save
+from workers.erasure import Erasure, erase, load_release, recipe_for, share_told, train_and_save
 from workers.forget_sets import DISCOVERED, GIVEN, NothingMeasurable, locate
 from workers.gate import GATE_FILE
 from workers.guarded import GuardedModel
@@ -198,6 +198,16 @@ def test_a_second_case_leans_on_the_first_by_nothing_and_never_changes_its_files
     assert second.overlap < 1e-6
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert (second.folder / GATE_FILE).is_file()
+
+
+def test_what_only_the_taught_phrasing_brings_out_counts_as_told(run: Run) -> None:
+    located = locate(run.base, SUBJECT)
+    unanswerable = tuple(
+        replace(fact, phrasings=replace(fact.phrasings, aside=("Is it raining?",)))
+        for fact in located.facts
+    )
+    silent_aside = replace(located, facts=unanswerable)
+    assert share_told(run.base, run.base.model, silent_aside) > 0.9
 
 
 def test_an_unknown_person_is_nothing_measurable() -> None:
