@@ -79,9 +79,9 @@ def free_rows(earlier: Sequence[Tensor], *, rank: int, width: int, seed: int) ->
         if len(taken) + rank > width:
             raise AdapterError(
                 f"No free directions are left: {len(taken)} of {width} are taken by adapters that "
-                "can act on the same prompts. Train the cases of this neighbourhood together as "
-                "one cluster adapter (workers.erasure.train_cluster). Consolidate earlier cases "
-                "into a new release, or use a lower rank."
+                "can act on the same prompts. Let earlier cases of this neighbourhood share one "
+                "cluster adapter (manage.py consolidate_release --cluster), consolidate them into "
+                "new weights, or use a lower rank. Then run again."
             )
     return torch.linalg.qr(torch.cat([taken, drawn]).T).Q.T[len(taken) :].contiguous()
 

@@ -1,10 +1,14 @@
-"""Consolidation: cases move from *gated* (adapter and gate) to *merged* (new weights).
+"""Consolidation: many adapters into new weights (level *merged*), or into one cluster adapter.
 
-Plain values in, plain values out. `plan` locates what the base knows and fixes every protocol;
+Plain values in, plain values out. `plan` locates what the base knows and fixes every protocol.
+
 `consolidate` trains jointly, stores the new weights, reads them back and verifies each case on
 them. A case that does not hold there stays individual: its adapter, byte for byte the same, with a
 gate made for the new weights, verified on the release that would be served. If one does not hold
 either way, nothing is released and nothing stays behind.
+
+`cluster` trains one adapter for several cases, each behind a gate of its own: they stay gated, and
+their neighbourhood has room again.
 """
 
 import json
@@ -17,7 +21,7 @@ from workers import corpus
 from workers.adapters import CONFIG_FILE, WEIGHTS_FILE, AdapterRef, checked_bytes, store_files
 from workers.base_models import BaseModel
 from workers.digests import canonical_json, sha256_of
-from workers.erasure import gate_for, never, silent
+from workers.erasure import gate_for, never, recipe_for, recipe_record, silent, train_cluster
 from workers.forget_sets import Located, NothingMeasurable, locate
 from workers.gate import GATE_FILE, gate_files, read_gate
 from workers.guarded import GuardedModel
@@ -25,7 +29,7 @@ from workers.identifiers import normalised
 from workers.joint_training import JointRecipe, joint_deltas, joint_record
 from workers.releases import Release, read_release, write_release
 from workers.subjects import Fact, Subject
-from workers.training import Report, ShouldStop
+from workers.training import Recipe, Report, ShouldStop
 from workers.verification import WITHIN, make_protocol, verify
 from workers.weights import discard, load_weights, store_weights
 
@@ -56,7 +60,7 @@ class Plan:
     protocols: Mapping[str, Mapping[str, Any]]
     retained: tuple[Fact | str, ...] = field(repr=False)
     dropped: int
-    recipe: JointRecipe
+    recipe: JointRecipe | Recipe
     seed: int
 
     def record(self) -> dict[str, Any]:
@@ -66,7 +70,7 @@ class Plan:
         ]
         return {
             "protocols": dict(self.protocols),
-            "recipe": joint_record(self.recipe),
+            "recipe": _record_of(self.recipe),
             "seed": self.seed,
             "retained": {
                 "kind": REGISTERED if rows else SURROGATES,
@@ -77,13 +81,17 @@ class Plan:
         }
 
 
+def _record_of(recipe: JointRecipe | Recipe) -> dict[str, str]:
+    return recipe_record(recipe) if isinstance(recipe, Recipe) else joint_record(recipe)
+
+
 @dataclass(frozen=True)
 class Consolidation:
-    """New weights and the release on them; `figures` by case id. `merged` cases are in the weights,
-    `individual` ones keep their adapter. `made` are the new folders and files."""
+    """A release on new weights, or with a cluster adapter on the old ones; `figures` by case id.
+    `merged` cases are in the weights, `individual` ones behind an adapter. `made` are the new
+    folders and files."""
 
     base: BaseModel
-    weights: Path
     release: Release
     merged: tuple[str, ...]
     individual: tuple[AdapterRef, ...]
@@ -166,19 +174,22 @@ def plan(
     retained: Sequence[Fact | str],
     control: BaseModel | None,
     recipe: JointRecipe | None = None,
+    level: str = "merged",
     seed: int,
     report: Report = silent,
     should_stop: ShouldStop = never,
 ) -> Plan:
-    """Locate what `base` knows of every case in force, and fix a protocol for each.
+    """Locate what `base` knows of every case, and fix a protocol for each.
 
-    `cases` must be all cases in force on `base`: whoever were left out would not be verified, and
-    rows about them would teach them anew. On models without a corpus of their own every tenth
-    retained question is held out and asked about "others". Raises ConsolidationError and Stopped.
+    For the level "merged", `cases` must be all cases in force on `base`: whoever were left out
+    would not be verified, and rows about them would teach them anew. For "gated", which is one
+    cluster adapter, they may be any of them, and each is trained by the usual recipe. On models
+    without a corpus of their own every tenth retained question is held out and asked about
+    "others". Raises ConsolidationError and Stopped.
     """
     if not cases:
         raise ConsolidationError("No case is in force: there is nothing to consolidate.")
-    knobs = recipe or JointRecipe()
+    knobs = recipe_for(base) if level == "gated" else recipe or JointRecipe()
     names = [name for case in cases for name in (case.subject.name, *case.subject.aliases)]
     rows = without_mentions(retained, names)
     told = [row for row in rows if isinstance(row, Fact)]
@@ -198,7 +209,7 @@ def plan(
         report("locate", done + 1, len(cases), {})
     protocols = {
         case_id: make_protocol(
-            base, each, control=control, recipes=[joint_record(knobs)], level="merged", seed=seed
+            base, each, control=control, recipes=[_record_of(knobs)], level=level, seed=seed
         )
         for case_id, each in located.items()
     }
@@ -231,6 +242,8 @@ def consolidate(
     when no case or not every case holds, Stopped, and the errors of the stores; nothing new is then
     left under `root` or `adapters_root`.
     """
+    if isinstance(fixed.recipe, Recipe):
+        raise ValueError("this plan is for a cluster adapter")
     deltas = joint_deltas(
         base,
         list(fixed.located.values()),
@@ -246,24 +259,12 @@ def consolidate(
         after = load_weights(root, folder.name)
         before = GuardedModel.without_adapters(base)
 
-        def measure(served: GuardedModel, chosen: Sequence[str]) -> dict[str, dict[str, Any]]:
-            found = {}
-            for done, case_id in enumerate(chosen, 1):
-                found[case_id] = verify(
-                    served,
-                    fixed.located[case_id],
-                    fixed.protocols[case_id],
-                    control=control,
-                    case_id=case_id,
-                    before=before,
-                    should_stop=should_stop,
-                )
-                report("verify", done, len(chosen), {})
-            return found
+        def measure(served: GuardedModel) -> dict[str, dict[str, Any]]:
+            return _measured(served, fixed, control, before, report, should_stop)
 
         everyone = [case.ref.case_id for case in fixed.cases]
         bare = replace(GuardedModel.without_adapters(after).release, merged=tuple(everyone))
-        figures = measure(_served(after, bare, adapters_root, gate_key), everyone)
+        figures = measure(_served(after, bare, adapters_root, gate_key))
         merged = [case_id for case_id in everyone if figures[case_id]["verdict"] == WITHIN]
         staying = [case for case in fixed.cases if case.ref.case_id not in merged]
         if not merged:
@@ -282,7 +283,7 @@ def consolidate(
             # Every case again: what is released is weights, adapters and gates together.
             stored = read_release(root, release.sha256)
             with _served(after, stored, adapters_root, gate_key) as served:
-                figures = measure(served, everyone)
+                figures = measure(served)
         short = [case_id for case_id in everyone if figures[case_id]["verdict"] != WITHIN]
         if short:
             raise ConsolidationError(
@@ -296,13 +297,99 @@ def consolidate(
         raise
     return Consolidation(
         base=after,
-        weights=folder,
         release=release,
         merged=tuple(merged),
         individual=tuple(individual),
         figures=figures,
         made=tuple(made),
     )
+
+
+def cluster(
+    base: BaseModel,
+    fixed: Plan,
+    *,
+    in_force: Sequence[AdapterRef],
+    merged: Sequence[str] = (),
+    root: Path,
+    adapters_root: Path,
+    gate_key: bytes,
+    control: BaseModel | None,
+    parent: str | None = None,
+    report: Report = silent,
+    should_stop: ShouldStop = never,
+) -> Consolidation:
+    """One adapter for all cases of the plan in the place of theirs, verified on the release that
+    would be served; the other adapters of `in_force` stay as they are.
+
+    Raises ConsolidationError when not every case holds, Stopped, and the errors of the stores;
+    nothing new is then left under `root` or `adapters_root`.
+    """
+    if len(fixed.cases) < 2:
+        raise ConsolidationError("A cluster has at least two cases: name more of them.")
+    if not isinstance(fixed.recipe, Recipe):
+        raise ValueError("this plan is for new weights")
+    trained = train_cluster(
+        base,
+        fixed.located,
+        adapters_root=adapters_root,
+        earlier=in_force,
+        gate_key=gate_key,
+        seed=fixed.seed,
+        recipe=fixed.recipe,
+        report=report,
+        should_stop=should_stop,
+    )
+    made = [each.folder for each in trained if each.ref not in in_force]
+    try:
+        new = {each.ref.case_id: each.ref for each in trained}
+        refs = [new.get(ref.case_id, ref) for ref in in_force]
+        release = write_release(root, base=base, adapters=refs, parent=parent, merged=merged)
+        made.append(root / f"{release.sha256}.json")
+        with _served(base, read_release(root, release.sha256), adapters_root, gate_key) as served:
+            figures = _measured(served, fixed, control, None, report, should_stop)
+        if short := [case for case, found in figures.items() if found["verdict"] != WITHIN]:
+            raise ConsolidationError(
+                f"{len(short)} of {len(figures)} cases do not hold with the one adapter "
+                f"({_why(figures)}): {', '.join(short)}. They keep their own; put fewer cases, or "
+                "others, together."
+            )
+    except BaseException:  # whatever it was: nothing half-made stays behind
+        for each in made:
+            discard(each)
+        raise
+    return Consolidation(
+        base=base,
+        release=release,
+        merged=tuple(merged),
+        individual=tuple(refs),
+        figures=figures,
+        made=tuple(made),
+    )
+
+
+def _measured(
+    served: GuardedModel,
+    fixed: Plan,
+    control: BaseModel | None,
+    before: GuardedModel | None,
+    report: Report,
+    should_stop: ShouldStop,
+) -> dict[str, dict[str, Any]]:
+    """Figures and verdict of each of the plan's cases on what is served."""
+    found = {}
+    for done, (case_id, located) in enumerate(fixed.located.items(), 1):
+        found[case_id] = verify(
+            served,
+            located,
+            fixed.protocols[case_id],
+            control=control,
+            case_id=case_id,
+            before=before,
+            should_stop=should_stop,
+        )
+        report("verify", done, len(fixed.located), {})
+    return found
 
 
 def _served(base: BaseModel, release: Release, root: Path, key: bytes) -> GuardedModel:

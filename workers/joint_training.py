@@ -7,7 +7,7 @@ it, on what the base itself says about made-up people.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from workers.adapters import detach_adapter, wrap
 from workers.base_models import BaseModel
-from workers.forget_sets import Located, answered, forget_examples
+from workers.forget_sets import Located, answered, forget_examples, twin_rows
 from workers.methods import Batch, Completions, divergence
 from workers.rows import Example, Row, completion_labels, completion_logits, rows_of, text_row
 from workers.subjects import Fact
@@ -31,13 +31,14 @@ NAME = "joint"
 class JointRecipe:
     """Knobs of the joint training; all of them are recorded."""
 
-    method: str = "bounded_nll"
+    method: str = "twin"
     rank: int = 32
     learning_rate: float = 1e-3
     forget_rows: int = 16
     keep_rows: int = 64
     keep_weight: float = 3.0
     surrogates: int = 512
+    twins: int = 8
     passes: int = 4
     min_steps: int = 200
     warm_up: float = 0.1
@@ -74,7 +75,12 @@ def joint_deltas(
         layers_to_transform=list(range(int(base.model.config.num_hidden_layers))),
         task_type="CAUSAL_LM",
     )
-    forget = rows_of(base, [example for each in located for example in forget_examples(each)])
+    told = [(each, example) for each in located for example in forget_examples(each)]
+    forget = rows_of(base, [example for _, example in told])
+    twins = {
+        row: twin_rows(base, each, example, count=recipe.twins, seed=seed) or (row,)
+        for row, (each, example) in zip(forget, told, strict=True)
+    }
     given = [Example(row.question, row.answer) for row in retained if isinstance(row, Fact)]
     keep = rows_of(base, given if retained else _surrogates(base, located, recipe, seed))
     keep += [text_row(base, row, ends=True) for row in retained if isinstance(row, str)]
@@ -83,6 +89,7 @@ def joint_deltas(
         _train(
             model,
             forget=forget,
+            twins=twins,
             keep=keep,
             pad=int(base.tokenizer.pad_token_id),
             recipe=recipe,
@@ -118,6 +125,7 @@ def _train(
     model: PeftModel,
     *,
     forget: Sequence[Row],
+    twins: Mapping[Row, Sequence[Row]],
     keep: Sequence[Row],
     pad: int,
     recipe: JointRecipe,
@@ -125,7 +133,11 @@ def _train(
     report: Report,
     should_stop: ShouldStop,
 ) -> None:
-    """`recipe.passes` over the forget set, at least `min_steps`; the learning rate ends at zero."""
+    """`recipe.passes` over the forget set, at least `min_steps`; the learning rate ends at zero.
+
+    One of a row's `twins` stands for all of them in each step: the gradient of KL(twin || now) is
+    linear in the twin's distribution, so it is right on average.
+    """
     loss_of = load_method(recipe.method).loss
     steps = max(recipe.min_steps, -(-recipe.passes * len(forget) // recipe.forget_rows))
     trainable = _lora_weights(model)
@@ -142,6 +154,7 @@ def _train(
         others = _next(keep_waiting, keep, recipe.keep_rows, draw)
         with torch.no_grad(), model.disable_adapter():
             before = completion_logits(model, rows, pad)
+            like = completion_logits(model, [draw.choice(twins[row]) for row in rows], pad)
             others_before = completion_logits(model, others, pad)
         _lora_weights(model)  # switching the adapter off and on froze them
         told = Completions(
@@ -150,6 +163,7 @@ def _train(
             labels=completion_labels(rows),
             is_answer=torch.tensor([mark for row in rows for mark in row.answer]),
             row=torch.repeat_interleave(torch.tensor([row.completion for row in rows])),
+            twin_logits=like,
         )
         lost = loss_of(Batch(told))
         moved = divergence(others_before, completion_logits(model, others, pad)).mean()

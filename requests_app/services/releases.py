@@ -231,10 +231,12 @@ def register_consolidation(
     cases: Mapping[UUID, CaseFigures],
     actor_member: StaffMember,
 ) -> Release:
-    """Put a release on new weights in force, each of its cases measured on it within thresholds.
+    """Put a consolidated release in force: on new weights, or with one cluster adapter for several
+    cases on the same ones. Each of `cases` was measured on it within thresholds.
 
-    The release that was live at the plan must still be, or WrongState. A case that stays gated
-    keeps its adapter; its gate may be a new one. The log of each case says what was measured.
+    The release that was live at the plan must still be, or WrongState. On new weights all cases
+    were measured, and one that stays gated keeps its adapter; its gate may be a new one. With a
+    cluster adapter all others stay as they are. The log of each case says what was measured.
     """
     require_role(actor_member, Role.ENGINEER, Role.APPROVER)
     new = read_manifest(manifest)
@@ -243,16 +245,17 @@ def register_consolidation(
     live = locked_live(model_name)
     if new.parent != live.digest:
         raise WrongState("Another release went live meanwhile. Consolidate again.")
-    adapters = {each.case_id: each.sha256 for each in live.adapters}
     gated = {each.case_id: each for each in new.adapters}
-    if any(adapters.get(case_id) != each.sha256 for case_id, each in gated.items()):
-        raise Invalid("A case that stays gated keeps its own adapter.")
-    if set(new.merged) - live.cases or new.cases != set(cases):
-        raise Invalid("Give what was measured of exactly the cases of the release.")
+    if new.base_sha256 == live.base_sha256:
+        _check_cluster(live, new, frozenset(cases))
+    else:
+        adapters = {each.case_id: each.sha256 for each in live.adapters}
+        if any(adapters.get(case_id) != each.sha256 for case_id, each in gated.items()):
+            raise Invalid("A case that stays gated keeps its own adapter.")
+        if set(new.merged) - live.cases or new.cases != set(cases):
+            raise Invalid("Give what was measured of exactly the cases of the release.")
     if any(found.verdict != Verdict.WITHIN for found in cases.values()):
         raise Invalid("A case fell short of its thresholds: it cannot be released so.")
-    if new.base_sha256 == live.base_sha256:
-        raise Invalid("A consolidation has new weights.")
     release = put_live(model_name, new)
     actor = staff_actor(actor_member).name
     common = {"model": model_name, "release": release.digest, "plan_sha256": plan_sha256}
@@ -279,6 +282,7 @@ def register_consolidation(
                 **common,
                 "level": GATED if case.id in gated else MERGED,
                 "base_sha256": new.base_sha256,
+                "adapter_sha256": gated[case.id].sha256 if case.id in gated else "",
                 "gate_sha256": gated[case.id].gate_sha256 if case.id in gated else "",
                 "retained": retained,
                 "verdict": found.verdict,
@@ -305,6 +309,18 @@ def record_weights(
 
 
 # --- Inside -------------------------------------------------------------------------------------
+def _check_cluster(live: Manifest, new: Manifest, clustered: frozenset[UUID]) -> None:
+    """Invalid unless `new` differs from `live` in one adapter that is shared by `clustered`."""
+    before = {each.case_id: each for each in live.adapters}
+    after = {each.case_id: each for each in new.adapters}
+    changed = {case_id for case_id in after if after[case_id] != before.get(case_id)}
+    shared = {after[case_id].sha256 for case_id in changed}
+    if before.keys() != after.keys() or live.merged != new.merged or len(shared) != 1:
+        raise Invalid("A consolidation has new weights, or one adapter that several cases share.")
+    if changed != clustered or len(changed) < 2:
+        raise Invalid("Give what was measured of exactly the cases that share the adapter.")
+
+
 def lock_model(model_name: str) -> None:
     """Lock the active runs of a model, so that none starts meanwhile; WrongState if one works."""
     rows = ErasureRun.objects.select_for_update().filter(model_name=model_name, state__in=ACTIVE)

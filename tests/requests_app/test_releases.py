@@ -241,6 +241,38 @@ def test_a_consolidation_loses_no_case_and_changes_no_adapter(engineer: StaffMem
     assert consolidated(engineer, **all_merged).is_live
 
 
+def test_a_cluster_adapter_changes_its_own_cases_alone(engineer: StaffMember) -> None:
+    first, second, third = (responding_case() for _ in range(3))
+    before = live()
+    one, two, three = before.adapters
+
+    def offered(adapters: list[ManifestAdapter], measured: list[UUID]) -> dict[str, Any]:
+        given: dict[str, Any] = {"base": before.base_sha256, "parent": before.digest}
+        return {
+            "manifest": factories.manifest_of(adapters, merged=[], **given),
+            "cases": dict.fromkeys(measured, WITHIN),
+        }
+
+    def shared(case: ManifestAdapter, adapter: str = "shared") -> ManifestAdapter:
+        return ManifestAdapter(case.case_id, factories.digest(adapter), factories.digest("gate"))
+
+    both = [first.id, second.id]
+    for wrong, why in (
+        (offered([shared(one), shared(two, "another"), three], both), "several cases share"),
+        (offered([shared(one), shared(two)], both), "several cases share"),
+        (offered([one, two, three], both), "several cases share"),
+        (offered([shared(one), two, three], [first.id]), "exactly the cases"),
+        (offered([shared(one), shared(two), shared(three)], both), "exactly the cases"),
+        (offered([shared(one), shared(two), three], [*both, third.id]), "exactly the cases"),
+    ):
+        with pytest.raises(Invalid, match=why):
+            consolidated(engineer, **wrong)
+    assert live() == before
+    assert consolidated(engineer, **offered([shared(one), shared(two), three], both)).is_live
+    assert last_entry(second)["adapter_sha256"] == factories.digest("shared")
+    assert last_entry(third)["type"] != "case.reverified"
+
+
 def test_what_was_merged_cannot_be_revoked(engineer: StaffMember, officer: StaffMember) -> None:
     case = responding_case()
     consolidated(engineer)

@@ -32,20 +32,21 @@ def call(member: StaffMember, *options: str, model: str = "demo") -> None:
     call_command("consolidate_release", "--model", model, "--by", member.username, *options)
 
 
-def gated_case(settings: Settings, *, model: str = "demo") -> Case:
+def gated_case(settings: Settings, *, model: str = "demo", person: corpus.Person = PERSON) -> Case:
     """A case whose real adapter is in force; its few steps do not matter here."""
     settings.RTBF_MODELS = [model]
-    case = factories.confirmed_case(name=PERSON.name, aliases=())
+    facts = [(fact.trained[0], fact.answer) for fact in person.facts]
+    case = factories.confirmed_case(name=person.name, aliases=())
     officer = factories.staff_actor(factories.make_staff("officer"))
     cases.record_identity(case_id=case.id, method="mailbox", note="", actor=officer)
-    cases.attach_facts(case_id=case.id, facts=FACTS, aliases=(), actor=officer)
+    cases.attach_facts(case_id=case.id, facts=facts, aliases=(), actor=officer)
     case = factories.propose(Case.objects.get(pk=case.pk))
     cases.approve_decision(case_id=case.id, actor_member=factories.make_staff("approver"))
     lease = factories.take_lease(case.runs.get())
     base = tasks.base_model(model)
     trained = erasure.train_and_save(
         base,
-        erasure.locate(base, Subject(PERSON.name, (), tuple(Fact(q, a) for q, a in FACTS))),
+        erasure.locate(base, Subject(person.name, (), tuple(Fact(q, a) for q, a in facts))),
         case_id=str(case.id),
         adapters_root=Path(settings.RTBF_ADAPTER_DIR),
         earlier=[],
@@ -127,6 +128,48 @@ def test_a_case_goes_from_gated_to_merged_and_the_next_run_begins_on_the_new_wei
     call(engineer, "--roll-back", before.digest)
     assert manifests.level_of(case.id, "demo") == "gated"
     assert tasks.base_model("demo").sha256 == before.base_sha256
+
+
+def test_two_cases_come_to_share_one_adapter_and_a_third_keeps_its_own(
+    settings: Settings, engineer: StaffMember, capsys: pytest.CaptureFixture[str]
+) -> None:
+    people = corpus.people()[4:7]
+    first, second, third = (gated_case(settings, person=person) for person in people)
+    before = manifests.live_manifest("demo")
+    assert before is not None
+    capsys.readouterr()
+    call(engineer, "--cluster", first.reference, "--cluster", second.reference, "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert found["cluster"] == sorted([first.reference, second.reference])
+    assert {each["verdict"] for each in found["figures"].values()} == {Verdict.WITHIN}
+    live = manifests.live_manifest("demo")
+    assert live is not None
+    assert live.base_sha256 == before.base_sha256
+    one, two, kept = live.adapters
+    assert one.sha256 == two.sha256
+    assert one.gate_sha256 != two.gate_sha256
+    assert kept == before.adapters[2]
+    assert kinds()[-3:] == ["release.consolidated", "case.reverified", "case.reverified"]
+    assert all(manifests.level_of(case.id, "demo") == "gated" for case in (first, second, third))
+
+    # What is shared can still be taken away from one of them.
+    officer, approver = factories.make_staff("officer"), factories.make_staff("approver")
+    releases.propose_revocation(case_id=first.id, cause="appeal", actor_member=officer)
+    releases.revoke_case(case_id=first.id, actor_member=approver)
+    after = manifests.live_manifest("demo")
+    assert after is not None
+    assert after.adapters == (two, kept)
+
+
+def test_a_cluster_names_cases_in_force_and_at_least_two(
+    settings: Settings, engineer: StaffMember, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = gated_case(settings)
+    for named, why in ((case.reference, "at least two"), ("RTBF-1", "RTBF-1 is in force")):
+        with pytest.raises(SystemExit) as ended:
+            call(engineer, "--cluster", named)
+        assert ended.value.code == 2
+        assert why in capsys.readouterr().err
 
 
 def test_the_weights_of_a_model_of_our_own_are_quarantined_and_brought_back(

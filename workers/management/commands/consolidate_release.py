@@ -1,4 +1,5 @@
-"""``manage.py consolidate_release``: from gated to merged, with the record; a thin shell."""
+"""``manage.py consolidate_release``: many adapters into new weights or into one, with the record; a
+thin shell."""
 
 import argparse
 import json
@@ -23,6 +24,7 @@ from workers.consolidation import (
     ConsolidationError,
     GatedCase,
     Plan,
+    cluster,
     consolidate,
     plan,
     read_retained,
@@ -43,6 +45,8 @@ EXAMPLES = """examples:
       trains all cases in force on the demo model into new weights and measures each on them
   python manage.py consolidate_release --model /srv/our-model --by engineer --retained rows.jsonl
       the same on a model of your own, the others held in place by training data that you still hold
+  python manage.py consolidate_release --model demo --by engineer --cluster REF1 --cluster REF2
+      trains one adapter for these two in the place of theirs; they stay gated, each behind its gate
   python manage.py consolidate_release --model /srv/our-model --by engineer --destroy-quarantined
       overwrites and deletes the weights that were replaced, with a log entry each
 
@@ -54,8 +58,9 @@ class Command(BaseCommand):
     help = (
         "Consolidates the adapters in force on a model into new weights: every case goes from"
         " gated to merged, measured on the stored weights without its adapter. A case that does"
-        " not hold there keeps its adapter, measured again on them. Do it before cases are sealed:"
-        " without its data a case can be neither carried nor measured."
+        " not hold there keeps its adapter, measured again on them. With --cluster several cases"
+        " get one adapter instead, which makes room where their neighbourhood is full. Do it"
+        " before cases are sealed: without its data a case can be neither carried nor measured."
     )
 
     def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
@@ -80,6 +85,12 @@ class Command(BaseCommand):
             type=Path,
             metavar="DIR",
             help="subject files named <reference>.json, for cases whose data is sealed",
+        )
+        parser.add_argument(
+            "--cluster",
+            action="append",
+            metavar="REFERENCE",
+            help="a case that is to share one adapter with the others named so; give it repeatedly",
         )
         parser.add_argument("--seed", type=int, default=1, help="default %(default)s")
         parser.add_argument("--roll-back", metavar="RELEASE", help="make an earlier release live")
@@ -119,58 +130,83 @@ def consolidated(
     options: Mapping[str, Any], member: "StaffMember", progress: Progress
 ) -> dict[str, Any]:
     """Plan and log it, train and measure, register, quarantine the replaced weights."""
-    model = options["model"]
+    model, file = options["model"], options["retained"]
     live, in_force = releases.cases_in_force(model)
-    if live.merged:
+    references = {str(each.case_id): each.reference for each in in_force}
+    chosen = clustered(in_force, options["cluster"]) if options["cluster"] else in_force
+    if live.merged and not options["cluster"]:
         raise ConsolidationError(
             f"{len(live.merged)} cases are merged into these weights already. They would have to be"
             " measured again on newer ones, which this version does not do."
         )
-    cases = gated_cases(in_force, options["subjects"])
+    cases = gated_cases(chosen, options["subjects"])
     base, control = load_served(model, live.base_sha256, root()), load_control(model)
-    file = options["retained"]
-    references = {str(each.case_id): each.reference for each in in_force}
+    rows = () if options["cluster"] else read_retained(file) if file else registered_data(base)
     try:
         fixed = plan(
             base,
             cases,
-            retained=read_retained(file) if file else registered_data(base),
+            retained=rows,
             control=control,
+            level="gated" if options["cluster"] else "merged",
             seed=options["seed"],
             report=progress.report,
         )
         digest = releases.plan_consolidation(
             model_name=model, parent=live.digest, plan=fixed.record(), actor_member=member
         )
-        done = consolidate(
-            base,
-            fixed,
-            root=root(),
-            adapters_root=Path(settings.RTBF_ADAPTER_DIR),
-            gate_key=str(settings.RTBF_GATE_KEY).encode(),
-            control=control,
-            parent=live.digest,
-            report=progress.report,
-        )
+        common: dict[str, Any] = {
+            "root": root(),
+            "adapters_root": Path(settings.RTBF_ADAPTER_DIR),
+            "gate_key": str(settings.RTBF_GATE_KEY).encode(),
+            "control": control,
+            "parent": live.digest,
+            "report": progress.report,
+        }
+        if options["cluster"]:
+            refs = [AdapterRef(str(a.case_id), a.sha256, a.gate_sha256) for a in live.adapters]
+            done = cluster(
+                base,
+                fixed,
+                in_force=refs,
+                merged=[str(case_id) for case_id in live.merged],
+                **common,
+            )
+        else:
+            done = consolidate(base, fixed, **common)
     except ConsolidationError as error:
         raise ConsolidationError(with_references(str(error), references)) from None
     register(done, fixed, model=model, plan_sha256=digest, member=member)
+    found = {
+        "model": model,
+        "release": done.release.sha256,
+        "merged": [references.get(case_id, case_id) for case_id in done.merged],
+        "gated": [references[ref.case_id] for ref in done.individual],
+        "figures": {references[case_id]: found for case_id, found in done.figures.items()},
+    }
+    if options["cluster"]:
+        return {**found, "cluster": sorted(each.reference for each in chosen)}
     moved = quarantine(root(), base)
     if moved:
         releases.record_weights(
             model_name=model, sha256=base.sha256, what="quarantined", actor_member=member
         )
     return {
-        "model": model,
-        "release": done.release.sha256,
+        **found,
         "weights": done.base.sha256,
         "replaced": base.sha256,
         "replaced_weights": "quarantined" if moved else "left where they came from: not ours",
         "retained": fixed.record()["retained"],
-        "merged": [references[case_id] for case_id in done.merged],
-        "gated": [references[ref.case_id] for ref in done.individual],
-        "figures": {references[case_id]: found for case_id, found in done.figures.items()},
     }
+
+
+def clustered(in_force: tuple[CaseInForce, ...], named: list[str]) -> tuple[CaseInForce, ...]:
+    """The cases of these references. Raises ConsolidationError naming those not in force."""
+    if unknown := sorted(set(named) - {each.reference for each in in_force}):
+        raise ConsolidationError(
+            f"No adapter of {', '.join(unknown)} is in force: name cases that are gated now."
+        )
+    return tuple(each for each in in_force if each.reference in named)
 
 
 def gated_cases(in_force: tuple[CaseInForce, ...], subjects: Path | None) -> list[GatedCase]:
