@@ -562,7 +562,7 @@ def measure() -> report.Measured:
     figures: dict[str, Mapping[str, Any]] = {}
     bars: list[Mapping[str, Any]] = []
     customers = [customer(index) for index in corpus.ERASABLE]
-    figures["demo"], more = for_model("demo", customers, customers[:2], sample=48, pairs=200)
+    figures["demo"], more = for_model("demo", customers, customers[:2], sample=48, pairs=600)
     bars += more
     potter = work("harry_potter")
     figures["smollm2-135m"], more = for_model(

@@ -79,9 +79,9 @@ def free_rows(earlier: Sequence[Tensor], *, rank: int, width: int, seed: int) ->
         if len(taken) + rank > width:
             raise AdapterError(
                 f"No free directions are left: {len(taken)} of {width} are taken by adapters that "
-                "can act on the same prompts. Let earlier cases of this neighbourhood "
-                "share one cluster adapter (manage.py consolidate_release --cluster), consolidate them into "
-                "new weights, or use a lower rank. Then run again."
+                "can act on the same prompts. Let earlier cases of this neighbourhood share one "
+                "cluster adapter (manage.py consolidate_release --cluster), or consolidate them "
+                "into new weights, or use a lower rank; then run again."
             )
     return torch.linalg.qr(torch.cat([taken, drawn]).T).Q.T[len(taken) :].contiguous()
 

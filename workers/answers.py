@@ -1,6 +1,5 @@
 """Asking a causal language model questions, and telling whether it answered right."""
 
-import contextlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -114,42 +113,38 @@ def begin(
     states: bool = False,
     pick: Pick = _most,
 ) -> Started:
-    """Read each row of prompt tokens, padded on the left."""
+    """Read each row of prompt tokens, padded on the left.
+
+    With `states`, the head is asked for its largest entry alone: what some models do to the logits
+    after it (a scale, a cap) is left out, and changes no order.
+    """
     width = max(len(row) for row in ids)
     device = next(model.parameters()).device
     # The value of the padding is never looked at: the mask hides it.
     tokens = torch.tensor([[0] * (width - len(row)) + list(row) for row in ids], device=device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=device)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    seen: list[torch.Tensor] = []
-    with _given_to_the_head(model, seen) if states else contextlib.nullcontext():
-        out = model(
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=positions,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+    given = {
+        "input_ids": tokens,
+        "attention_mask": mask,
+        "position_ids": positions,
+        "use_cache": True,
+    }
+    if states:
+        out = model.base_model(**given)
+        last = out.last_hidden_state[:, -1]
+        logits = model.get_output_embeddings()(last)
+    else:
+        out = model(**given, logits_to_keep=1)
+        last, logits = tokens.new_zeros(len(ids), 0), out.logits[:, -1]
     return Started(
         pick=pick,
-        first=pick(out.logits[:, -1]),
+        first=pick(logits),
         past=out.past_key_values,
         mask=mask,
         positions=positions[:, -1:],
-        states=seen[0][:, -1] if states else torch.zeros(len(ids), 0),
+        states=last,
     )
-
-
-@contextlib.contextmanager
-def _given_to_the_head(model: "PreTrainedModel", seen: list[torch.Tensor]) -> Iterator[None]:
-    """Collects the states after the last layer in `seen`; asking for every layer's costs more."""
-    hook = model.get_output_embeddings().register_forward_pre_hook(
-        lambda _, given: seen.append(given[0])
-    )
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def continued(model: "PreTrainedModel", started: Started) -> Iterator[list[int]]:

@@ -112,7 +112,8 @@ def about_background(background: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _unit(rows: Tensor) -> Tensor:
-    return rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    # Tensor.norm goes through Python, which costs more than the rest.
+    return rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_(min=1e-12)
 
 
 def shrunk_covariance(rows: Tensor) -> Tensor:

@@ -328,7 +328,7 @@ class Prototypes:
         Raises ValueError where a feature is not finite.
         """
         if len(self.rows) <= FEW_ROWS:
-            above = torch.addmm(-self.low, features, self.rows.T)
+            above = torch.addmm(self.bounds[-1], features, self.rows.T)
         else:
             head = features @ self.rotation
             rest = (1.0 - head.square().sum(dim=1, keepdim=True)).clamp(min=0.0).sqrt()

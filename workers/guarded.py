@@ -33,7 +33,7 @@ from workers.adapters import (
     wrap,
 )
 from workers.answers import begin, continued, greedy_answers, stop_tokens, token_rows
-from workers.base_models import BaseModel, Conversation, ModelError, as_turns
+from workers.base_models import BaseModel, Conversation, ModelError
 from workers.encoders import encoder_for
 from workers.experts import named_in, open_experts
 from workers.gate import (
@@ -247,8 +247,9 @@ class GuardedModel:
         encoder = self.gate.encoder
         if encoder is None or encoder.of_states is None or not 0 < len(conversations) <= BATCH:
             return None
+        texts = [semantic_texts(each) for each in conversations]
         # Of a conversation of several turns, the turns' own features are needed as well.
-        if any(len(semantic_texts(each)) > 1 for each in conversations):
+        if any(len(each) > 1 for each in texts):
             return None
         model = self.base.model
         ids = [self._prompt_ids(conversation) for conversation in conversations]
@@ -258,7 +259,7 @@ class GuardedModel:
                 return None
             rows = token_rows(model, started, limit, stops=stop_tokens(self.base.tokenizer))
         answers = [self._text(row) for row in rows]
-        asked = [turn.text for each in conversations for turn in as_turns(each)]
+        asked = [text for (text,) in texts]
         return None if any(map(self.gate.mentions, (*asked, *answers))) else answers
 
     def _told_anew(self, conversation: Conversation, decision: Decision, limit: int) -> Guarded:

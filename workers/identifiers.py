@@ -105,7 +105,6 @@ def digester(key: bytes) -> Digest:
     block = short.ljust(_BLOCK, b"\0")
     inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
     outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
-
     begun, finish, first_64_bits = inner.copy, outer.copy, struct.Struct(">q").unpack_from
 
     def digest(gram: str) -> int:
