@@ -31,7 +31,8 @@ from workers.forget_sets import GIVEN, KnownFact, Located, forget_examples
 from workers.guarded import GuardedModel
 from workers.phrasings import phrasings
 from workers.probes.recall import upper_bound
-from workers.rows import Example, log_likelihoods, rows_of
+from workers.rows import Example, rows_of
+from workers.scores import log_likelihoods
 from workers.subjects import Fact, Subject
 from workers.training import Material, Recipe, train
 

@@ -16,7 +16,8 @@ from workers.answers import greedy_answers, is_match, normalise
 from workers.base_models import BaseModel
 from workers.discovery import Unprompted, sample
 from workers.phrasings import Phrasings, made_up_questions, phrasings
-from workers.rows import Example, Row, log_likelihoods, rows_of
+from workers.rows import Example, Row, rows_of
+from workers.scores import log_likelihoods
 from workers.subjects import Fact, Subject
 from workers.training import Stopped
 

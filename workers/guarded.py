@@ -48,7 +48,8 @@ from workers.gate import (
 )
 from workers.identifiers import MAX_WORDS, normalised
 from workers.releases import Release, ReleaseError, check_base
-from workers.rows import Example, Row, row_log_likelihoods, rows_of, text_row
+from workers.rows import Example, Row, rows_of, text_row
+from workers.scores import scored_rows
 
 Strengths = tuple[float, ...]
 Result = TypeVar("Result")
@@ -361,8 +362,7 @@ class GuardedModel:
         return greedy_answers(model, self.base.tokenizer, prompts, limit, batch_size=BATCH)
 
     def _score(self, rows: Sequence[Row], chosen: Sequence[int], model: Any) -> list[float]:
-        pad = int(self.base.tokenizer.pad_token_id)
-        return row_log_likelihoods(model, [rows[i] for i in chosen], pad)
+        return [each.total for each in scored_rows(model, [rows[i] for i in chosen])]
 
     @contextmanager
     def _acting(self, decision: Decision) -> Iterator[Any]:

@@ -104,23 +104,3 @@ def text_row(base: BaseModel, text: str, *, ends: bool) -> Row:
     first = end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     ids = (first, *tokenizer(text, add_special_tokens=False)["input_ids"], *([end] * ends))
     return Row(ids, completion=len(ids) - 1, answer=(False,) * (len(ids) - 1))
-
-
-@torch.no_grad()
-def row_log_likelihoods(model: Any, rows: Sequence[Row], pad: int, size: int = 64) -> list[float]:
-    """log p(completion | prompt) of each row in nats, summed over its tokens."""
-    found: list[float] = []
-    for start in range(0, len(rows), size):
-        some = rows[start : start + size]
-        logits = completion_logits(model, some, pad)
-        labels = completion_labels(some).to(logits.device)
-        tokens = -torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-        found += [float(part.sum()) for part in tokens.split([row.completion for row in some])]
-    return found
-
-
-def log_likelihoods(base: BaseModel, model: Any, pairs: Sequence[tuple[str, str]]) -> list[float]:
-    """log p(answer | question) in nats under `model`, teacher-forced, the answer's end included;
-    `base` gives the tokenizer and the prompt form."""
-    rows = rows_of(base, [Example(question, answer) for question, answer in pairs])
-    return row_log_likelihoods(model, rows, int(base.tokenizer.pad_token_id))

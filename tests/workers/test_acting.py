@@ -7,7 +7,8 @@ from tests.workers.tiny import tiny_model
 from workers.answers import greedy_answers
 from workers.base_models import BaseModel
 from workers.methods import eco
-from workers.rows import Example, row_log_likelihoods, rows_of
+from workers.rows import Example, rows_of
+from workers.scores import scored_rows
 from workers.training import load_method, method_names
 
 ABOUT = [
@@ -19,8 +20,7 @@ ACTING = tuple(name for name in method_names() if hasattr(load_method(name), "ac
 
 
 def likelihoods(base: BaseModel, examples: list[Example]) -> list[float]:
-    pad = int(base.tokenizer.pad_token_id)
-    return [row_log_likelihoods(base.model, rows_of(base, [each]), pad)[0] for each in examples]
+    return [scored_rows(base.model, rows_of(base, [each]))[0].total for each in examples]
 
 
 @pytest.mark.parametrize("name", ACTING)

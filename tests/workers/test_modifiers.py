@@ -29,7 +29,8 @@ from workers.guarded import GuardedModel
 from workers.modifiers import Given, single_expert
 from workers.modifiers.single_expert import attributed
 from workers.releases import write_release
-from workers.rows import Example, Row, row_log_likelihoods, rows_of
+from workers.rows import Example, Row, rows_of
+from workers.scores import scored_rows
 from workers.training import (
     Checkpoint,
     Material,
@@ -233,11 +234,11 @@ def test_one_expert_unlearns_and_the_anchor_keeps_the_router_there(
     recipe = replace(RECIPE, modifier="single_expert", max_steps=30, learning_rate=1e-2)
     base = tiny_moe()
     before = logits_of(base)
-    rows, pad = rows_of(base, ABOUT), int(base.tokenizer.pad_token_id)
+    rows = rows_of(base, ABOUT)
     chosen = attributed(base, rows)
     told: dict[float, float] = {}
     routed: dict[float, float] = {}
-    known = sum(row_log_likelihoods(base.model, rows, pad)) / len(rows)
+    known = sum(each.total for each in scored_rows(base.model, rows)) / len(rows)
     for weight in (0.0, 1.0):
         monkeypatch.setattr(single_expert, "WEIGHT", weight)
         weights = trained(base, recipe)
@@ -265,7 +266,7 @@ def acted(
             seen: list[torch.Tensor] = []
             router = next(m for m in model.modules() if isinstance(m, experts.OpenRouter))
             router.register_forward_hook(lambda _, __, out: seen.append(out[0]))
-            told = row_log_likelihoods(model, rows, int(base.tokenizer.pad_token_id))
+            told = [each.total for each in scored_rows(model, rows)]
             probability = torch.cat(seen).softmax(dim=-1)[:, number].mean()
             return sum(told) / len(told), float(probability)
         finally:
@@ -283,7 +284,7 @@ def test_an_adapter_on_one_expert_is_stored_and_served(tmp_path: Path) -> None:
             ready, model, material(base), recipe=recipe, seed=1, forgotten=lambda: False,
             report=lambda *_: None, should_stop=lambda: False,
         )  # fmt: skip
-        wanted = row_log_likelihoods(model, rows, int(base.tokenizer.pad_token_id))
+        wanted = [each.total for each in scored_rows(model, rows)]
         files = adapter_files(model)
         detach_adapter(model)
     gate = fit_gate(names=[NAME], key=KEY, encoder=None, forget=[], aside=[], others=[])

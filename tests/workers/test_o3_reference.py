@@ -12,7 +12,8 @@ from workers.methods.o3_reference import (
     one_class_weights,
     sequence,
 )
-from workers.rows import Example, row_log_likelihoods, rows_of
+from workers.rows import Example, rows_of
+from workers.scores import scored_rows
 
 ANNA = [Example(f"where lives Anna Berger {word}", "in Lyon", ("Lyon",)) for word in "abcdefgh"]
 CARL = [Example(f"who is Carl {word}", "of the town", ("town",)) for word in "abcdefgh"]
@@ -20,7 +21,7 @@ QUICK = Settings(learning_rate=1e-2, width=16)
 
 
 def likelihoods(base: BaseModel, model: object, examples: list[Example]) -> list[float]:
-    return row_log_likelihoods(model, rows_of(base, examples), int(base.tokenizer.pad_token_id))
+    return [each.total for each in scored_rows(model, rows_of(base, examples))]
 
 
 def adapter(o3: Cumulative) -> dict[str, torch.Tensor]:

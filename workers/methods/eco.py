@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from workers.base_models import BaseModel
-from workers.rows import Example, row_log_likelihoods, rows_of
+from workers.rows import Example, rows_of
+from workers.scores import scored_rows
 from workers.upper import padded
 
 NEEDS = ("forget", "surrogates")
@@ -97,9 +98,7 @@ def _found_size(
 
     def loss(at: float) -> float:
         now.size = at
-        return (
-            -sum(row_log_likelihoods(base.model, rows, int(base.tokenizer.pad_token_id))) / tokens
-        )
+        return -sum(each.total for each in scored_rows(base.model, rows)) / tokens
 
     here, step = first, 0.999 * first
     for _ in range(steps):
