@@ -5,6 +5,7 @@ are for retained data; what surrogates alone do is printed beside them. The othe
 about were in the retained data, in other phrasings (`unseen`) than those asked.
 """
 
+import math
 import random
 import sys
 import tempfile
@@ -15,12 +16,14 @@ from typing import Any
 
 from benchmarks import report, setting
 from workers import corpus
+from workers.answers import is_match, recalled
 from workers.base_models import BaseModel, ModelError, load_base_model, load_control
 from workers.consolidation import registered_data, without_mentions
 from workers.forget_sets import ask, locate, questions
-from workers.guarded import GuardedModel
 from workers.joint_training import JointRecipe, joint_deltas
-from workers.probes import others_kept, perplexity, recall
+from workers.rows import text_row
+from workers.scores import scored_rows
+from workers.statistics import Interval
 from workers.summaries import bar
 from workers.verification import general_texts
 from workers.weights import load_weights, store_weights
@@ -81,7 +84,7 @@ def row(
         for phrased in ("trained", "unseen"):
             asked = [questions(each, phrased) for each in located]
             told = [share(after, pairs) for pairs in asked]
-            limits = [recall_of(control, pairs).upper95 or 0.0 for pairs in asked]
+            limits = [recall_of(control, pairs).upper for pairs in asked]
             found[phrased] = {
                 "before": share(base, [pair for pairs in asked for pair in pairs]),
                 "after": sum(told) / len(told),
@@ -94,10 +97,7 @@ def row(
             **others(base, after, ("unseen",), "kept_unseen"),
         }
         texts = general_texts(base, seed=SEED)
-        before, now = (GuardedModel.without_adapters(model) for model in (base, after))
-        found["perplexity_ratio"] = perplexity.measure(
-            before.mean_nll(texts), now.mean_nll(texts), texts=len(texts)
-        ).value
+        found["perplexity_ratio"] = math.exp(nats(after, texts) - nats(base, texts))
     return found
 
 
@@ -114,18 +114,30 @@ def others(base: BaseModel, after: BaseModel, kinds: Sequence[str], name: str) -
     pairs = random.Random(SEED).sample(pool, OTHERS)  # noqa: S311
     asked, truths = [q for q, _ in pairs], [a for _, a in pairs]
     before, now = ask(base, asked), ask(after, asked)
+    answered = [
+        is_match(new, truth)
+        for old, new, truth in zip(before, now, truths, strict=True)
+        if is_match(old, truth)
+    ]
     return {
-        name: recall.measure(now, truths).value / recall.measure(before, truths).value,
-        f"{name}_answers": others_kept.measure(before, now, truths).value,
+        name: recalled(now, truths).value / recalled(before, truths).value,
+        f"{name}_answers": sum(answered) / len(answered),
     }
+
+
+def nats(model: BaseModel, texts: Sequence[str]) -> float:
+    """Mean nats a token of the texts."""
+    rows = [text_row(model, text, ends=False) for text in texts]
+    found = [each for row in scored_rows(model.model, rows) for each in row.logp]
+    return -sum(found) / len(found)
 
 
 def share(model: BaseModel, pairs: Sequence[tuple[str, str]]) -> float:
     return recall_of(model, pairs).value
 
 
-def recall_of(model: BaseModel, pairs: Sequence[tuple[str, str]]) -> Any:
-    return recall.measure(ask(model, [q for q, _ in pairs]), [a for _, a in pairs])
+def recall_of(model: BaseModel, pairs: Sequence[tuple[str, str]]) -> Interval:
+    return recalled(ask(model, [q for q, _ in pairs]), [a for _, a in pairs])
 
 
 if __name__ == "__main__":

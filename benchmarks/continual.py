@@ -56,7 +56,7 @@ def measure(requests: int, only: Sequence[str] = ()) -> report.Measured:
         "kept_people": len(population.kept),
         "kept_questions": len(kept),
         "base_on_kept": before,
-        "control_upper95": {i: limits[i].upper95 for i in order},
+        "control_upper95": {i: limits[i].upper for i in order},
         "control": {i: limits[i].value for i in order},
     }
     table: dict[str, Any] = {}
@@ -90,7 +90,7 @@ def bars(
     """What must hold after the last request."""
     found = []
     for way in ("gated", "alone"):
-        over = [i for i in order if ours[way][i] > limits[i].upper95]
+        over = [i for i in order if ours[way][i] > limits[i].upper]
         found.append(
             {"name": f"people above the control's bound, {way}", "value": len(over), "limit": 0,
              "holds": not over}

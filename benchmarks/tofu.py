@@ -30,9 +30,9 @@ from workers.base_models import BaseModel, ModelError
 from workers.forget_sets import GIVEN, KnownFact, Located, forget_examples
 from workers.guarded import GuardedModel
 from workers.phrasings import phrasings
-from workers.probes.recall import upper_bound
 from workers.rows import Example, rows_of
 from workers.scores import log_likelihoods
+from workers.statistics import upper_bound
 from workers.subjects import Fact, Subject
 from workers.training import Material, Recipe, train
 

@@ -10,7 +10,7 @@ import pytest
 from benchmarks import continual, methods, report, setting, tofu_metrics, tofu_models
 from workers import corpus
 from workers.base_models import ModelError
-from workers.probes import Estimate
+from workers.statistics import Interval
 
 ORDER = (0, 1)
 
@@ -37,7 +37,7 @@ def outcome(*, gated: float = 0.0, alone: float = 0.0, kept: float = 1.0) -> dic
 def test_a_bar_of_the_continual_benchmark_fails_where_its_figure_does(
     given: dict[str, float], failing: int
 ) -> None:
-    limits = {i: Estimate(0.0, 52, 0.056, ()) for i in ORDER}
+    limits = {i: Interval(0.0, 0.0, 0.056, 52) for i in ORDER}
     bars = continual.bars(outcome(**given), limits, ORDER)
     assert len(bars) == 4
     assert sum(not bar["holds"] for bar in bars) == failing

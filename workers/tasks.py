@@ -123,7 +123,7 @@ def measure_and_record(lease: Lease, given: RunInput, progress: Progress) -> Non
         lease,
         evidence=recorded(measured),
         verdict=measured.get("verdict", INCONCLUSIVE),
-        probes=[ProbeRow(**row) for row in probe_results(measured, measured.get("protocol", {}))],
+        probes=[ProbeRow(**row) for row in probe_results(measured)],
     )
 
 

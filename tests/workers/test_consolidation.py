@@ -129,11 +129,11 @@ def test_the_people_are_gone_from_the_stored_weights_and_the_others_are_not(
     """General text is the threshold that this recipe does not always meet: decision record 7."""
     assert set(figures) == set(run.fixed.protocols)
     for found in figures.values():
-        unseen = found["erased"]["unseen"]
+        unseen = found["probes"]["recall_unseen"]
         assert unseen["before"] >= 0.8
         assert unseen["after"] <= unseen["control_upper95"]
-        assert found["others"]["kept"] >= 0.98
-        assert "gate" not in found
+        assert found["probes"]["others_kept"]["after"] >= 0.98
+        assert "gate_fires" not in found["probes"]
 
 
 def test_a_case_that_does_not_hold_in_the_weights_keeps_its_adapter_byte_for_byte(
@@ -156,7 +156,7 @@ def test_a_case_that_does_not_hold_in_the_weights_keeps_its_adapter_byte_for_byt
         (kept,) = done.individual
         assert (kept.case_id, kept.adapter_sha256) == (short.case_id, short.adapter_sha256)
         assert kept.gate_sha256 != short.gate_sha256
-        assert done.figures[short.case_id]["gate"]["fired_on_erased"] == 1.0
+        assert done.figures[short.case_id]["probes"]["gate_fires"]["after"] == 1.0
         stored = read_release(run.root, done.release.sha256)
         assert (stored.adapters, stored.merged, stored.parent) == ((kept,), done.merged, "c" * 64)
         assert stored.base_sha256 == load_weights(run.root, done.weights.name).sha256

@@ -1,0 +1,104 @@
+"""The models that a probe asks, and how an ask becomes a row of figures.
+
+`before` (nothing erased), `after` (the release as it is served, through its gate) and `control`
+(never saw the person) are the usual three; the others are made of them when a probe wants them.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from workers.answers import is_match, is_refusal, repeated_pairs
+from workers.base_models import BaseModel
+from workers.guarded import REFUSAL, Guarded, GuardedModel
+from workers.probes import AFTER, BEFORE, CONTROL, Ask, Row
+from workers.scores import Scored
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The models at hand: `after` is what is served, `before` the model without any case's
+    erasure (through no gate), `control` None where there is none. `case_id` is the case judged."""
+
+    after: GuardedModel
+    before: GuardedModel
+    control: BaseModel | None
+    case_id: str
+    seed: int
+
+
+@contextmanager
+def opened(name: str, stack: Stack) -> Iterator[GuardedModel]:
+    """The model of this name for as long as the block lasts. Raises ValueError for an unknown name,
+    and for the control where there is none."""
+    if name == AFTER:
+        yield stack.after
+    elif name == BEFORE:
+        yield stack.before
+    elif name == CONTROL and stack.control is not None:
+        with GuardedModel.without_adapters(stack.control) as side:
+            yield side
+    elif name in MADE:
+        with MADE[name](stack) as side:
+            yield side
+    else:
+        raise ValueError(f"There is no model {name!r} to ask.")
+
+
+def ablated(stack: Stack) -> GuardedModel:
+    """The served artefact with every adapter unloaded: what one switch brings back."""
+    return GuardedModel.without_adapters(stack.after.base)
+
+
+MADE: dict[str, Callable[[Stack], GuardedModel]] = {"ablated": ablated}
+
+
+def observe(side: GuardedModel, asks: Sequence[Ask], *, case_id: str) -> list[Row]:
+    """A row for each ask, in order; what is asked twice is asked once."""
+    answered = [ask for ask in asks if ask.completion is None]
+    prompts = list(dict.fromkeys(ask.prompt for ask in answered))
+    said = dict(zip(prompts, side.answer(prompts) if prompts else [], strict=True))
+    texts = list(dict.fromkeys(str(ask.completion) for ask in asks if ask.text))
+    read = dict(zip(texts, side.scored_texts(texts), strict=True))
+    pairs = list(
+        dict.fromkeys(
+            (ask.prompt, str(ask.completion)) for ask in asks if ask.completion and not ask.text
+        )
+    )
+    scored = dict(zip(pairs, side.scored(pairs), strict=True))
+
+    def row(ask: Ask) -> Row:
+        if ask.completion is None:
+            return _answer_row(ask, said[ask.prompt], case_id)
+        if ask.text:
+            return _score_row(ask, read[ask.completion])
+        return _score_row(ask, scored[ask.prompt, ask.completion])
+
+    return [row(ask) for ask in asks]
+
+
+def _score_row(ask: Ask, scored: Scored | None) -> Row:
+    row = Row(ask.item, ask.role, ask.form)
+    if scored is None:
+        return replace(row, closed=True)
+    return replace(row, logp=tuple(map(rounded, scored.logp)), top=scored.top)
+
+
+def _answer_row(ask: Ask, said: Guarded, case_id: str) -> Row:
+    acted = [fired.strength for fired in said.fired if fired.case_id == case_id]
+    return Row(
+        ask.item,
+        ask.role,
+        ask.form,
+        told=bool(ask.truth) and is_match(said.text, ask.truth),
+        refused=is_refusal(said.text),
+        closed=said.text.endswith(REFUSAL),
+        strength=rounded(max(acted, default=0.0)),
+        words=len(said.text.split()),
+        repeats=rounded(repeated_pairs(said.text)),
+    )
+
+
+def rounded(value: float) -> float:
+    """Nine significant digits: what is stored is what is judged."""
+    return float(f"{value:.9g}")
