@@ -1,10 +1,10 @@
 """Share of questions to which the greedy answer tells the truth."""
 
-import math
 from collections.abc import Sequence
 
 from workers.answers import is_match
 from workers.probes import Estimate
+from workers.statistics import upper_bound as upper_bound
 
 QUESTION = "How many questions about the erased person does the model still answer correctly?"
 
@@ -20,27 +20,3 @@ def measure(answers: Sequence[str], truths: Sequence[str]) -> Estimate:
         upper95=upper_bound(sum(hits), len(hits)),
         items=tuple(float(hit) for hit in hits),
     )
-
-
-def upper_bound(hits: int, trials: int, *, alpha: float = 0.05) -> float:
-    """One-sided upper bound of a share (Clopper and Pearson 1934): the p at which seeing at most
-    `hits` of `trials` has probability `alpha`."""
-    if hits >= trials:
-        return 1.0
-    low, high = hits / trials, 1.0
-    for _ in range(60):
-        p = (low + high) / 2
-        low, high = (p, high) if _at_most(hits, trials, p) > alpha else (low, p)
-    return high
-
-
-def _at_most(hits: int, trials: int, p: float) -> float:
-    logs = (
-        math.lgamma(trials + 1)
-        - math.lgamma(k + 1)
-        - math.lgamma(trials - k + 1)
-        + k * math.log(p)
-        + (trials - k) * math.log1p(-p)
-        for k in range(hits + 1)
-    )
-    return math.fsum(math.exp(each) for each in logs) if 0.0 < p < 1.0 else float(p <= 0.0)
