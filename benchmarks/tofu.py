@@ -21,7 +21,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks import report, setting
-from benchmarks.tofu_metrics import harmonic_mean, ks_p_value, probability, share_of, truth_ratio
+from benchmarks.tofu_metrics import harmonic_mean, probability, share_of, truth_ratio
 from benchmarks.tofu_models import Author, Data, Question, Tuning, read_data, tuned
 from workers import erasure
 from workers.adapters import AdapterRef, attach_adapter, detach_adapter
@@ -32,7 +32,7 @@ from workers.guarded import GuardedModel
 from workers.phrasings import phrasings
 from workers.rows import Example, rows_of
 from workers.scores import log_likelihoods
-from workers.statistics import upper_bound
+from workers.statistics import ks, upper_bound
 from workers.subjects import Fact, Subject
 from workers.training import Material, Recipe, train
 
@@ -219,7 +219,7 @@ def measure(
         ratios = figures["control"]["erased_authors"]["truth_ratios"]
         for name in figures.keys() & {"before", "ours", "npo_in_sequence"}:
             own = figures[name]["erased_authors"]["truth_ratios"]
-            figures[name]["forget_quality"] = ks_p_value(own, ratios) if own else None
+            figures[name]["forget_quality"] = ks(own, ratios)[1] if own else None
     return figures, bars(figures) if set(LINES) <= figures.keys() else []
 
 

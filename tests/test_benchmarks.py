@@ -106,14 +106,6 @@ def test_truth_ratio_and_the_other_means_are_those_of_the_paper() -> None:
     assert tofu_metrics.harmonic_mean([1.0, 0.0]) == 0.0
 
 
-def test_the_kolmogorov_smirnov_test_is_the_published_one() -> None:
-    same = [i / 40 for i in range(40)]
-    assert tofu_metrics.ks_p_value(same, same) == 1.0
-    # D = 0.5 of 40 and 40: lambda = 2.309, so p = 4.7e-5.
-    assert tofu_metrics.ks_p_value(same, [x + 0.5 for x in same]) == pytest.approx(4.7e-5, rel=0.1)
-    assert tofu_metrics.ks_p_value(same, [x + 2.0 for x in same]) < 1e-15
-
-
 def test_tofu_names_what_is_missing_and_its_authors(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"retain90\.json"):
         tofu_models.read_data(tmp_path, erased=1, kept=1)

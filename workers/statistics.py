@@ -86,8 +86,8 @@ def bootstrap(
     `bounded` items lie `within` two values. Theirs is the Bayesian bootstrap (Rubin 1981) with one
     unseen item added at the worst end: the bound of Gaffke (2005) and of Learned-Miller and Thomas
     (arXiv 1905.06208), which for items of 0 and 1 is Clopper and Pearson's. Validity for every
-    distribution is conjectured, not shown; measured coverage of a nominal 0.95 is 0.99, 0.97, 0.97
-    for uniform items (n = 12, 26, 52), and 0.95 or more for items of mostly zeros or ones. There
+    distribution is conjectured, not shown; measured coverage of a nominal 0.95 is 0.99, 0.98, 0.97
+    for uniform items (n = 12, 26, 52), and 0.96 or more for items of mostly zeros or ones. There
     the percentile bootstrap covers as little as 0.61: it would pass for lack of power. Equal items
     do not make the bounds collapse: 26 items of 1 leave a lower bound of 0.05 ** (1 / 26).
 
@@ -98,12 +98,12 @@ def bootstrap(
     Raises ValueError without items, for items outside the range, and for too few draws.
     """
     values = _sample(items, "the bootstrap needs at least one item")
-    rank = _rank(draws, alpha)
+    rank, lower, upper = _rank(draws, alpha), -math.inf, math.inf
     if bounded:
         low, high = within
         scaled = _scaled(values, low, high)
         lower, upper = _unseen(fmean(scaled), len(scaled), alpha)
-        if _differ(scaled):
+        if _spread(scaled):
             means = _reweighted(scaled, draws, seed)
             lower = min(lower, sorted(least for least, _ in means)[draws - rank])
             upper = max(upper, sorted(most for _, most in means)[rank - 1])
@@ -112,8 +112,6 @@ def bootstrap(
         ratios = _studentised(values, draws, seed)
         lower = fmean(values) - ratios[rank - 1] * spread
         upper = fmean(values) - ratios[draws - rank] * spread
-    else:
-        lower, upper = -math.inf, math.inf
     return Interval(value=fmean(values), lower=lower, upper=upper, n=len(values))
 
 
@@ -130,7 +128,7 @@ def mean_at_most_p(items: Sequence[float], limit: float, *, draws: int, seed: in
     if mean > limit or limit >= 1.0:
         return float(limit < 1.0)
     p = ((1.0 - limit) / (1.0 - mean)) ** len(values)
-    if _differ(values):
+    if _spread(values):
         above = sum(most > limit for _, most in _reweighted(values, draws, seed))
         p = max(p, (1 + above) / (draws + 1))
     return p
@@ -263,7 +261,7 @@ def ks(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
 def needed(*, margin: float, sd: float, power: float = 0.8, alpha: float = 0.05) -> int:
     """Clusters needed to show with probability `power` that a mean truly `margin` below its limit
     is below it: normal approximation, `sd` between clusters. `bootstrap` of bounded items asks for
-    a few more (for uniform items about a fifth more than 52)."""
+    a few more: of uniform items 60 for the 52 that this says at a margin of 0.1."""
     reach = _reach(power, alpha) * _positive(sd, "sd") / _positive(margin, "margin")
     return max(1, math.ceil(reach * reach - 1e-9))
 
@@ -343,16 +341,12 @@ def _central_t(angle: float, df: int) -> float:
 
 
 def _logistic(x: float) -> float:
-    return 1 / (1 + math.exp(-x)) if x > 0 else math.exp(x) / (1 + math.exp(x))
-
-
-def _differ(values: Sequence[float]) -> bool:
-    return min(values) < max(values)
+    return (1 + math.tanh(x / 2)) / 2
 
 
 def _spread(values: Sequence[float]) -> float:
     """Standard deviation, n - 1 in the denominator; exactly 0 for equal values."""
-    if not _differ(values):
+    if min(values) == max(values):
         return 0.0
     mean = fmean(values)
     return math.sqrt(math.fsum((x - mean) * (x - mean) for x in values) / (len(values) - 1))
@@ -371,9 +365,7 @@ def _finite(values: Sequence[float]) -> list[float]:
 
 
 def _scaled(values: Sequence[float], low: float, high: float) -> list[float]:
-    if not low < high:
-        raise ValueError(f"no range from {low} to {high}")
-    if min(values) < low or max(values) > high:
+    if not (low < high and low <= min(values) and max(values) <= high):
         raise ValueError(f"a value lies outside [{low}, {high}]")
     return [(x - low) / (high - low) for x in values]
 
