@@ -227,7 +227,7 @@ def verify(
     attempt: int = 1,
     probes: Sequence[str] | None = None,
     tables: dict[str, Tables] | None = None,
-    keep: Callable[[], None] = lambda: None,
+    keep: Callable[[str, Tables], None] = lambda probe, rows: None,
     report: Callable[[str, int, int], None] = lambda probe, step, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
@@ -235,14 +235,14 @@ def verify(
 
     The probes of the protocol in order (or those of `probes`), then the verdict. Where the release
     has new weights, `before` is the model that they replace. `tables` receives the rows of each
-    probe, and what it holds already is not measured again; `keep` is called after each. The result
+    probe, and what it holds already is not measured again; `keep` gets them after each. The result
     is plain and holds no personal data. An error in a probe makes the verdict inconclusive and is
     named in "reasons"; Stopped is raised when `should_stop()`.
     """
     before = before or GuardedModel.without_adapters(guarded.base)
     stack = Stack(guarded, before, control, case_id, protocol["seed"])
     found: dict[str, Tables] = {} if tables is None else tables
-    names = list(protocol["probes"]) if probes is None else list(probes)
+    names = in_order(protocol) if probes is None else list(probes)
     case: Case | None = None
     failed: dict[str, str] = {}
     for i, name in enumerate(names):
@@ -261,7 +261,7 @@ def verify(
             # Only the kind of error: its text may quote what was asked.
             failed[name] = f"could not be measured ({type(error).__name__})"
         else:
-            keep()
+            keep(name, found[name])
     report("verdict", len(names), len(names))
     return judged(found, protocol, failed, names=names)
 
@@ -280,6 +280,12 @@ def asked(name: str, case: Case, stack: Stack, *, sides: Sequence[str]) -> Table
     return found
 
 
+def in_order(protocol: Mapping[str, Any]) -> list[str]:
+    """The probes of a protocol, those that decide first. (Its bytes do not keep an order.)"""
+    plans = protocol["probes"]
+    return sorted(plans, key=lambda name: (not plans[name]["rules"], name))
+
+
 def judged(
     tables: Mapping[str, Tables],
     protocol: Mapping[str, Any],
@@ -291,7 +297,7 @@ def judged(
     probes that were to be run, by default all of the protocol."""
     failed = dict(failed or {})
     figures: dict[str, Any] = {}
-    for name in protocol["probes"] if names is None else names:
+    for name in in_order(protocol) if names is None else names:
         if name not in tables:
             failed.setdefault(name, "could not be measured (no rows)")
             continue
@@ -373,11 +379,11 @@ def judge(
     more than chance before, or a sample too small. Not met: a figure beyond its limit.
     """
     failed = failed or {}
-    deciding = [name for name, plan in protocol["probes"].items() if plan["rules"]]
+    deciding = [name for name in in_order(protocol) if protocol["probes"][name]["rules"]]
     wanted = [name for name in deciding if name in figures]
     broken = [
         f"{name}: {why}"
-        for name, why in failed.items()
+        for name, why in sorted(failed.items())
         if name in deciding or why.startswith("could not be measured")
     ]
     if broken or not wanted:

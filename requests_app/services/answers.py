@@ -137,8 +137,8 @@ def _figure_lines(run: ErasureRun) -> list[str]:
     head = f"Language model “{run.model_name}”{tested}: {verdict}."
     if before := len(not_met_runs(run.case, run.model_name, before=run.number)):
         head += (
-            f" {before} earlier attempt{'s' if before > 1 else ''} tested with the same questions"
-            " did not meet the thresholds; the last one counts, so these measurements chose it."
+            f" {before} earlier attempt{'s' if before > 1 else ''} did not meet the thresholds; the"
+            " last one was tested with questions in other words about the same facts."
         )
     return [head, *(_probe_line(probe) for probe in run.probe_results.order_by("probe"))]
 
