@@ -3,13 +3,11 @@
 import json
 import math
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 
 import pytest
 
-from benchmarks import continual, methods, report, setting, tofu_metrics, tofu_models
+from benchmarks import continual, methods, report, setting, tofu_metrics
 from workers import corpus
-from workers.base_models import ModelError
 from workers.probes import Estimate
 
 ORDER = (0, 1)
@@ -112,18 +110,3 @@ def test_the_kolmogorov_smirnov_test_is_the_published_one() -> None:
     # D = 0.5 of 40 and 40: lambda = 2.309, so p = 4.7e-5.
     assert tofu_metrics.ks_p_value(same, [x + 0.5 for x in same]) == pytest.approx(4.7e-5, rel=0.1)
     assert tofu_metrics.ks_p_value(same, [x + 2.0 for x in same]) < 1e-15
-
-
-def test_tofu_names_what_is_missing_and_its_authors(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"retain90\.json"):
-        tofu_models.read_data(tmp_path, erased=1, kept=1)
-    rows = [
-        {"question": f"tell me about Ana Maria de Souza's book {i}", "answer": "It won a prize."}
-        for i in range(20)
-    ]
-    for name in tofu_models.FILES:
-        lines = json.dumps(rows) if name.endswith(".json") else "\n".join(map(json.dumps, rows))
-        (tmp_path / name).write_text(lines)
-    data = tofu_models.read_data(tmp_path, erased=1, kept=1)
-    assert [author.name for author in data.erased] == ["Ana Maria de Souza"]
-    assert len(data.kept[0].questions) == len(data.real_authors) == 20
