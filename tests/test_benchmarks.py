@@ -3,13 +3,11 @@
 import json
 import math
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 
 import pytest
 
-from benchmarks import continual, methods, report, setting, tofu_metrics, tofu_models
+from benchmarks import continual, methods, report, setting, tofu_metrics
 from workers import corpus
-from workers.base_models import ModelError
 from workers.statistics import Interval
 
 ORDER = (0, 1)
@@ -104,18 +102,3 @@ def test_truth_ratio_and_the_other_means_are_those_of_the_paper() -> None:
     assert tofu_metrics.share_of(0.3, [0.1, 0.2]) == pytest.approx(0.5)
     assert tofu_metrics.harmonic_mean([1.0, 0.5]) == pytest.approx(2 / 3)
     assert tofu_metrics.harmonic_mean([1.0, 0.0]) == 0.0
-
-
-def test_tofu_names_what_is_missing_and_its_authors(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"retain90\.json"):
-        tofu_models.read_data(tmp_path, erased=1, kept=1)
-    rows = [
-        {"question": f"tell me about Ana Maria de Souza's book {i}", "answer": "It won a prize."}
-        for i in range(20)
-    ]
-    for name in tofu_models.FILES:
-        lines = json.dumps(rows) if name.endswith(".json") else "\n".join(map(json.dumps, rows))
-        (tmp_path / name).write_text(lines)
-    data = tofu_models.read_data(tmp_path, erased=1, kept=1)
-    assert [author.name for author in data.erased] == ["Ana Maria de Souza"]
-    assert len(data.kept[0].questions) == len(data.real_authors) == 20
