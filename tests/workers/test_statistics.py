@@ -176,6 +176,13 @@ def test_equal_items_without_a_range_bound_nothing(n: int) -> None:
     assert (found.lower, found.upper) == (-math.inf, math.inf)
 
 
+def test_two_items_without_a_range_bound_nothing_either_since_half_their_samples_are_equal() -> (
+    None
+):
+    found = bootstrap([0.0, 1.0], draws=99, seed=1, bounded=False)
+    assert (found.lower, found.upper) == (-math.inf, math.inf)
+
+
 def test_a_range_stretches_the_bounds() -> None:
     items = [0.1, 0.4, 0.4, 0.9, 0.2]
     unit = bootstrap(items, draws=199, seed=4)
