@@ -97,7 +97,7 @@ def bootstrap(
 
     Raises ValueError without items, for items outside the range, and for too few draws.
     """
-    values = _sample(items, "the bootstrap needs at least one item")
+    values = _finite(items, "the bootstrap needs at least one item")
     rank, lower, upper = _rank(draws, alpha), -math.inf, math.inf
     if bounded:
         low, high = within
@@ -121,7 +121,7 @@ def mean_at_most_p(items: Sequence[float], limit: float, *, draws: int, seed: in
     It is at most alpha exactly when the upper bound of `bootstrap` with these draws and this seed
     is at most `limit`. For `holm`, to say which of several probes found something.
     """
-    values = _scaled(_sample(items, "a p-value needs at least one item"), 0.0, 1.0)
+    values = _scaled(_finite(items, "a p-value needs at least one item"), 0.0, 1.0)
     _finite([limit])
     _positive(draws, "draws")
     mean = fmean(values)
@@ -151,7 +151,7 @@ def equivalence(
 
     Raises ValueError for fewer than two differences or a margin that is not positive.
     """
-    values = _sample(differences, "equivalence needs at least one difference")
+    values = _finite(differences, "equivalence needs at least one difference")
     if len(values) < 2:
         raise ValueError("equivalence needs at least two differences to know their spread")
     _positive(margin, "margin")
@@ -190,8 +190,8 @@ def auc(positives: Sequence[float], negatives: Sequence[float], *, alpha: float 
     DeLong's variance is 0 for samples that do not overlap. One item on a side bounds nothing.
     `n` is the size of the smaller side. O(n log n).
     """
-    ups = sorted(_sample(positives, "an AUC needs at least one positive"))
-    downs = sorted(_sample(negatives, "an AUC needs at least one negative"))
+    ups = sorted(_finite(positives, "an AUC needs at least one positive"))
+    downs = sorted(_finite(negatives, "an AUC needs at least one negative"))
     above = [(bisect_left(downs, x) + bisect_right(downs, x)) / (2 * len(downs)) for x in ups]
     below = [1 - (bisect_left(ups, x) + bisect_right(ups, x)) / (2 * len(ups)) for x in downs]
     value, n = fmean(above), min(len(ups), len(downs))
@@ -200,7 +200,8 @@ def auc(positives: Sequence[float], negatives: Sequence[float], *, alpha: float 
         error = math.hypot(_spread(above) / len(ups) ** 0.5, _spread(below) / len(downs) ** 0.5)
         reach = NORMAL.inv_cdf(1.0 - alpha) * error / (value * (1.0 - value))
         odds = math.log(value / (1.0 - value))
-        lower, upper = min(lower, _logistic(odds - reach)), max(upper, _logistic(odds + reach))
+        lower = min(lower, (1 + math.tanh((odds - reach) / 2)) / 2)
+        upper = max(upper, (1 + math.tanh((odds + reach) / 2)) / 2)
     return Interval(value=value, lower=lower, upper=upper, n=n)
 
 
@@ -226,7 +227,7 @@ def benjamini_hochberg(p: Mapping[str, float]) -> dict[str, float]:
 def sign_flip_p(differences: Sequence[float], *, draws: int, seed: int) -> float:
     """One-sided p-value that the mean of paired differences is above 0, by random flips of their
     signs: exact where they are symmetric about 0. Counts the seen signs as one of the draws."""
-    values = _sample(differences, "a sign-flip test needs at least one difference")
+    values = _finite(differences, "a sign-flip test needs at least one difference")
     _positive(draws, "draws")
     draw = random.Random(seed)  # noqa: S311
     seen = math.fsum(values) - 1e-12 * math.fsum(map(abs, values))
@@ -340,10 +341,6 @@ def _central_t(angle: float, df: int) -> float:
     return 2 / math.pi * (angle + sine * total) if odd else sine * total
 
 
-def _logistic(x: float) -> float:
-    return (1 + math.tanh(x / 2)) / 2
-
-
 def _spread(values: Sequence[float]) -> float:
     """Standard deviation, n - 1 in the denominator; exactly 0 for equal values."""
     if min(values) == max(values):
@@ -352,13 +349,9 @@ def _spread(values: Sequence[float]) -> float:
     return math.sqrt(math.fsum((x - mean) * (x - mean) for x in values) / (len(values) - 1))
 
 
-def _sample(values: Sequence[float], missing: str) -> list[float]:
+def _finite(values: Sequence[float], missing: str = "there is no value") -> list[float]:
     if not values:
         raise ValueError(missing)
-    return _finite(values)
-
-
-def _finite(values: Sequence[float]) -> list[float]:
     if not all(math.isfinite(x) for x in values):
         raise ValueError("a value is not a finite number")
     return [float(x) for x in values]
