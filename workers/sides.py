@@ -4,27 +4,41 @@
 (never saw the person) are the usual three; the others are made of them when a probe wants them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from workers.answers import is_match, is_refusal, repeated_pairs
-from workers.base_models import BaseModel
+from workers.base_models import BaseModel, Conversation
 from workers.guarded import REFUSAL, Guarded, GuardedModel
 from workers.probes import AFTER, BEFORE, CONTROL, Ask, Row
 from workers.scores import Scored
+
+Key = TypeVar("Key")
+
+
+@dataclass
+class Memory:
+    """What a model has said in this verification: nothing is asked of it twice."""
+
+    said: dict[Conversation, Guarded] = field(default_factory=dict)
+    scored: dict[tuple[Conversation, str], Scored | None] = field(default_factory=dict)
+    texts: dict[str, Scored | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Stack:
     """The models at hand: `after` is what is served, `before` the model without any case's
-    erasure (through no gate), `control` None where there is none. `case_id` is the case judged."""
+    erasure (through no gate), `control` None where there is none. `case_id` is the case judged;
+    `memory` what each model said so far, by its name."""
 
     after: GuardedModel
     before: GuardedModel
     control: BaseModel | None
     case_id: str
     seed: int
+    memory: dict[str, Memory] = field(default_factory=dict)
 
 
 @contextmanager
@@ -53,28 +67,35 @@ def ablated(stack: Stack) -> GuardedModel:
 MADE: dict[str, Callable[[Stack], GuardedModel]] = {"ablated": ablated}
 
 
-def observe(side: GuardedModel, asks: Sequence[Ask], *, case_id: str) -> list[Row]:
-    """A row for each ask, in order; what is asked twice is asked once."""
-    answered = [ask for ask in asks if ask.completion is None]
-    prompts = list(dict.fromkeys(ask.prompt for ask in answered))
-    said = dict(zip(prompts, side.answer(prompts) if prompts else [], strict=True))
-    texts = list(dict.fromkeys(str(ask.completion) for ask in asks if ask.text))
-    read = dict(zip(texts, side.scored_texts(texts), strict=True))
-    pairs = list(
-        dict.fromkeys(
-            (ask.prompt, str(ask.completion)) for ask in asks if ask.completion and not ask.text
-        )
+def observe(
+    side: GuardedModel, asks: Sequence[Ask], *, case_id: str, memory: Memory | None = None
+) -> list[Row]:
+    """A row for each ask, in order; what was asked before, of this `memory`, is not asked again."""
+    known = Memory() if memory is None else memory
+    prompts = _new((ask.prompt for ask in asks if ask.completion is None), known.said)
+    if prompts:
+        known.said.update(zip(prompts, side.answer(prompts), strict=True))
+    texts = _new((str(ask.completion) for ask in asks if ask.text), known.texts)
+    known.texts.update(zip(texts, side.scored_texts(texts), strict=True))
+    pairs = _new(
+        ((ask.prompt, str(ask.completion)) for ask in asks if ask.completion and not ask.text),
+        known.scored,
     )
-    scored = dict(zip(pairs, side.scored(pairs), strict=True))
+    known.scored.update(zip(pairs, side.scored(pairs), strict=True))
 
     def row(ask: Ask) -> Row:
         if ask.completion is None:
-            return _answer_row(ask, said[ask.prompt], case_id)
+            return _answer_row(ask, known.said[ask.prompt], case_id)
         if ask.text:
-            return _score_row(ask, read[ask.completion])
-        return _score_row(ask, scored[ask.prompt, ask.completion])
+            return _score_row(ask, known.texts[ask.completion])
+        return _score_row(ask, known.scored[ask.prompt, ask.completion])
 
     return [row(ask) for ask in asks]
+
+
+def _new(asked: Iterable[Key], known: Container[Key]) -> list[Key]:
+    """Each of `asked` that is not known yet, once."""
+    return [each for each in dict.fromkeys(asked) if each not in known]
 
 
 def _score_row(ask: Ask, scored: Scored | None) -> Row:

@@ -18,7 +18,7 @@ from workers.base_models import BaseModel
 from workers.forget_sets import Located, questions, twin_questions
 from workers.guarded import GuardedModel
 from workers.probes import CONTROL, Case, Measured, NotMeasurable, Row, Tables, load_probe, sides_of
-from workers.sides import Stack, observe, opened
+from workers.sides import Memory, Stack, observe, opened
 from workers.subjects import Fact
 from workers.training import Stopped
 
@@ -276,7 +276,8 @@ def asked(name: str, case: Case, stack: Stack, *, sides: Sequence[str]) -> Table
             if hasattr(probe, "look"):
                 found[side] = probe.look(model, case, stack)
             else:
-                found[side] = observe(model, asks, case_id=stack.case_id)
+                memory = stack.memory.setdefault(side, Memory())
+                found[side] = observe(model, asks, case_id=stack.case_id, memory=memory)
     return found
 
 
