@@ -215,11 +215,14 @@ class GuardedModel:
         rows = [row_after(self.base, read[asked][0], answer) for asked, answer in pairs]
         return self._scores(rows, [read[asked][1] for asked, _ in pairs])
 
-    def scored_texts(self, texts: Sequence[str]) -> list[Scored | None]:
-        """Running texts scored as a whole, in the same way."""
+    def scored_texts(
+        self, texts: Sequence[str], *, standardised: bool = False
+    ) -> list[Scored | None]:
+        """Running texts scored as a whole, in the same way; `standardised` gives `z` too."""
         with self._lock:
             decisions = [self.gate.decide(text) for text in texts]
-        return self._scores([text_row(self.base, text, ends=False) for text in texts], decisions)
+        rows = [text_row(self.base, text, ends=False) for text in texts]
+        return self._scores(rows, decisions, standardised=standardised)
 
     def log_likelihoods(self, pairs: Sequence[tuple[Conversation, str]]) -> list[float]:
         """log p(answer | conversation) in nats, its end included. Raises GateError where the gate
@@ -229,11 +232,14 @@ class GuardedModel:
             raise GateError("The gate closed: it could not decide, or too many cases were named.")
         return found
 
-    def _scores(self, rows: Sequence[Row], decisions: Sequence[Decision]) -> list[Scored | None]:
+    def _scores(
+        self, rows: Sequence[Row], decisions: Sequence[Decision], *, standardised: bool = False
+    ) -> list[Scored | None]:
         def score(chosen: Sequence[int], model: Any) -> list[Scored | None]:
             if model is None:
                 return [None for _ in chosen]
-            return list(scored_rows(model, [rows[i] for i in chosen]))
+            some = [rows[i] for i in chosen]
+            return list(scored_rows(model, some, standardised=standardised))
 
         return self._grouped(decisions, score)
 

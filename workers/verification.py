@@ -34,6 +34,21 @@ FAST = (
     "others_kept",
     "perplexity",
     "gate_fires",
+    "leak",
+    "verbatim",
+    "answer_loss",
+)
+STANDARD = (
+    *FAST,
+    "neighbours",
+    "refusals",
+    "fluency",
+    "membership",
+    "multiple_choice",
+)
+FULL = (
+    *STANDARD,
+    "muse",
 )
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     "fast": {
@@ -41,11 +56,11 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         "sizes": {"others": 240, "decoys": 24, "draws": 2000, "twins": 3},
     },
     "standard": {
-        "probes": FAST,
+        "probes": STANDARD,
         "sizes": {"others": 480, "decoys": 48, "draws": 10_000, "twins": 3},
     },
     "full": {
-        "probes": FAST,
+        "probes": FULL,
         "sizes": {"others": 960, "decoys": 99, "draws": 10_000, "twins": 3},
     },
 }

@@ -169,8 +169,8 @@ def value_asks(
     case: Case, forms: Sequence[Sequence[Conversation]], *, decoys: int | None = None
 ) -> list[Ask]:
     """The true value and others of its kind, scored after every wording of every fact; without a
-    control also after the wordings about made-up people."""
-    if not all(case.values):
+    control also after the wordings about made-up people. With `decoys` 0 the true value alone."""
+    if decoys != 0 and not all(case.values):
         raise NotMeasurable("some facts have no other values of their kind to compare with")
     found = []
     for item, (fact, asked) in enumerate(zip(case.located.facts, forms, strict=True)):
