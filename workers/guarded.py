@@ -240,17 +240,18 @@ class GuardedModel:
     def looked_at(
         self,
         conversations: Sequence[Conversation],
-        look: Callable[[Sequence[Conversation], Any], Sequence[Result]],
+        look: Callable[[Sequence[tuple[int, Conversation]], Any], Sequence[Result]],
     ) -> list[Result | None]:
-        """What `look` finds in the model as it acts on each conversation, which it is given as the
-        model sees them, those under one decision together; None where the gate closes."""
+        """What `look` finds in the model as it acts on each conversation. It is given those under
+        one decision together, each with its place and as the model sees it, and that model; None
+        where the gate closes."""
         with self._lock:
             read = [self.gate.read(conversation) for conversation in conversations]
 
         def found(chosen: Sequence[int], model: Any) -> list[Result | None]:
             if model is None:
                 return [None for _ in chosen]
-            return list(look([read[i][0] for i in chosen], model))
+            return list(look([(i, read[i][0]) for i in chosen], model))
 
         return self._grouped([decision for _, decision in read], found)
 

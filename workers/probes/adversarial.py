@@ -392,10 +392,12 @@ def _reverse_ranks(rows: Table) -> dict[int, float]:
 def _above(compared: Mapping[str, tuple[Any, Any]], *, draws: int, seed: int) -> dict[str, float]:
     """The adjusted p-values of the types that are furthest above the control."""
     p: dict[str, float] = {}
+    gap: dict[str, float] = {}
     for name, (after, control) in compared.items():
         apart = [value - control[item] for item, value in after.items() if item in control]
         if apart:
             p[name] = statistics.sign_flip_p(apart, draws=draws, seed=seed)
+            gap[name] = fmean(apart)
     adjusted = statistics.holm(p)
-    worst = sorted(p, key=p.__getitem__)[:WORST]
+    worst = sorted(p, key=lambda name: (p[name], -gap[name]))[:WORST]
     return {f"p_above_control_{name}": adjusted[name] for name in worst}
