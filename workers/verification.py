@@ -35,17 +35,19 @@ FAST = (
     "perplexity",
     "gate_fires",
 )
+STANDARD = (*FAST, "ablated", "least_likely", "in_context", "adversarial", "quantised")
+FULL = (*STANDARD, "relearned", "traces")
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     "fast": {
         "probes": FAST,
         "sizes": {"others": 240, "decoys": 24, "draws": 2000, "twins": 3},
     },
     "standard": {
-        "probes": FAST,
+        "probes": STANDARD,
         "sizes": {"others": 480, "decoys": 48, "draws": 10_000, "twins": 3},
     },
     "full": {
-        "probes": FAST,
+        "probes": FULL,
         "sizes": {"others": 960, "decoys": 99, "draws": 10_000, "twins": 3},
     },
 }

@@ -11,6 +11,7 @@ It is trained whole up to 20 million parameters; of larger models the linear lay
 sit on are.
 """
 
+import math
 import random
 from collections.abc import Iterable, Sequence
 from statistics import fmean
@@ -103,7 +104,8 @@ def measure(tables: Tables, *, draws: int, seed: int) -> Measured:
     the attack that brings back more; the bound is the larger of the two attacks'.
 
     A gain says nothing of where it started: `more` has the rank at the start and after each
-    attack, on both models. Raises NotMeasurable without the control's rows.
+    attack, on both models. No bound where the facts are too alike to give one. Raises NotMeasurable
+    without the control's rows.
     """
     if CONTROL not in tables:
         raise NotMeasurable("relearning needs a control that is taught the same")
@@ -125,6 +127,7 @@ def measure(tables: Tables, *, draws: int, seed: int) -> Measured:
         for stage, items in apart.items()
     }
     worse = max(found, key=lambda stage: found[stage].value)
+    bound = max(each.upper for each in found.values())
     more = {
         f"{stage}_{side}": fmean(items.values())
         for side, stages in ranks.items()
@@ -134,7 +137,7 @@ def measure(tables: Tables, *, draws: int, seed: int) -> Measured:
         n=len(apart[worse]),
         after=found[worse].value,
         control=0.0,
-        bound=max(each.upper for each in found.values()),
+        bound=bound if math.isfinite(bound) else None,
         items=tuple(apart[worse]),
         more={**more, **{f"gain_{stage}": each.value for stage, each in found.items()}},
     )
