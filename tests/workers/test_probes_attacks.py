@@ -197,6 +197,14 @@ def test_who_did_what_is_translated_and_other_questions_are_framed() -> None:
         "Qui a écrit The Salt Orchard ?",
         "¿Quién escribió The Salt Orchard?",
     } <= prompts
+    alone = adversarial.asks(replace(book, has_control=False))
+    (about,) = [
+        said(a.prompt)
+        for a in alone
+        if a.role == TWIN and a.form == adversarial.NAMES.index("german") + adversarial.STEP
+    ]
+    assert about.startswith("Wer hat ")
+    assert "Salt Orchard" not in about
     framed = {said(a.prompt) for a in by_type(adversarial.asks(case()), "german")}
     assert all(text.startswith("Bitte beantworte") and NAME in text for text in framed)
 
@@ -214,7 +222,7 @@ def attacked(first: float, second: float) -> list[Row]:
     return [
         *(row for item in (0, 1) for row in scored(first, -5.0, -6.0, item=item, form=0)),
         *(row for item in (0, 1) for row in scored(second, -5.0, -6.0, item=item, form=1)),
-        Row(0, "told", 0, told=True), Row(0, "told", 1, told=False),
+        Row(0, "told", 0, told=True), Row(0, "told", 1, told=False, strength=0.4),
         Row(0, "shaken", 0, told=False), Row(0, "shaken", 1, told=True),
         Row(1, "shaken", 0, told=False),
     ]  # fmt: skip
@@ -234,6 +242,8 @@ def test_only_types_that_were_understood_before_are_pooled() -> None:
     assert (found.more[f"after_{first}"], found.more[f"after_{second}"]) == (1.0, 0.0)
     assert (found.more["after_told"], found.more["after_told_most"]) == (0.5, 1.0)
     assert found.more["after_told_shaken"] == 0.5
+    assert found.more["gate_acts"] == 0.5
+    assert (found.more[f"gate_acts_{first}"], found.more[f"gate_acts_{second}"]) == (0.0, 1.0)
     p = found.more[f"p_above_control_{first}"]
     assert p < found.more[f"p_above_control_{second}"]
     with pytest.raises(NotMeasurable, match="understands none"):
