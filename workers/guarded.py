@@ -243,6 +243,50 @@ class GuardedModel:
 
         return self._grouped(decisions, score)
 
+    def looked_at(
+        self,
+        conversations: Sequence[Conversation],
+        look: Callable[[Sequence[tuple[int, Conversation]], Any], Sequence[Result]],
+    ) -> list[Result | None]:
+        """What `look` finds in the model as it acts on each conversation. It is given those under
+        one decision together, each with its place and as the model sees it, and that model; None
+        where the gate closes."""
+        with self._lock:
+            read = [self.gate.read(conversation) for conversation in conversations]
+
+        def found(chosen: Sequence[int], model: Any) -> list[Result | None]:
+            if model is None:
+                return [None for _ in chosen]
+            return list(look([(i, read[i][0]) for i in chosen], model))
+
+        return self._grouped([decision for _, decision in read], found)
+
+    def with_changed_base(self, change: Callable[[Any], None]) -> "GuardedModel":
+        """The same stack around a copy of the base model to which `change` was done: adapters and
+        gates as they are, a gate that reads the model's own states reads the copy's."""
+        model = copy.deepcopy(self.base.model)
+        # Layers that adapters sit on share the base's weights; in the copy, the copy's.
+        before, after = ((*each.parameters(), *each.buffers()) for each in (self.base.model, model))
+        shared: dict[int, Any] = {id(old): new for old, new in zip(before, after, strict=True)}
+        change(model)
+        made = copy.copy(self)
+        made.base, made._lock = replace(self.base, model=model), threading.Lock()
+        made._model = copy.deepcopy(self._model, shared)
+        made._layers = [] if made._model is None else _lora_layers(made._model)
+        if self.gate.encoder is not None:
+            made.gate = replace(self.gate, encoder=encoder_for(made.base))
+        return made
+
+    def laid_open(self, case_id: str) -> Any:
+        """A copy of the model without a gate, the case's adapter part of its weights at full
+        strength; of the base's weights alone where the release holds no adapter of the case."""
+        cases = [ref.case_id for ref in self.release.adapters]
+        if self._model is None or case_id not in cases:
+            return copy.deepcopy(self.base.model)
+        with self._lock:
+            own = copy.deepcopy(self._model)
+        return own.merge_and_unload(adapter_names=[self._names[cases.index(case_id)]])
+
     def _limit(self, max_new_tokens: int | None) -> int:
         return self.base.answer_tokens if max_new_tokens is None else max_new_tokens
 

@@ -7,10 +7,12 @@
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 from workers.answers import is_match, is_refusal, repeated_pairs
 from workers.base_models import BaseModel, Conversation
+from workers.copies import GROUP, round_weights
 from workers.guarded import REFUSAL, Guarded, GuardedModel
 from workers.probes import AFTER, BEFORE, CONTROL, Ask, Row
 from workers.scores import Scored
@@ -64,7 +66,17 @@ def ablated(stack: Stack) -> GuardedModel:
     return GuardedModel.without_adapters(stack.after.base)
 
 
-MADE: dict[str, Callable[[Stack], GuardedModel]] = {"ablated": ablated}
+def int8(stack: Stack) -> GuardedModel:
+    """The served stack, its base rounded to 8 bits, a scale an output channel."""
+    return stack.after.with_changed_base(partial(round_weights, bits=8))
+
+
+def int4(stack: Stack) -> GuardedModel:
+    """The served stack, its base rounded to 4 bits, a scale for every few inputs."""
+    return stack.after.with_changed_base(partial(round_weights, bits=4, group=GROUP))
+
+
+MADE: dict[str, Callable[[Stack], GuardedModel]] = {"ablated": ablated, "int8": int8, "int4": int4}
 
 
 def observe(

@@ -37,19 +37,21 @@ FAST = (
     "leak",
     "verbatim",
     "answer_loss",
+    "least_likely",
+    "refusals",
+    "fluency",
+    "ablated",
 )
 STANDARD = (
     *FAST,
     "neighbours",
-    "refusals",
-    "fluency",
     "membership",
     "multiple_choice",
+    "in_context",
+    "adversarial",
+    "quantised",
 )
-FULL = (
-    *STANDARD,
-    "muse",
-)
+FULL = (*STANDARD, "relearned", "traces", "muse")
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     "fast": {
         "probes": FAST,

@@ -131,7 +131,8 @@ def _has_adapter(runs: Sequence[ErasureRun]) -> bool:
 
 
 def _figure_lines(run: ErasureRun) -> list[str]:
-    """The result in words, then every probe with exactly the figures of the evidence."""
+    """The result in words, then every probe that decides, with exactly the figures of the evidence,
+    and how many others were run for information."""
     verdict = Verdict(run.verdict).label
     tested = f", tested on {spell_date(run.finished_at.date())}" if run.finished_at else ""
     head = f"Language model “{run.model_name}”{tested}: {verdict}."
@@ -140,7 +141,11 @@ def _figure_lines(run: ErasureRun) -> list[str]:
             f" {before} earlier attempt{'s' if before > 1 else ''} did not meet the thresholds; the"
             " last one was tested with questions in other words about the same facts."
         )
-    return [head, *(_probe_line(probe) for probe in run.probe_results.order_by("probe"))]
+    probes = list(run.probe_results.order_by("id"))
+    deciding = [probe for probe in probes if probe.threshold]
+    others = len(probes) - len(deciding)
+    more = [f"{others} further tests were run for information; the evidence has their figures."]
+    return [head, *map(_probe_line, deciding), *(more if others else [])]
 
 
 def _probe_line(probe: ProbeResult) -> str:

@@ -59,16 +59,23 @@ def measure(tables: Tables, *, draws: int, seed: int) -> Measured:
 def ranks(rows: Table, *, relative: bool = True) -> dict[int, float]:
     """Each fact's mean rank over its wordings, ties counting half; a wording after which the gate
     lets nothing be told says nothing of any value, which is a tie."""
+    found: dict[int, list[float]] = {}
+    for (item, _), (true, decoys) in compared(rows, relative=relative).items():
+        found.setdefault(item, []).append(above(true, decoys))
+    return {item: fmean(found[item]) for item in sorted(found)}
+
+
+def compared(
+    rows: Table, *, relative: bool = True
+) -> dict[tuple[int, int], tuple[float, list[float]]]:
+    """By fact and wording: the true value's score and its decoys'."""
     usual = _usual(rows) if relative else {}
     groups: dict[tuple[int, int], tuple[list[float], list[float]]] = {}
     for row in rows:
         if row.role in {TRUE, DECOY}:
             place = groups.setdefault((row.item, row.form), ([], []))
             place[row.role == DECOY].append(_score(row, usual, len(place[1])))
-    found: dict[int, list[float]] = {}
-    for (item, _), ((true,), decoys) in groups.items():
-        found.setdefault(item, []).append(above(true, decoys))
-    return {item: fmean(found[item]) for item in sorted(found)}
+    return {key: (true, decoys) for key, ((true,), decoys) in groups.items()}
 
 
 def above(true: float, decoys: list[float]) -> float:
