@@ -53,13 +53,20 @@ def sampled_answers(
 ) -> list[str]:
     """Like ``greedy_answers``, but every token is drawn at temperature 1: repeat a prompt for
     several draws. The same seed gives the same answers on the same machine."""
+    return _answers(
+        model, tokenizer, prompts, max_new_tokens, batch_size=batch_size, pick=sampling(seed)
+    )
+
+
+def sampling(seed: int) -> Pick:
+    """Every token drawn at temperature 1; the same draws for the same seed."""
     draw = torch.Generator().manual_seed(seed)
 
     def pick(logits: torch.Tensor) -> torch.Tensor:
         drawn = torch.multinomial(logits.float().softmax(-1).cpu(), 1, generator=draw)
         return drawn[:, 0].to(logits.device)
 
-    return _answers(model, tokenizer, prompts, max_new_tokens, batch_size=batch_size, pick=pick)
+    return pick
 
 
 def _most(logits: torch.Tensor) -> torch.Tensor:
