@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from statistics import NormalDist, fmean, stdev
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from workers import statistics
@@ -28,7 +28,6 @@ from workers.statistics import (
     upper_bound,
 )
 
-UNTIMED = settings(deadline=None)
 # Of 64ths, so that 1 - x is exact.
 UNIT = st.lists(st.integers(0, 64).map(lambda x: x / 64), min_size=1, max_size=15)
 REAL = st.lists(st.integers(-50, 50).map(float), min_size=2, max_size=15)
@@ -92,7 +91,6 @@ def test_a_share_has_the_bounds_of_clopper_and_pearson(
     )
 
 
-@UNTIMED
 @given(st.integers(1, 200), st.data())
 def test_the_bounds_of_a_share_leave_out_exactly_alpha(trials: int, data: st.DataObject) -> None:
     hits, alpha = data.draw(st.integers(0, trials - 1)), data.draw(st.sampled_from([0.01, 0.05]))
@@ -203,7 +201,6 @@ def test_the_bounds_of_a_mean_lie_close_to_students_for_many_items() -> None:
         assert found.value - found.lower == pytest.approx(reach, rel=0.12)
 
 
-@UNTIMED
 @given(UNIT, st.sampled_from([0.01, 0.05, 0.2]), st.integers(0, 99))
 def test_the_bounds_of_a_mean_hold_it_and_mirror_each_other(
     items: list[float], alpha: float, seed: int
@@ -217,7 +214,6 @@ def test_the_bounds_of_a_mean_hold_it_and_mirror_each_other(
     assert other.lower == pytest.approx(1.0 - found.upper)
 
 
-@UNTIMED
 @given(UNIT, st.data())
 def test_a_greater_item_never_lowers_a_bound(items: list[float], data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(items) - 1))
@@ -229,7 +225,6 @@ def test_a_greater_item_never_lowers_a_bound(items: list[float], data: st.DataOb
     assert low.upper <= high.upper + 1e-12
 
 
-@UNTIMED
 @given(REAL, st.integers(-9, 9), st.sampled_from([0.5, 2.0]))
 def test_without_a_range_the_bounds_move_and_stretch_with_the_items(
     items: list[float], shift: int, scale: float
@@ -241,7 +236,6 @@ def test_without_a_range_the_bounds_move_and_stretch_with_the_items(
     assert other.upper == pytest.approx(scale * one.upper + shift, abs=1e-6)
 
 
-@UNTIMED
 @given(UNIT, st.floats(-0.1, 1.1), st.sampled_from([0.05, 0.1, 0.5]))
 def test_the_p_value_rejects_exactly_when_the_upper_bound_does(
     items: list[float], limit: float, alpha: float
@@ -278,7 +272,6 @@ def test_quantiles_of_students_t_are_those_of_the_tables(
     assert student_t(0.5, df) == pytest.approx(0.0, abs=1e-9)
 
 
-@UNTIMED
 @given(st.integers(1, 99), st.floats(0.55, 0.999))
 def test_students_t_comes_down_to_the_normal(df: int, p: float) -> None:
     normal = NormalDist().inv_cdf(p)
@@ -317,7 +310,6 @@ def test_equal_differences_say_what_their_number_says_once_their_range_is_known(
     assert not equivalence([0.0] * 58, margin=0.05, within=(-1.0, 1.0)).holds
 
 
-@UNTIMED
 @given(REAL, st.floats(0.1, 99.0))
 def test_equivalence_does_not_ask_which_side_is_which(items: list[float], margin: float) -> None:
     one, other = (equivalence(x, margin=margin) for x in (items, [-x for x in items]))
@@ -353,7 +345,6 @@ def test_an_auc_counts_pairs_and_half_the_ties() -> None:
     assert (found.value, found.n) == ((1 + 2 + 4) / 12, 3)
 
 
-@UNTIMED
 @given(REAL, REAL)
 def test_an_auc_is_that_of_all_pairs_with_delongs_variance(
     positives: list[float], negatives: list[float]
@@ -376,7 +367,6 @@ def test_an_auc_is_that_of_all_pairs_with_delongs_variance(
     )
 
 
-@UNTIMED
 @given(REAL, REAL)
 def test_an_auc_turns_round_with_its_sides_and_ignores_the_scale(
     positives: list[float], negatives: list[float]
@@ -425,7 +415,6 @@ def test_the_kolmogorov_smirnov_test_is_the_published_one() -> None:
     assert (gap, p) == (1.0, pytest.approx(0.0, abs=1e-15))
 
 
-@UNTIMED
 @given(REAL, REAL)
 def test_the_kolmogorov_smirnov_gap_is_the_greatest_anywhere(
     first: list[float], second: list[float]
@@ -461,7 +450,6 @@ def test_the_first_example_of_benjamini_and_hochberg_rejects_four_and_holms_thre
     assert sum(each <= 0.05 for each in holm(p).values()) == 3
 
 
-@UNTIMED
 @given(P_VALUES)
 def test_adjusting_only_raises_keeps_the_order_and_holms_is_the_stricter(
     listed: list[float],
@@ -488,7 +476,6 @@ def test_the_sizes_are_those_of_the_plan() -> None:
     assert statistics.power(n=9, margin=0.0, sd=0.3) == pytest.approx(0.05)
 
 
-@UNTIMED
 @given(st.floats(0.01, 1.0), st.floats(0.05, 1.0), st.floats(0.3, 0.99))
 def test_sizes_powers_and_margins_undo_each_other(margin: float, sd: float, power: float) -> None:
     n = needed(margin=margin, sd=sd, power=power)
