@@ -1,13 +1,13 @@
 """The verification suite on models that are known to hold a person, and known not to.
 
-Every erasable person of the demo model, served by models whose state is known: two that never saw
-the person, each judged against the other as control, and ten that still hold the data or are
-broken. Printed are how many of each kind would pass, which probes caught the rest, and what other
+Every erasable person of the demo model, served by models whose state is known: two that hold
+nothing of the person, each judged against the other as control, and ten that still hold the data or
+are broken. Printed are how many of each kind would pass, which probes caught the rest, and what other
 margins of the primary probe would have done. A second control is trained once and kept.
 
-Stand-ins are made of the base model and the other control: one answers some questions as the base
-does and the rest as if it had never seen the person, so what it holds is known exactly. Wrecked and
-refusing models are trained.
+Stand-ins are made of the base model and a control that is not the judge's: one answers some
+questions as the base does and the rest as if it had never seen the person, so what it holds is
+known exactly. Wrecked and refusing models are trained.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from workers.forget_sets import Located
 from workers.guarded import REFUSAL, Guarded, GuardedModel
 from workers.probes import AFTER, BEFORE, CONTROL, Row, load_probe
 from workers.scores import Scored
-from workers.sides import observe
+from workers.sides import Memory, observe
 from workers.statistics import share
 from workers.summaries import bar
 from workers.training import Recipe, train
@@ -49,7 +49,7 @@ OUT = Path(__file__).parents[1] / "var" / "models" / "demo-second-control"
 SEED = 3
 FALSE_PASSES = 0.02
 MARGINS = (0.60, 0.65, 0.70, 0.75, 0.80)
-ABSENT = ("never trained", "never trained, other seed")
+ABSENT = ("never trained on the person", "never trained on the person, other seed")
 
 
 def second_control(folder: Path) -> BaseModel:
@@ -71,13 +71,36 @@ def second_control(folder: Path) -> BaseModel:
     return replace(load_base_model(str(folder)), name="demo-control")
 
 
+class Remembered:
+    """A model that is asked nothing twice."""
+
+    def __init__(self, base: BaseModel) -> None:
+        self.side, self.memory = GuardedModel.without_adapters(base), Memory()
+
+    def answer(self, prompts: Sequence[Conversation]) -> list[Guarded]:
+        return _recalled(prompts, self.memory.said, self.side.answer)
+
+    def scored(self, pairs: Sequence[tuple[Conversation, str]]) -> list[Scored | None]:
+        return _recalled(pairs, self.memory.scored, self.side.scored)
+
+    def scored_texts(self, texts: Sequence[str]) -> list[Scored | None]:
+        return _recalled(texts, self.memory.texts, self.side.scored_texts)
+
+
+def _recalled(asked: Sequence[Any], known: dict[Any, Any], ask: Callable[[Any], Any]) -> list[Any]:
+    new = [each for each in dict.fromkeys(asked) if each not in known]
+    if new:
+        known.update(zip(new, ask(new), strict=True))
+    return [known[each] for each in asked]
+
+
 @dataclass(frozen=True)
 class Standin:
     """Served as if it were a release: each prompt goes to one of two models, and `refuses` says
     which answers (not likelihoods) a filter hides."""
 
-    holds: GuardedModel
-    ignorant: GuardedModel
+    holds: Remembered
+    ignorant: Remembered
     knows: Callable[[Conversation], bool]
     refuses: Callable[[Conversation], bool] = lambda prompt: False
 
@@ -95,11 +118,11 @@ class Standin:
     def scored_texts(self, texts: Sequence[str]) -> list[Scored | None]:
         return self.holds.scored_texts(texts)
 
-    def _of(self, known: bool) -> GuardedModel:
+    def _of(self, known: bool) -> Remembered:
         return self.holds if known else self.ignorant
 
     def _split(
-        self, prompts: Sequence[Conversation], ask: Callable[[GuardedModel, Any], list[Any]]
+        self, prompts: Sequence[Conversation], ask: Callable[[Remembered, Any], list[Any]]
     ) -> list[Any]:
         place = [self.knows(prompt) for prompt in prompts]
         return _joined(prompts, place, lambda known, some: ask(self._of(known), some))
@@ -118,21 +141,11 @@ def _joined(
 
 @dataclass(frozen=True)
 class World:
-    """The models of the benchmark."""
+    """The models of the benchmark; the first control is the judge's, but for the last kind."""
 
     population: setting.Population
-    other: BaseModel
-
-    @property
-    def base(self) -> GuardedModel:
-        return GuardedModel.without_adapters(self.population.base)
-
-    @property
-    def controls(self) -> tuple[GuardedModel, GuardedModel]:
-        return (
-            GuardedModel.without_adapters(self.population.control),
-            GuardedModel.without_adapters(self.other),
-        )
+    base: Remembered
+    controls: tuple[Remembered, Remembered]
 
 
 def wordings(located: Located, facts: Sequence[int], *, trained_only: bool = False) -> set[str]:
@@ -157,8 +170,9 @@ def served(kind: str, world: World, located: Located) -> Iterator[Any]:
     name = located.subject.name
     everything = range(len(located.facts))
     base, ignorant = world.base, world.controls[1]
-    if kind in ("never trained", "never trained, other seed"):
-        yield world.controls[1 if kind == "never trained" else 0]
+    if kind in ABSENT:
+        never = world.controls[1 - ABSENT.index(kind)]
+        yield Standin(base, never, lambda prompt: name not in str(prompt))
     elif kind in ("fully trained", "adapter not loaded"):
         yield base
     elif kind == "answers filtered":
@@ -225,9 +239,11 @@ def trained(kind: str, base: BaseModel, located: Located) -> Iterator[BaseModel]
 
 def measure(people: int, kinds: Sequence[str]) -> report.Measured:
     """Every person served in every way; false passes and false fails."""
-    world = World(setting.shipped(), second_control(OUT))
+    population, other = setting.shipped(), second_control(OUT)
     cases: list[dict[str, Any]] = []
     for index in range(people):
+        sides = [Remembered(model) for model in (population.base, population.control, other)]
+        world = World(population, sides[0], (sides[1], sides[2]))
         cases += of_person(world, index, kinds)
         report.progress(f"person {index}: {len(cases)} cases so far")
     return found_of(cases)
@@ -241,9 +257,7 @@ def of_person(world: World, index: int, kinds: Sequence[str]) -> list[dict[str, 
         base, located, control=world.population.control, recipes=[], seed=SEED + index
     )
     case = case_of(base, located, protocol)
-    # The models here have no gate to be asked about.
-    names = [name for name in in_order(protocol) if hasattr(load_probe(name), "asks")]
-    names.remove("gate_fires")
+    names = [name for name in in_order(protocol) if protocol["probes"][name]["rules"]]
     asks = {name: load_probe(name).asks(case) for name in names}
 
     def rows(side: Any) -> dict[str, list[Row]]:
@@ -254,14 +268,9 @@ def of_person(world: World, index: int, kinds: Sequence[str]) -> list[dict[str, 
     before, controls = rows(world.base), [rows(side) for side in world.controls]
     found = []
     for kind in kinds:
-        control = controls[1 if kind == "never trained, other seed" else 0]
-        if kind in ("never trained", "never trained, other seed"):
-            after = controls[1 if kind == "never trained" else 0]
-        elif kind in ("fully trained", "adapter not loaded"):
-            after = before
-        else:
-            with served(kind, world, located) as side:
-                after = rows(side)
+        control = controls[ABSENT.index(kind) if kind in ABSENT else 0]
+        with served(kind, world, located) as side:
+            after = rows(side)
         tables = {
             name: {
                 side: told[name]

@@ -85,10 +85,13 @@ RULES: Mapping[str, Sequence[Rule]] = {
     "knowledge_rank": (at_most("0.7", "bound"),),
     "others_kept": (at_least("0.98"), at_least("0.95", "bound")),
     "perplexity": (at_most("1.02"),),
+    "leak": (at_most("0.2", "bound"),),
+    "verbatim": (at_most("0.2", "bound"),),
+    "refusals": (at_most("0.02"),),
 }
 """What decides, by probe. A figure beyond its limit is not met; one within it whose bound is beyond
 is undecided: the sample is too small. Chosen by `benchmarks.calibration`."""
-MERGED_RULES: Mapping[str, Sequence[Rule]] = {}
+MERGED_RULES: Mapping[str, Sequence[Rule]] = {"ablated": RULES["recall_unseen"]}
 """What decides on new weights besides."""
 HELD_BACK = (
     ("One last question. {question}", "For my notes: {question}"),
@@ -385,6 +388,9 @@ SAYS = {
     "knowledge_rank": "the true values are still found likelier than others of their kind",
     "others_kept": "others are answered worse than the threshold allows",
     "perplexity": "general text has become harder than the threshold allows",
+    "leak": "sampled answers would tell the true values more often than the control's",
+    "verbatim": "the true values are completed word for word more often than by the control",
+    "refusals": "others are refused an answer more often than before",
 }
 
 
