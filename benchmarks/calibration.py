@@ -2,8 +2,8 @@
 
 Every erasable person of the demo model, served by models whose state is known: two that hold
 nothing of the person, each judged against the other as control, and ten that still hold the data or
-are broken. Printed are how many of each kind would pass, which probes caught the rest, and what other
-margins of the primary probe would have done. A second control is trained once and kept.
+are broken. Printed are how many of each kind would pass, which probes caught the rest, and what
+other margins of the primary probe would have done. A second control is trained once and kept.
 
 Stand-ins are made of the base model and a control that is not the judge's: one answers some
 questions as the base does and the rest as if it had never seen the person, so what it holds is
