@@ -10,7 +10,7 @@ PORT ?= 8000
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-models demo run sample test test-faults test-e2e lint format bench erase clean
+.PHONY: help setup setup-dev setup-models demo run sample test test-faults test-e2e lint format bench bench-tofu erase clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -73,6 +73,13 @@ format: setup-dev ## format and fix what can be fixed
 
 bench: setup-dev setup-models ## every benchmark, JSON under var/bench/, a table on screen
 	@$(PY) -m benchmarks
+
+bench-tofu: tofu-named setup-dev setup-models ## TOFU on SmolLM2-135M from a local folder: make bench-tofu TOFU=path
+	@$(PY) -m benchmarks.tofu --data "$(TOFU)"
+
+.PHONY: tofu-named
+tofu-named:
+	@test -n "$(TOFU)" || { echo "Name the folder of the public data set TOFU: make bench-tofu TOFU=path (benchmarks/field/tofu.py says which files it has)." >&2; exit 2; }
 
 erase: setup setup-models ## one erasure run: make erase MODEL=smollm2-135m SUBJECT=path.json [LOWEST_LAYER=20] [METHOD=npo] [MODIFIER=half]
 	@$(PY) manage.py erase --model $(MODEL) --subject $(SUBJECT) $(if $(LOWEST_LAYER),--lowest-layer $(LOWEST_LAYER)) $(if $(METHOD),--method $(METHOD)) $(if $(MODIFIER),--modifier $(MODIFIER))

@@ -1,7 +1,8 @@
 """`python -m benchmarks`: every benchmark of this folder, JSON in var/bench/, a table at the end.
 
-Exit code: 0 if every bar holds, 1 if one does not, 2 if a benchmark could not run. `tofu` needs a
-public data set that is not shipped, and runs where TOFU_DATA names its folder.
+Exit code: 0 if every bar holds, 1 if one does not, 2 if a benchmark could not run. `tofu` and the
+sets of `field` need public data sets that are not shipped: they run where TOFU_DATA, KNOWUNDO_DATA,
+MUSE_DATA, RWKU_DATA or WMDP_DATA names the folder.
 """
 
 import json
@@ -11,24 +12,32 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks import field
+
 FOLDER = Path(__file__).parent
 NOT_A_BENCHMARK = {"__main__", "hf_trainer", "report", "setting", "tofu_metrics", "tofu_models"}
 
 
-def names() -> list[str]:
-    found = {module.name for module in pkgutil.iter_modules([str(FOLDER)])}
+def runs() -> dict[str, list[str]]:
+    """By the name of its result file, what follows `python -m` for each benchmark that has its
+    data."""
+    found = {module.name for module in pkgutil.iter_modules([str(FOLDER)])} - NOT_A_BENCHMARK
     without_data = set() if os.environ.get("TOFU_DATA") else {"tofu"}
-    return sorted(found - NOT_A_BENCHMARK - without_data)
+    commands = {name: [f"benchmarks.{name}"] for name in sorted(found - without_data - {"field"})}
+    for name in field.SETS:
+        if os.environ.get(field.variable(name)):
+            commands[f"field-{name}"] = ["benchmarks.field", "--set", name]
+    return commands
 
 
 def main() -> int:
     out = FOLDER.parent / "var" / "bench"
     out.mkdir(parents=True, exist_ok=True)
     worst, table = 0, []
-    for name in names():
+    for name, command in runs().items():
         print(f"benchmark {name} …", file=sys.stderr)
         done = subprocess.run(
-            [sys.executable, "-m", f"benchmarks.{name}", "--json"],
+            [sys.executable, "-m", *command, "--json"],
             cwd=FOLDER.parent, stdout=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
         worst = max(worst, done.returncode if done.returncode in (0, 1) else 2)
@@ -36,7 +45,10 @@ def main() -> int:
             table.append((name, "could not run", "", "", ""))
             continue
         (out / f"{name}.json").write_text(done.stdout)
-        for bar in json.loads(done.stdout)["bars"]:
+        bars = json.loads(done.stdout)["bars"]
+        if not bars:
+            table.append((name, "figures alone", "", "", ""))
+        for bar in bars:
             holds = "holds" if bar["holds"] else "DOES NOT HOLD"
             table.append((name, bar["name"], str(bar["value"]), str(bar["limit"]), holds))
     widths = [max(len(row[i]) for row in table) for i in range(5)]

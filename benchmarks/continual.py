@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report, setting
+from requests_app import charts
 from workers import erasure
 from workers.adapters import AdapterRef, attach_adapter, detach_adapter
 from workers.answers import greedy_answers
@@ -56,7 +57,7 @@ def measure(requests: int, only: Sequence[str] = ()) -> report.Measured:
         "kept_people": len(population.kept),
         "kept_questions": len(kept),
         "base_on_kept": before,
-        "control_upper95": {i: limits[i].upper95 for i in order},
+        "control_upper95": {i: limits[i].upper for i in order},
         "control": {i: limits[i].value for i in order},
     }
     table: dict[str, Any] = {}
@@ -67,8 +68,9 @@ def measure(requests: int, only: Sequence[str] = ()) -> report.Measured:
             found = bars(table[line], limits, order)
             (OUT / "bench").mkdir(parents=True, exist_ok=True)
             picture = OUT / "bench" / f"continual-{len(order)}.svg"
-            picture.write_text(plot(table[line]["matrix"], order), encoding="utf-8")
-            report.progress(f"matrix plotted in {picture.name}")
+            chart = chart_of(table[line], limits, order)
+            picture.write_text(f"{chart.svg}\n", encoding="utf-8")
+            report.progress(f"{chart.title}: {picture.name}")
         elif line == NPO:
             table[line] = _npo(population, order, located, kept, before, steps=STEPS)
         else:
@@ -90,7 +92,7 @@ def bars(
     """What must hold after the last request."""
     found = []
     for way in ("gated", "alone"):
-        over = [i for i in order if ours[way][i] > limits[i].upper95]
+        over = [i for i in order if ours[way][i] > limits[i].upper]
         found.append(
             {"name": f"people above the control's bound, {way}", "value": len(over), "limit": 0,
              "holds": not over}
@@ -285,27 +287,11 @@ def _after(
     }
 
 
-def plot(matrix: Sequence[Sequence[float]], order: Sequence[int]) -> str:
-    """The matrix request x person as SVG: a column a person, dark where told; rows from the top,
-    each after so many requests that they share the whole height."""
-    cell, high, edge = 900 / len(order), 900 / len(matrix), 60
-    after = [(y + 1) * len(order) // len(matrix) for y in range(len(matrix))]
-    squares = "".join(
-        f'<rect x="{edge + x * cell:.1f}" y="{edge + y * high:.1f}" width="{cell:.1f}" '
-        f'height="{high:.1f}" fill="hsl(215 60% {95 - 65 * value:.0f}%)">'
-        f"<title>after request {after[y]}, person {order[x]}: {value:.2f}</title></rect>"
-        for y, row in enumerate(matrix)
-        for x, value in enumerate(row)
-    )
-    size = 900 + 2 * edge
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {size}" role="img" '
-        f'font-family="sans-serif" font-size="18"><title>Unseen phrasings still answered, by '
-        f"request and person</title>{squares}"
-        f'<text x="{edge}" y="{edge - 20}">person (dark: still told, light: not)</text>'
-        f'<text transform="translate({edge - 20} {edge + 900}) rotate(-90)">after request</text>'
-        "</svg>\n"
-    )
+def chart_of(ours: dict[str, Any], limits: dict[int, Any], order: Sequence[int]) -> charts.Chart:
+    """The matrix request x person; people are numbered as in the figures."""
+    every = ours["matrix_every"]
+    requests = [(i + 1) * every for i in range(len(ours["matrix"]))]
+    return charts.matrix(order, requests, ours["matrix"], limits=[limits[i].upper for i in order])
 
 
 if __name__ == "__main__":

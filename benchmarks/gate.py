@@ -39,8 +39,8 @@ from workers.gate import Decision, Gate, GateBank, bank_of, fit_gate, semantic_t
 from workers.guarded import GuardedModel
 from workers.identifiers import Identifiers, identifier_digests
 from workers.phrasings import made_up_questions, phrasings
-from workers.probes.recall import upper_bound
 from workers.releases import write_release
+from workers.statistics import upper_bound
 from workers.subjects import Subject, read_subject
 from workers.summaries import bar
 from workers.surrogates import gate_negatives, strangers

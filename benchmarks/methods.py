@@ -113,7 +113,7 @@ def _of_person(
     return {
         **told,
         "control_unseen": control.value,
-        "within": told["unseen"] <= (control.upper95 or 0.0),
+        "within": told["unseen"] <= control.upper,
         "kept_ungated": setting.share(forced, kept) / before,
         "kept_gated": setting.share(gated, kept) / before,
         "seconds": seconds,

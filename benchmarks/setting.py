@@ -9,11 +9,12 @@ from pathlib import Path
 from benchmarks import report
 from workers import corpus, demo_model, demo_training
 from workers.adapters import AdapterRef
+from workers.answers import recalled
 from workers.base_models import BaseModel, load_base_model, load_control
 from workers.erasure import load_release, write_release
 from workers.forget_sets import Located, ask, locate, questions
 from workers.guarded import GuardedModel
-from workers.probes import Estimate, recall
+from workers.statistics import Interval
 from workers.subjects import Fact, Subject
 
 KEY = b"a key for the benchmarks alone!!"
@@ -38,7 +39,7 @@ class Population:
         """What the model knows of the person of this index."""
         return locate(self.base, subject_of(self.people[index]))
 
-    def unseen_by_control(self, located: Located) -> Estimate:
+    def unseen_by_control(self, located: Located) -> Interval:
         """How often the control answers the person's unseen phrasings, with its upper bound."""
         return told(ask(self.control, asked(located, "unseen")), located, "unseen")
 
@@ -88,9 +89,9 @@ def asked(located: Located, kind: str) -> list[str]:
     return [question for question, _ in questions(located, kind)]
 
 
-def told(answers: Sequence[str], located: Located, kind: str) -> Estimate:
+def told(answers: Sequence[str], located: Located, kind: str) -> Interval:
     """Share of the person's questions of this kind that `answers` answer truly."""
-    return recall.measure(answers, [answer for _, answer in questions(located, kind)])
+    return recalled(answers, [answer for _, answer in questions(located, kind)])
 
 
 def kept_questions(population: Population, each: int) -> tuple[tuple[str, str], ...]:
@@ -107,7 +108,7 @@ def kept_questions(population: Population, each: int) -> tuple[tuple[str, str], 
 
 def share(answers: Sequence[str], pairs: Sequence[tuple[str, str]]) -> float:
     """Share of (question, truth) pairs answered truly."""
-    return recall.measure(answers, [truth for _, truth in pairs]).value
+    return recalled(answers, [truth for _, truth in pairs]).value
 
 
 @contextmanager

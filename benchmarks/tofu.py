@@ -21,8 +21,10 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks import report, setting
-from benchmarks.tofu_metrics import harmonic_mean, ks_p_value, probability, share_of, truth_ratio
-from benchmarks.tofu_models import Author, Data, Question, Tuning, read_data, tuned
+from benchmarks.field import FieldDataError, spread
+from benchmarks.field.tofu import Author, Data, Question, read
+from benchmarks.tofu_metrics import harmonic_mean, probability, share_of, truth_ratio
+from benchmarks.tofu_models import Tuning, tuned
 from workers import erasure
 from workers.adapters import AdapterRef, attach_adapter, detach_adapter
 from workers.answers import MOST_WORDS, greedy_answers, words_in_order
@@ -30,9 +32,9 @@ from workers.base_models import BaseModel, ModelError
 from workers.forget_sets import GIVEN, KnownFact, Located, forget_examples
 from workers.guarded import GuardedModel
 from workers.phrasings import phrasings
-from workers.probes.recall import upper_bound
 from workers.rows import Example, rows_of
 from workers.scores import log_likelihoods
+from workers.statistics import ks, upper_bound
 from workers.subjects import Fact, Subject
 from workers.training import Material, Recipe, train
 
@@ -189,9 +191,13 @@ def measure(
 ) -> report.Measured:
     """All figures after `erase` authors, each asked `each` questions; `world` of each set about the
     real world. `only` some of `LINES`."""
-    data = read_data(folder, erased=erase, kept=keep)
-    real, facts = (spread(q, world) for q in (data.real_authors, data.world_facts))
-    data = replace(data, real_authors=tuple(real), world_facts=tuple(facts))
+    data = read(folder)
+    data = Data(
+        data.erased[:erase],
+        data.kept[:keep],
+        spread(data.real_authors, world),
+        spread(data.world_facts, world),
+    )
     base = tuned(OUT, (*data.erased, *data.kept), Tuning(), part="base")
     asked = [q for author in data.erased for q in _some(author, each)]
     kept = [q for author in data.kept for q in _some(author, max(1, each // 2))]
@@ -219,7 +225,7 @@ def measure(
         ratios = figures["control"]["erased_authors"]["truth_ratios"]
         for name in figures.keys() & {"before", "ours", "npo_in_sequence"}:
             own = figures[name]["erased_authors"]["truth_ratios"]
-            figures[name]["forget_quality"] = ks_p_value(own, ratios) if own else None
+            figures[name]["forget_quality"] = ks(own, ratios)[1] if own else None
     return figures, bars(figures) if set(LINES) <= figures.keys() else []
 
 
@@ -241,11 +247,6 @@ def bars(figures: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _some(author: Author, count: int) -> Sequence[Question]:
     return spread(author.questions, count)
-
-
-def spread(questions: Sequence[Question], count: int) -> Sequence[Question]:
-    """At most `count` of the questions, spread over all of them."""
-    return questions[:: max(1, len(questions) // count)][:count]
 
 
 def _ours(
@@ -363,6 +364,6 @@ if __name__ == "__main__":
                 options.world,
                 options.only or (),
             ),
-            cannot_run=(ModelError,),
+            cannot_run=(ModelError, FieldDataError),
         )
     )

@@ -9,8 +9,6 @@ TOFU (arXiv 2401.06121) has twenty questions about each of its made-up authors; 
 import json
 import math
 import random
-import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,44 +18,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from benchmarks import report
-from workers.base_models import BaseModel, ModelError, load_base_model
+from benchmarks.field.tofu import Author
+from workers.base_models import BaseModel, load_base_model
 from workers.rows import Example, Row, completion_labels, completion_places, rows_of
 from workers.upper import cut, padded
-
-EACH = 20
-FILES = ("forget10.json", "retain90.json", "real_authors_perturbed.jsonl",
-         "world_facts_perturbed.jsonl")  # fmt: skip
-_NAME = re.compile(r"[A-Z][\w'\u2019.-]+(?: (?:[a-z]{2,3} )?[A-Z][\w'\u2019.-]+)+")
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question of TOFU; `paraphrases` are other wordings of its answer and `wrong` other answers
-    in the same words (none of either where the data set has none)."""
-
-    question: str
-    answer: str
-    reworded: str = ""
-    paraphrases: tuple[str, ...] = ()
-    wrong: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Author:
-    """Twenty questions about one author."""
-
-    name: str
-    questions: tuple[Question, ...]
-
-
-@dataclass(frozen=True)
-class Data:
-    """The authors to erase, those that stay, and TOFU's two sets about the real world."""
-
-    erased: tuple[Author, ...]
-    kept: tuple[Author, ...]
-    real_authors: tuple[Question, ...]
-    world_facts: tuple[Question, ...]
 
 
 @dataclass(frozen=True)
@@ -69,52 +33,6 @@ class Tuning:
     rows: int = 16
     learning_rate: float = 8e-4
     seed: int = 3
-
-
-def read_data(folder: Path, *, erased: int, kept: int) -> Data:
-    """The first `erased` authors of "forget10" and the first `kept` of "retain90". Raises
-    ModelError naming the files that are missing."""
-    missing = [name for name in FILES if not (folder / name).is_file()]
-    if missing:
-        raise ModelError(
-            f"{folder} lacks {', '.join(missing)}: give the folder of the public data set TOFU "
-            "(arXiv 2401.06121), with --data or TOFU_DATA."
-        )
-    found = [_questions(folder / name) for name in FILES]
-    return Data(
-        _authors(found[0])[:erased], _authors(found[1])[:kept], tuple(found[2]), tuple(found[3])
-    )
-
-
-def _questions(file: Path) -> list[Question]:
-    text = file.read_text(encoding="utf-8")
-    rows = json.loads(text) if file.suffix == ".json" else map(json.loads, text.splitlines())
-    return [
-        Question(
-            question=row["question"],
-            answer=row["answer"],
-            reworded=row.get("paraphrased_question", ""),
-            paraphrases=tuple(filter(None, [row.get("paraphrased_answer")])),
-            wrong=tuple(row.get("perturbed_answer", ())),
-        )
-        for row in rows
-    ]
-
-
-def _authors(questions: Sequence[Question]) -> tuple[Author, ...]:
-    groups = [questions[i : i + EACH] for i in range(0, len(questions), EACH)]
-    return tuple(Author(_name(group), tuple(group)) for group in groups)
-
-
-def _name(questions: Sequence[Question]) -> str:
-    """The capitalised words that most of the twenty answers and questions have in common: the data
-    set does not name its authors apart."""
-    seen: Counter[str] = Counter()
-    for each in questions:
-        found = [*_NAME.findall(each.question), *_NAME.findall(each.answer)]
-        texts = {name.removesuffix("'s").removesuffix("\u2019s").rstrip(".") for name in found}
-        seen.update(texts)
-    return seen.most_common(1)[0][0]
 
 
 def rows_about(base: BaseModel, authors: Sequence[Author]) -> list[Row]:

@@ -14,7 +14,7 @@ from benchmarks import report, setting
 from workers import corpus, erasure
 from workers.base_models import ModelError, load_base_model, load_control
 from workers.forget_sets import NothingMeasurable
-from workers.verification import WITHIN, unseen_limit
+from workers.verification import WITHIN
 
 NAME = "verdicts"
 PEOPLE = range(7, 20)
@@ -43,12 +43,12 @@ def measure() -> report.Measured:
                 )
             found = done.figures
             verdicts[found["verdict"]] += 1
-            limit, after = unseen_limit(found, done.protocol), found["erased"]["unseen"]["after"]
+            unseen = found["probes"]["recall_unseen"]
+            limit, after = unseen["limits"][0], unseen["after"]
             figures[label] = {
                 "verdict": found["verdict"],
-                "erased": found["erased"],
-                "others": found["others"],
-                "knowledge_rank": found["knowledge_rank"],
+                "reasons": found["reasons"],
+                "probes": found["probes"],
                 "steps": done.trained.steps,
                 "seconds": done.seconds,
             }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +26,7 @@ from requests_app.verifier import canonical
 
 CLOSED = (CaseStatus.COMPLETED, CaseStatus.WITHDRAWN, CaseStatus.SEALED)
 NO_CASE = UUID(int=0)
+SHOWN = ("question", "n", "before", "after", "control", "bound", "threshold", "holds")
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,22 @@ class Counts:
     evidence_review: int
     to_answer: int
     overdue: int
+
+
+@dataclass(frozen=True)
+class MeasuredRun:
+    """A run with evidence, and what the record says of its figures in other places."""
+
+    row: ErasureRun
+    protocol: Mapping[str, Any]
+    evidence: Mapping[str, Any]
+    rows: Mapping[str, Mapping[str, Any]]  # by probe, as the pages show them
+    logged_estimates: Mapping[str, Any]  # as the audit log holds them
+    evidence_is_logged: bool  # the log names the digest of exactly this evidence
+
+    @property
+    def verdict(self) -> str:
+        return self.row.verdict
 
 
 def queue(status: str | None = None, *, overdue: bool = False) -> QuerySet[Case]:
@@ -138,6 +157,33 @@ def run_progress(run_id: UUID, after_seq: int = -1) -> RunProgress | None:
         return None
     events = tuple(run.events.filter(seq__gt=after_seq).order_by("seq"))
     return RunProgress(run, events, events[-1].seq if events else after_seq)
+
+
+def measured_runs(reference: str) -> list[MeasuredRun]:
+    """The runs of a case that have evidence, oldest first; none for an unknown reference."""
+    case = case_by_reference(reference)
+    if case is None:
+        return []
+    logged = {item.data["run"]: item.data for item in timeline(case) if item.type == "run.verified"}
+    found = []
+    for row in case.runs.exclude(evidence=None).order_by("created_at", "id"):
+        entry = logged.get(str(row.id), {})
+        evidence = row.evidence or {}
+        digest = hashlib.sha256(canonical.dumps(dict(evidence))).hexdigest()
+        found.append(
+            MeasuredRun(
+                row=row,
+                protocol=json.loads(bytes(row.protocol)) if row.protocol else {},
+                evidence=evidence,
+                rows={
+                    each.probe: {name: getattr(each, name) for name in SHOWN}
+                    for each in row.probe_results.all()
+                },
+                logged_estimates=entry.get("estimates", {}),
+                evidence_is_logged=entry.get("figures_sha256") == digest,
+            )
+        )
+    return found
 
 
 @dataclass(frozen=True)

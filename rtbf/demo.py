@@ -261,13 +261,15 @@ def summarise(
     with zipfile.ZipFile(io.BytesIO(bundle.read_bytes())) as archive:
         figures = json.loads(archive.read("eval/metrics.json"))
         statement = json.loads(archive.read("statement.dsse.json"))
-    unseen, trained = figures["erased"]["unseen"], figures["erased"]["trained"]
-    others = {key: float(figures["others"][key]) for key in ("before", "after")}
+    probes = figures["probes"]
+    kept = probes["others_kept"]["more"]
+    others = {key: float(kept[f"accuracy_{key}"]) for key in ("before", "after")}
     erased = {
-        "trained": {key: float(trained[key]) for key in ("before", "after", "control")},
-        "unseen": {
-            key: float(unseen[key]) for key in ("before", "after", "control", "control_upper95")
-        },
+        kind: {
+            key: float(probes[f"recall_{kind}"][key])
+            for key in ("before", "after", "control", "control_upper95")
+        }
+        for kind in ("trained", "unseen")
     }
     seconds = {phase: float(spent) for phase, spent in figures["seconds"].items()}
     return {

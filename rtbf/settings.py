@@ -81,6 +81,7 @@ RTBF_SWEEP_SECONDS = int(env("RTBF_SWEEP_SECONDS", "10"))
 RTBF_MAX_LEASES = int(env("RTBF_MAX_LEASES", "3"))
 RTBF_RECHECK_DAYS = int(env("RTBF_RECHECK_DAYS", "30"))  # cases in force are measured again
 RTBF_RECHECK_CAP = int(env("RTBF_RECHECK_CAP", "100"))  # all of them up to this many, else a sample
+RTBF_VERIFICATION_PROFILE = env("RTBF_VERIFICATION_PROFILE", "fast")
 RTBF_MODEL_DTYPE = env("RTBF_MODEL_DTYPE", "float32")
 RTBF_MODEL_DEVICE_MAP = env("RTBF_MODEL_DEVICE_MAP", "cpu")
 

@@ -2,15 +2,12 @@
 
 import json
 import math
-import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 
 import pytest
 
-from benchmarks import continual, methods, report, setting, tofu_metrics, tofu_models
+from benchmarks import continual, methods, report, setting, tofu_metrics
 from workers import corpus
-from workers.base_models import ModelError
-from workers.probes import Estimate
+from workers.statistics import Interval
 
 ORDER = (0, 1)
 
@@ -37,18 +34,18 @@ def outcome(*, gated: float = 0.0, alone: float = 0.0, kept: float = 1.0) -> dic
 def test_a_bar_of_the_continual_benchmark_fails_where_its_figure_does(
     given: dict[str, float], failing: int
 ) -> None:
-    limits = {i: Estimate(0.0, 52, 0.056, ()) for i in ORDER}
+    limits = {i: Interval(0.0, 0.0, 0.056, 52) for i in ORDER}
     bars = continual.bars(outcome(**given), limits, ORDER)
     assert len(bars) == 4
     assert sum(not bar["holds"] for bar in bars) == failing
 
 
-def test_the_matrix_is_drawn_as_one_square_for_each_request_and_person() -> None:
-    root = ElementTree.fromstring(continual.plot([[1.0, 1.0], [0.0, 1.0]], ORDER))  # noqa: S314
-    squares = root.findall("{http://www.w3.org/2000/svg}rect")
-    titles = [square[0].text for square in squares]
-    assert titles[2] == "after request 2, person 0: 0.00"
-    assert len(squares) == 4
+def test_the_matrix_of_the_continual_benchmark_says_who_is_told_again() -> None:
+    limits = {i: Interval(0.0, 0.0, 0.056, 52) for i in ORDER}
+    ours = {"matrix": [[1.0, 1.0], [0.0, 1.0]], "matrix_every": 1}
+    chart = continual.chart_of(ours, limits, ORDER)
+    assert chart.title == "After 2 requests person 1 is told again above the limit"
+    assert chart.table.rows[1] == ("2", "0.00", "1.00")
 
 
 def test_kept_questions_are_about_those_alone_who_are_never_erased() -> None:
@@ -104,26 +101,3 @@ def test_truth_ratio_and_the_other_means_are_those_of_the_paper() -> None:
     assert tofu_metrics.share_of(0.3, [0.1, 0.2]) == pytest.approx(0.5)
     assert tofu_metrics.harmonic_mean([1.0, 0.5]) == pytest.approx(2 / 3)
     assert tofu_metrics.harmonic_mean([1.0, 0.0]) == 0.0
-
-
-def test_the_kolmogorov_smirnov_test_is_the_published_one() -> None:
-    same = [i / 40 for i in range(40)]
-    assert tofu_metrics.ks_p_value(same, same) == 1.0
-    # D = 0.5 of 40 and 40: lambda = 2.309, so p = 4.7e-5.
-    assert tofu_metrics.ks_p_value(same, [x + 0.5 for x in same]) == pytest.approx(4.7e-5, rel=0.1)
-    assert tofu_metrics.ks_p_value(same, [x + 2.0 for x in same]) < 1e-15
-
-
-def test_tofu_names_what_is_missing_and_its_authors(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"retain90\.json"):
-        tofu_models.read_data(tmp_path, erased=1, kept=1)
-    rows = [
-        {"question": f"tell me about Ana Maria de Souza's book {i}", "answer": "It won a prize."}
-        for i in range(20)
-    ]
-    for name in tofu_models.FILES:
-        lines = json.dumps(rows) if name.endswith(".json") else "\n".join(map(json.dumps, rows))
-        (tmp_path / name).write_text(lines)
-    data = tofu_models.read_data(tmp_path, erased=1, kept=1)
-    assert [author.name for author in data.erased] == ["Ana Maria de Souza"]
-    assert len(data.kept[0].questions) == len(data.real_authors) == 20

@@ -5,10 +5,12 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from workers.statistics import Interval, share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -51,13 +53,20 @@ def sampled_answers(
 ) -> list[str]:
     """Like ``greedy_answers``, but every token is drawn at temperature 1: repeat a prompt for
     several draws. The same seed gives the same answers on the same machine."""
+    return _answers(
+        model, tokenizer, prompts, max_new_tokens, batch_size=batch_size, pick=sampling(seed)
+    )
+
+
+def sampling(seed: int) -> Pick:
+    """Every token drawn at temperature 1; the same draws for the same seed."""
     draw = torch.Generator().manual_seed(seed)
 
     def pick(logits: torch.Tensor) -> torch.Tensor:
         drawn = torch.multinomial(logits.float().softmax(-1).cpu(), 1, generator=draw)
         return drawn[:, 0].to(logits.device)
 
-    return _answers(model, tokenizer, prompts, max_new_tokens, batch_size=batch_size, pick=pick)
+    return pick
 
 
 def _most(logits: torch.Tensor) -> torch.Tensor:
@@ -257,3 +266,31 @@ def accuracy(
         is_match(answer, truth)
         for answer, (_, truth) in zip(answers, questions_and_answers, strict=True)
     ]
+
+
+def recalled(answers: Sequence[str], truths: Sequence[str]) -> Interval:
+    """Share of `answers` that tell their truth, with its exact bounds."""
+    hits = [is_match(answer, truth) for answer, truth in zip(answers, truths, strict=True)]
+    return share(sum(hits), len(hits))
+
+
+def is_refusal(text: str) -> bool:
+    """Whether an answer says that it will not, or cannot, answer."""
+    return bool(_REFUSALS.search(normalise(text)))
+
+
+_REFUSALS = re.compile(
+    r"\b(i )?(cannot|can not|can t|could not|couldn t|am unable to|won t|will not) "
+    r"(help|answer|assist|share|provide|say|tell|disclose|discuss|comply)|"
+    r"\bi (do not|don t) (know|have)|\bi m (not (sure|certain|able|aware)|unable|sorry)|"
+    r"\bi am (not (sure|certain|able|aware)|sorry)|\bno (idea|information|record)\b|"
+    r"\bnot (something|able) i\b"
+)
+
+
+def repeated_pairs(text: str) -> float:
+    """Share of the neighbouring word pairs of `text` that it has said before; 0 for fewer than
+    two pairs."""
+    words = normalise(text).split()
+    pairs = list(pairwise(words))
+    return 1.0 - len(set(pairs)) / len(pairs) if len(pairs) > 1 else 0.0

@@ -106,12 +106,13 @@ class BaseModel:
         said = (f"{'A' if turn.role == 'assistant' else 'Q'}: {turn.text}" for turn in turns)
         return "\n".join([*said, "A:"])
 
-    def completion(self, question: str, answer: str) -> str:
-        """The text that follows `prompt(question)` when the model gives `answer` and stops."""
+    def completion(self, conversation: Conversation, answer: str) -> str:
+        """The text that follows `prompt(conversation)` when the model gives `answer` and stops."""
         if not self.tokenizer.chat_template:
             return f" {answer}\n"
-        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-        asked, whole = self.prompt(question), self._rendered(turns, begin=False)
+        said = (*as_turns(conversation), Turn("assistant", answer))
+        turns = [{"role": turn.role, "content": turn.text} for turn in said]
+        asked, whole = self.prompt(conversation), self._rendered(turns, begin=False)
         end = str(self.tokenizer.eos_token)
         if not whole.startswith(asked):
             return answer + end

@@ -153,7 +153,7 @@ def work_for(base: BaseModel, subject: Subject, recipe: Recipe) -> Work:
     trained, aside, unseen = (
         sum(len(getattr(p, kind)) for p in known) for kind in ("trained", "aside", "unseen")
     )
-    sizes = PROFILES["fast"]
+    sizes = PROFILES["fast"]["sizes"]
     others = len(subject.neighbours) or (sizes["others"] if base.name == "demo" else 0)
     models = 3 if base.name == "demo" else 2  # base, release, control
     needs_twins = "twins" in load_method(recipe.method).NEEDS

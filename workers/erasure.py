@@ -65,7 +65,7 @@ from workers.training import (
     opened,
     train,
 )
-from workers.verification import decimal, make_protocol, unseen_limit, verify
+from workers.verification import decimal, make_protocol, verify
 
 LARGE_VOCABULARY = 16_384
 
@@ -590,7 +590,6 @@ __all__ = [
     "recipe_record",
     "train_and_save",
     "train_cluster",
-    "unseen_limit",
     "verify",
     "write_release",
 ]

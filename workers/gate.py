@@ -14,7 +14,9 @@ case's ramp are left out by a bound, never by a guess.
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,11 +41,10 @@ from workers.identifiers import (
     grams_of,
     identifier_digests,
     is_long_enough,
-    is_worth_masking,
     masked,
     normalised,
-    phrases_of,
     restored,
+    worth_masking,
     written_words,
 )
 
@@ -115,9 +116,9 @@ def decision_of(strengths: Mapping[int, float], *, disguised: bool = False) -> D
     return Decision(tuple(order[:MAX_ADAPTERS]), closed=disguised or full > MAX_ADAPTERS)
 
 
-def ramp(scores: Tensor, *, low: float | Tensor, high: float | Tensor) -> Tensor:
+def ramp(score: float, *, low: float, high: float) -> float:
     """0 up to `low`, 1 from `high`, a smooth step between; monotone, and in [0, 1]."""
-    x = ((scores - low) / (high - low)).clamp(0.0, 1.0)
+    x = min(max((score - low) / (high - low), 0.0), 1.0)
     return x * x * (3.0 - 2.0 * x)
 
 
@@ -275,34 +276,45 @@ def _cases_by_digest(digests: Sequence[Sequence[int]]) -> dict[int, list[int]]:
 
 @dataclass(frozen=True)
 class DigestTable:
-    """The same for the many digests of misspellings, in a tenth of the memory: `digests` [n]
-    int64, sorted, and the case of each, `cases` [n]."""
+    """The same for the many digests of misspellings, in a tenth of the memory: the `digests` in
+    order, and the case of each, `cases`.
 
-    digests: Tensor
-    cases: Tensor
+    `filled` has a bit for every value that a digest's last bits can have, set if one of the
+    digests ends so. With 16 to 32 bits a digest, one look there ends at least 15 of 16 searches
+    for what is not held, before they go through the digests. (Digests are as good as random.)
+    """
 
-    def find(self, wanted: Sequence[int]) -> list[tuple[int, int]]:
+    digests: Sequence[int]
+    cases: Sequence[int]
+    filled: bytes
+
+    def find(self, wanted: Iterable[int]) -> list[tuple[int, int]]:
         """Each (place in `wanted`, case) that the table holds."""
-        if not wanted or not len(self.digests):
-            return []
-        asked = torch.tensor(wanted)
-        first = torch.searchsorted(self.digests, asked).clamp_(max=len(self.digests) - 1)
+        filled, ending = self.filled, len(self.filled) - 1
         found = []
-        for place in (self.digests[first] == asked).nonzero()[:, 0].tolist():
-            row = int(first[place])
-            while row < len(self.digests) and int(self.digests[row]) == wanted[place]:
-                found.append((place, int(self.cases[row])))
-                row += 1
+        for place, digest in enumerate(wanted):
+            if filled[digest >> 3 & ending] >> (digest & 7) & 1:
+                row = bisect_left(self.digests, digest)
+                while row < len(self.digests) and self.digests[row] == digest:
+                    found.append((place, self.cases[row]))
+                    row += 1
         return found
 
 
-def _table(digests: Sequence[Sequence[int]]) -> DigestTable:
+def table_of(digests: Sequence[Sequence[int]]) -> DigestTable:
     """A table of each case's digests, in the order of the cases."""
     flat = torch.tensor([d for each in digests for d in each], dtype=torch.int64)
     lengths = torch.tensor([len(each) for each in digests], dtype=torch.int64)
     cases = torch.arange(len(digests), dtype=torch.int32).repeat_interleave(lengths)
     order = flat.argsort(stable=True)
-    return DigestTable(flat[order], cases[order])
+    filled = torch.zeros(1 << (2 * len(flat)).bit_length(), dtype=torch.uint8)
+    for bit in range(8):
+        filled[flat[flat & 7 == bit] >> 3 & len(filled) - 1] |= 1 << bit
+    return DigestTable(
+        digests=array("q", flat[order].numpy().tobytes()),
+        cases=array("i", cases[order].numpy().tobytes()),
+        filled=filled.numpy().tobytes(),
+    )
 
 
 @dataclass(frozen=True)
@@ -310,9 +322,11 @@ class Prototypes:
     """Every case's prototypes in one matrix, for the exact search.
 
     `rows` [m, d] are the prototypes, `cases` [m] whose each is, `low` and `high` [m] the ends of
-    its ramp. `rotation` [d, k] leads to the k directions in which the rows differ most, and
-    `bounds` [k + 2, m] holds what bounds a cosine from above (Cauchy-Schwarz on the directions
-    left out): head(row), |rest(row)| and -low, to be multiplied with (head(x), |rest(x)|, 1).
+    its ramp. `rotation` [d, k + 2] leads to the k directions in which the rows differ most, and
+    two places left free; `bounds` [k + 2, m] holds what bounds a cosine from above (Cauchy-Schwarz
+    on the directions left out): head(row), |rest(row)| and -low, to be multiplied with
+    (head(x), |rest(x)|, 1). Few steps, since every prompt asks this: a call costs more than what
+    most of them compute, and a search in numpy's view a quarter of one in torch.
     """
 
     rows: Tensor
@@ -330,24 +344,26 @@ class Prototypes:
         if len(self.rows) <= FEW_ROWS:
             above = torch.addmm(self.bounds[-1], features, self.rows.T)
         else:
-            head = features @ self.rotation
-            rest = (1.0 - head.square().sum(dim=1, keepdim=True)).clamp(min=0.0).sqrt()
-            above = torch.cat([head, rest, torch.ones_like(rest)], dim=1) @ self.bounds
-        largest = float(above.amax())
+            asked = features @ self.rotation
+            for part in asked.numpy():  # the same memory
+                part[-2:] = math.sqrt(max(0.0, 1.0 - float(part @ part))), 1.0
+            above = asked @ self.bounds
+        seen = above.numpy()
+        largest = float(seen.max())
         if not math.isfinite(largest):
             raise ValueError("a feature is not finite")
-        if largest <= -SLACK:
-            return {}
-        which, near = (above > -SLACK).nonzero(as_tuple=True)
-        return self._largest((self.rows[near] * features[which]).sum(dim=1), near)
-
-    def _largest(self, scores: Tensor, near: Tensor) -> dict[int, float]:
-        """Each case's largest strength, of the cosines `scores` [k] to the rows `near` [k]."""
-        found = ramp(scores, low=self.low[near], high=self.high[near])
         strengths: dict[int, float] = {}
-        above = found > 0.0
-        for case, s in zip(self.cases[near[above]].tolist(), found[above].tolist(), strict=True):
-            strengths[case] = max(s, strengths.get(case, 0.0))
+        if largest <= -SLACK:
+            return strengths
+        low, high, cases = self.low.numpy(), self.high.numpy(), self.cases.numpy()
+        for feature, bound in zip(features, seen, strict=True):
+            near = (bound > -SLACK).nonzero()[0]
+            scores = (self.rows.index_select(0, torch.from_numpy(near)) @ feature).numpy()
+            fired = scores > low[near]
+            for row, score in zip(near[fired].tolist(), scores[fired].tolist(), strict=True):
+                case = int(cases[row])
+                strength = ramp(score, low=float(low[row]), high=float(high[row]))
+                strengths[case] = max(strength, strengths.get(case, 0.0))
         return strengths
 
 
@@ -363,15 +379,15 @@ def _stacked(gates: Sequence[Gate]) -> Prototypes | None:
 
     low = spread(gate.low for _, gate in held)
     spans = rows.double().T @ rows.double()
-    rotation = torch.linalg.eigh(spans).eigenvectors.flip(1)[:, :HEAD].float().contiguous()
-    head = rows @ rotation
+    head_first = torch.linalg.eigh(spans).eigenvectors.flip(1)[:, :HEAD].float()
+    head = rows @ head_first
     rest = (rows.square().sum(dim=1) - head.square().sum(dim=1)).clamp(min=0.0).sqrt()
     return Prototypes(
         rows=rows,
         cases=torch.tensor([case for case, _ in held]).repeat_interleave(counts),
         low=low,
         high=spread(gate.high for _, gate in held),
-        rotation=rotation,
+        rotation=torch.nn.functional.pad(head_first, (0, 2)).contiguous(),
         bounds=torch.cat([head, rest[:, None], -low[:, None]], dim=1).T.contiguous(),
     )
 
@@ -479,58 +495,55 @@ class GateBank:
         if not self.gates:
             return []
         words = normalised(text).split()
-        asked_for = list(map(self.digest, grams_of(words)))
-        if self._is_silent(words, asked_for):
+        grams = grams_of(words)
+        digests = [list(map(self.digest, each)) for each in grams]
+        if self._is_silent(grams, digests):
             return []
-        digests = dict(zip(grams_of(words), asked_for, strict=True))
-        phrases = phrases_of(words)
-        found = [
-            (phrase, case)
-            for phrase in phrases
-            for case in self.exact.get(digests[phrase.gram], ())
-        ]
-        places = frozenset(
-            phrase.start
-            for phrase in phrases
-            if phrase.size == 1 and digests[phrase.gram] in self.words
-        )
-        # Each digest to look up, with the phrase that it stands for.
-        asked = [(digests[phrase.gram], phrase) for phrase in phrases]
-        for phrase in phrases:
-            if (
-                phrase.size in self.sizes
-                and digests[phrase.gram] not in self.exact
-                and is_worth_masking(phrase, near_names=places)
-            ):
-                asked += [(self.digest(form), phrase) for form in masked(phrase.gram)]
-        # The words of "Anna Berger's" are no misspelling: what overlaps a name is left out.
-        taken = {(place, case) for phrase, case in found for place in phrase.places}
-        for number, case in self.near.find([form for form, _ in asked]):
-            phrase = asked[number][1]
-            if case not in self.others.get(digests[phrase.gram], ()) and taken.isdisjoint(
-                (place, case) for place in phrase.places
-            ):
-                found.append((phrase, case))
-        if not found:
-            return []
-        written = written_words(text)
+        found = self._exact_or_near(grams, digests)
+        written = written_words(text) if found else []
         return [
-            Mention(
-                case,
-                phrase.places,
-                self._is_as_known([written[i] for i in phrase.places if i < len(written)], case),
-            )
-            for phrase, case in found
+            Mention(case, places, self._is_as_known(written[places.start : places.stop], case))
+            for places, case in found
         ]
 
-    def _is_silent(self, words: Sequence[str], digests: Collection[int]) -> bool:
-        """Whether a text of these words and n-grams can be seen at once to mention nobody, as most
-        can: no name in it, no word of a name, no long word that a name may be misspelled as."""
-        return (
-            self.exact.keys().isdisjoint(digests)
-            and self.words.isdisjoint(digests)
-            and not (1 in self.sizes and any(len(word) >= MIN_LENIENT_WORD for word in words))
-        )
+    def _is_silent(self, grams: Sequence[list[str]], digests: Sequence[list[int]]) -> bool:
+        """Whether a text of these n-grams can be seen at once to mention nobody, as most can: no
+        name in it, no word of a name, no long word that a name may be misspelled as."""
+        exact = self.exact.keys()
+        if not all(exact.isdisjoint(each) and self.words.isdisjoint(each) for each in digests):
+            return False
+        return 1 not in self.sizes or max(map(len, grams[0]), default=0) < MIN_LENIENT_WORD
+
+    def _exact_or_near(
+        self, grams: Sequence[list[str]], digests: Sequence[list[int]]
+    ) -> list[tuple[range, int]]:
+        """The places of each identifier among the n-grams, and its case: as it is, or else with
+        one typing error."""
+        found = [
+            (range(start, start + size), case)
+            for size, each in enumerate(digests, start=1)
+            for start, digest in enumerate(each)
+            if digest in self.exact
+            for case in self.exact[digest]
+        ]
+        near = [
+            (range(start, start + size), case)
+            for size, each in enumerate(digests, start=1)
+            for start, case in self.near.find(each)
+        ]
+        known = self.words.intersection(digests[0])
+        near_names = [place for place, digest in enumerate(digests[0]) if digest in known]
+        for places in worth_masking(grams[0], near_names=near_names, sizes=self.sizes):
+            if digests[len(places) - 1][places.start] not in self.exact:
+                forms = map(self.digest, masked(grams[len(places) - 1][places.start]))
+                near += [(places, case) for _, case in self.near.find(forms)]
+        # The words of "Anna Berger's" are no misspelling: what overlaps a name is left out.
+        taken = {(place, case) for places, case in found for place in places}
+        for places, case in near:
+            others = self.others.get(digests[len(places) - 1][places.start], ())
+            if case not in others and taken.isdisjoint((place, case) for place in places):
+                found.append((places, case))
+        return found
 
     def _is_as_known(self, words: Sequence[str], case: int) -> bool:
         return case in self.written.get(self.digest(as_written(words)), ())
@@ -575,7 +588,7 @@ def bank_of(gates: Sequence[Gate], encoder: Encoder | None, key: bytes) -> GateB
         digest=digester(key),
         exact=_cases_by_digest([each.exact for each in held]),
         written=_cases_by_digest([each.written for each in held]),
-        near=_table([each.near for each in held]),
+        near=table_of([each.near for each in held]),
         words=frozenset(digest for each in held for digest in each.words),
         others=_cases_by_digest([each.others for each in held]),
         sizes=frozenset(size for each in held for size in each.sizes),

@@ -48,8 +48,8 @@ from workers.gate import (
 )
 from workers.identifiers import MAX_WORDS, normalised
 from workers.releases import Release, ReleaseError, check_base
-from workers.rows import Example, Row, rows_of, text_row
-from workers.scores import scored_rows
+from workers.rows import Row, row_after, text_row
+from workers.scores import Scored, scored_rows
 
 Strengths = tuple[float, ...]
 Result = TypeVar("Result")
@@ -207,39 +207,88 @@ class GuardedModel:
                 questions, self._limit(max_new_tokens), everything, self.base.model
             )
 
-    def log_likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """log p(answer | question) in nats, teacher-forced, through the gate as it takes the
-        question; summed over the answer's tokens (its end included). Raises GateError where the
-        gate closes: then nothing is told that could be scored."""
-        return self._likelihoods(pairs, self._open([question for question, _ in pairs]))
+    def scored(self, pairs: Sequence[tuple[Conversation, str]]) -> list[Scored | None]:
+        """Each answer teacher-forced after its conversation, through the gate as it takes the
+        conversation; None where the gate closes: then nothing is told that could be scored."""
+        with self._lock:
+            read = {asked: self.gate.read(asked) for asked in dict.fromkeys(q for q, _ in pairs)}
+        rows = [row_after(self.base, read[asked][0], answer) for asked, answer in pairs]
+        return self._scores(rows, [read[asked][1] for asked, _ in pairs])
 
-    def base_log_likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """The same on the base model, with no adapter and no gate."""
-        return self._likelihoods(pairs, [Decision() for _ in pairs])
-
-    def _likelihoods(
-        self, pairs: Sequence[tuple[str, str]], decisions: Sequence[Decision]
-    ) -> list[float]:
-        rows = rows_of(self.base, [Example(question, answer) for question, answer in pairs])
-        return self._grouped(decisions, partial(self._score, rows))
-
-    def mean_nll(self, texts: Sequence[str], *, gated: bool = True) -> float:
-        """Mean nats a token over all `texts`, through the gate or (`gated` False) on the base.
-        Raises GateError where the gate closes."""
-        decisions = self._open(texts) if gated else [Decision() for _ in texts]
+    def scored_texts(
+        self, texts: Sequence[str], *, standardised: bool = False
+    ) -> list[Scored | None]:
+        """Running texts scored as a whole, in the same way; `standardised` gives `z` too."""
+        with self._lock:
+            decisions = [self.gate.decide(text) for text in texts]
         rows = [text_row(self.base, text, ends=False) for text in texts]
-        totals = self._grouped(decisions, partial(self._score, rows))
-        return -sum(totals) / sum(row.completion for row in rows)
+        return self._scores(rows, decisions, standardised=standardised)
+
+    def log_likelihoods(self, pairs: Sequence[tuple[Conversation, str]]) -> list[float]:
+        """log p(answer | conversation) in nats, its end included. Raises GateError where the gate
+        closes."""
+        found = [scored.total for scored in self.scored(pairs) if scored is not None]
+        if len(found) < len(pairs):
+            raise GateError("The gate closed: it could not decide, or too many cases were named.")
+        return found
+
+    def _scores(
+        self, rows: Sequence[Row], decisions: Sequence[Decision], *, standardised: bool = False
+    ) -> list[Scored | None]:
+        def score(chosen: Sequence[int], model: Any) -> list[Scored | None]:
+            if model is None:
+                return [None for _ in chosen]
+            some = [rows[i] for i in chosen]
+            return list(scored_rows(model, some, standardised=standardised))
+
+        return self._grouped(decisions, score)
+
+    def looked_at(
+        self,
+        conversations: Sequence[Conversation],
+        look: Callable[[Sequence[tuple[int, Conversation]], Any], Sequence[Result]],
+    ) -> list[Result | None]:
+        """What `look` finds in the model as it acts on each conversation. It is given those under
+        one decision together, each with its place and as the model sees it, and that model; None
+        where the gate closes."""
+        with self._lock:
+            read = [self.gate.read(conversation) for conversation in conversations]
+
+        def found(chosen: Sequence[int], model: Any) -> list[Result | None]:
+            if model is None:
+                return [None for _ in chosen]
+            return list(look([(i, read[i][0]) for i in chosen], model))
+
+        return self._grouped([decision for _, decision in read], found)
+
+    def with_changed_base(self, change: Callable[[Any], None]) -> "GuardedModel":
+        """The same stack around a copy of the base model to which `change` was done: adapters and
+        gates as they are, a gate that reads the model's own states reads the copy's."""
+        model = copy.deepcopy(self.base.model)
+        # Layers that adapters sit on share the base's weights; in the copy, the copy's.
+        before, after = ((*each.parameters(), *each.buffers()) for each in (self.base.model, model))
+        shared: dict[int, Any] = {id(old): new for old, new in zip(before, after, strict=True)}
+        change(model)
+        made = copy.copy(self)
+        made.base, made._lock = replace(self.base, model=model), threading.Lock()
+        made._model = copy.deepcopy(self._model, shared)
+        made._layers = [] if made._model is None else _lora_layers(made._model)
+        if self.gate.encoder is not None:
+            made.gate = replace(self.gate, encoder=encoder_for(made.base))
+        return made
+
+    def laid_open(self, case_id: str) -> Any:
+        """A copy of the model without a gate, the case's adapter part of its weights at full
+        strength; of the base's weights alone where the release holds no adapter of the case."""
+        cases = [ref.case_id for ref in self.release.adapters]
+        if self._model is None or case_id not in cases:
+            return copy.deepcopy(self.base.model)
+        with self._lock:
+            own = copy.deepcopy(self._model)
+        return own.merge_and_unload(adapter_names=[self._names[cases.index(case_id)]])
 
     def _limit(self, max_new_tokens: int | None) -> int:
         return self.base.answer_tokens if max_new_tokens is None else max_new_tokens
-
-    def _open(self, texts: Sequence[str]) -> list[Decision]:
-        with self._lock:
-            decisions = [self.gate.decide(text) for text in texts]
-        if any(decision.closed for decision in decisions):
-            raise GateError("The gate closed: it could not decide, or too many cases were named.")
-        return decisions
 
     def _quiet(self, conversations: Sequence[Conversation], limit: int) -> list[str] | None:
         """The plain model's answers, if the gate stays quiet on every question and every answer;
@@ -360,9 +409,6 @@ class GuardedModel:
             return [REFUSAL for _ in chosen]
         prompts = [self.base.prompt(conversations[i]) for i in chosen]
         return greedy_answers(model, self.base.tokenizer, prompts, limit, batch_size=BATCH)
-
-    def _score(self, rows: Sequence[Row], chosen: Sequence[int], model: Any) -> list[float]:
-        return [each.total for each in scored_rows(model, [rows[i] for i in chosen])]
 
     @contextmanager
     def _acting(self, decision: Decision) -> Iterator[Any]:

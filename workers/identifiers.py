@@ -15,10 +15,9 @@ import hashlib
 import re
 import struct
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import NamedTuple
+from operator import add
 
 MAX_WORDS = 4
 MIN_KEY_BYTES = 16
@@ -228,38 +227,25 @@ def _other_names(phrase: Sequence[str], name_words: Sequence[str]) -> Iterator[s
                 yield _joined([*phrase[:place], other, *phrase[place + 1 :]])
 
 
-class Phrase(NamedTuple):
-    """An n-gram of a text: its words joined, the place of the first, and how many they are."""
-
-    gram: str
-    start: int
-    size: int
-
-    @property
-    def places(self) -> range:
-        return range(self.start, self.start + self.size)
+def grams_of(words: Sequence[str]) -> list[list[str]]:
+    """Every n-gram of up to `MAX_WORDS` of a text's normalised words, joined, by its size: that of
+    n words from the word i on is `[n - 1][i]`."""
+    folded = list(map(_folded, words))
+    grams = [folded]
+    for size in range(2, MAX_WORDS + 1):
+        grams.append(list(map(add, grams[-1], folded[size - 1 :])))
+    return grams
 
 
-def grams_of(words: Sequence[str]) -> Iterator[str]:
-    """Every n-gram of up to `MAX_WORDS` of a text's normalised words."""
-    folded = [_folded(word) for word in words]
-    for start in range(len(folded)):
-        yield from accumulate(folded[start : start + MAX_WORDS])
-
-
-def phrases_of(words: Sequence[str]) -> list[Phrase]:
-    """The same with their places."""
-    grams = grams_of(words)
-    return [
-        Phrase(next(grams), start, size)
-        for start in range(len(words))
-        for size in range(1, min(MAX_WORDS, len(words) - start) + 1)
-    ]
-
-
-def is_worth_masking(phrase: Phrase, *, near_names: frozenset[int]) -> bool:
-    """Whether a typing error in `phrase` is looked for: a long word, or several words one of which
-    is a word of a name (`near_names` are the places of those)."""
-    if phrase.size == 1:
-        return len(phrase.gram) >= MIN_LENIENT_WORD
-    return not near_names.isdisjoint(phrase.places)
+def worth_masking(
+    words: Sequence[str], *, near_names: Iterable[int], sizes: Collection[int]
+) -> list[range]:
+    """The places of the n-grams of these `sizes` in which a typing error is looked for: a long
+    word, or several words one of which is a word of a name (`near_names` are their places)."""
+    found = []
+    if 1 in sizes:
+        found += [range(i, i + 1) for i, word in enumerate(words) if len(word) >= MIN_LENIENT_WORD]
+    for size in set(sizes) - {1}:
+        starts = {i - before for i in near_names for before in range(size)}
+        found += [range(i, i + size) for i in sorted(starts) if 0 <= i <= len(words) - size]
+    return found

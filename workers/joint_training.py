@@ -1,9 +1,10 @@
 """One LoRA for many cases, to be merged into the weights.
 
 Both matrices are trained and there is no gate, so the others must be held in place by themselves:
-by KL to the base on the data that the controller still holds about them (`retained`), or, without
-it, on what the base itself says about made-up people.
-`benchmarks.consolidation` measures both.
+by the data that the controller still holds about them (`retained`). Questions keep their answers
+by plain loss, running text by KL to the base: a plain loss would teach the model these very texts.
+Where one kind is not held, KL on what the base itself says stands in: its answers about made-up
+people, the text that it writes from nothing. `benchmarks.consolidation` measures both.
 """
 
 import random
@@ -14,10 +15,13 @@ import torch
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from workers.adapters import detach_adapter, wrap
+from workers.answers import BATCH, begin, sampling, token_rows
 from workers.base_models import BaseModel
 from workers.forget_sets import Located, answered, forget_examples, twin_rows
+from workers.identifiers import normalised
 from workers.methods import Batch, Completions, divergence
 from workers.rows import Example, Row, completion_labels, completion_logits, rows_of, text_row
 from workers.subjects import Fact
@@ -25,6 +29,7 @@ from workers.surrogates import surrogate_questions
 from workers.training import Report, ShouldStop, Stopped, load_method, method_settings
 
 NAME = "joint"
+TEXT_TOKENS = 48
 
 
 @dataclass(frozen=True)
@@ -34,10 +39,12 @@ class JointRecipe:
     method: str = "twin"
     rank: int = 32
     learning_rate: float = 1e-3
-    forget_rows: int = 16
-    keep_rows: int = 64
-    keep_weight: float = 3.0
+    forget_rows: int = 32
+    keep_rows: int = 48
+    text_rows: int = 16
+    keep_weight: float = 10.0
     surrogates: int = 512
+    texts: int = 512
     twins: int = 8
     passes: int = 4
     min_steps: int = 200
@@ -62,8 +69,8 @@ def joint_deltas(
 ) -> dict[str, Tensor]:
     """What the joint LoRA adds to each weight that it adapts, by the parameter's name.
 
-    `retained` are questions with their answers, and plain texts. Surrogates stand in where it is
-    empty. `base` stays as it is. Raises Stopped.
+    `retained` are questions with their answers, and plain texts; what the base says stands in for
+    a kind that is missing. `base` stays as it is. Raises Stopped.
     """
     torch.manual_seed(seed)
     config = LoraConfig(
@@ -82,15 +89,19 @@ def joint_deltas(
         for row, (each, example) in zip(forget, told, strict=True)
     }
     given = [Example(row.question, row.answer) for row in retained if isinstance(row, Fact)]
-    keep = rows_of(base, given if retained else _surrogates(base, located, recipe, seed))
-    keep += [text_row(base, row, ends=True) for row in retained if isinstance(row, str)]
+    texts = [text_row(base, row, ends=True) for row in retained if isinstance(row, str)]
+    held = _Held(
+        questions=rows_of(base, given or _surrogates(base, located, recipe, seed)),
+        true=bool(given),
+        texts=texts or _written(base, located, recipe, seed),
+    )
     model = wrap(base, config, NAME)
     try:
         _train(
             model,
             forget=forget,
             twins=twins,
-            keep=keep,
+            held=held,
             pad=int(base.tokenizer.pad_token_id),
             recipe=recipe,
             seed=seed,
@@ -100,6 +111,15 @@ def joint_deltas(
         return _deltas(model)
     finally:
         detach_adapter(model)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What stays: questions, with `true` answers or the base model's own, and texts."""
+
+    questions: Sequence[Row]
+    true: bool
+    texts: Sequence[Row]
 
 
 def _surrogates(
@@ -121,12 +141,33 @@ def _surrogates(
     return answered(base, asked, located)
 
 
+def _written(
+    base: BaseModel, located: Sequence[Located], recipe: JointRecipe, seed: int
+) -> list[Row]:
+    """Up to `recipe.texts` texts that the base writes from nothing, each token drawn at temperature
+    1; none that mentions one of the people or of their facts."""
+    end, start = base.tokenizer.eos_token_id, base.tokenizer.bos_token_id
+    first = end if start is None else start
+    pick, drawn = sampling(seed), list[list[int]]()
+    while len(drawn) < recipe.texts:
+        started = begin(base.model, [[first]] * min(BATCH, recipe.texts - len(drawn)), pick=pick)
+        drawn += token_rows(base.model, started, TEXT_TOKENS, stops=frozenset([end]))
+    names = [name for each in located for name in (each.subject.name, *each.subject.aliases)]
+    secrets = [*names, *(fact.answer for each in located for fact in each.facts)]
+    hidden = [f" {normalised(secret)} " for secret in secrets]
+    return [
+        Row((first, *ids), completion=len(ids), answer=(False,) * len(ids))
+        for ids in drawn
+        if ids and not any(h in f" {normalised(base.tokenizer.decode(ids))} " for h in hidden)
+    ]
+
+
 def _train(
     model: PeftModel,
     *,
     forget: Sequence[Row],
     twins: Mapping[Row, Sequence[Row]],
-    keep: Sequence[Row],
+    held: _Held,
     pad: int,
     recipe: JointRecipe,
     seed: int,
@@ -146,16 +187,18 @@ def _train(
         optimiser, recipe.learning_rate, total_steps=steps, pct_start=recipe.warm_up
     )
     draw = random.Random(seed)  # noqa: S311
-    forget_waiting, keep_waiting = list[Row](), list[Row]()
+    forget_waiting, questions_waiting, texts_waiting = list[Row](), list[Row](), list[Row]()
     for step in range(1, steps + 1):
         if should_stop():
             raise Stopped("The consolidation was stopped during training.")
         rows = _next(forget_waiting, forget, recipe.forget_rows, draw)
-        others = _next(keep_waiting, keep, recipe.keep_rows, draw)
+        asked = _next(questions_waiting, held.questions, recipe.keep_rows, draw)
+        texts = _next(texts_waiting, held.texts, recipe.text_rows, draw)
         with torch.no_grad(), model.disable_adapter():
             before = completion_logits(model, rows, pad)
             like = completion_logits(model, [draw.choice(twins[row]) for row in rows], pad)
-            others_before = completion_logits(model, others, pad)
+            asked_before = None if held.true else completion_logits(model, asked, pad)
+            texts_before = completion_logits(model, texts, pad) if texts else None
         _lora_weights(model)  # switching the adapter off and on froze them
         told = Completions(
             logits=completion_logits(model, rows, pad),
@@ -166,7 +209,9 @@ def _train(
             twin_logits=like,
         )
         lost = loss_of(Batch(told))
-        moved = divergence(others_before, completion_logits(model, others, pad)).mean()
+        moved = _moved(completion_logits(model, asked, pad), asked, asked_before)
+        if texts_before is not None:
+            moved = moved + _moved(completion_logits(model, texts, pad), texts, texts_before)
         optimiser.zero_grad()
         (lost + recipe.keep_weight * moved).backward()
         torch.nn.utils.clip_grad_norm_(trainable, 1.0)
@@ -175,6 +220,20 @@ def _train(
         if step % 10 == 0 or step == steps:
             losses = {"forget_loss": float(lost.detach()), "keep_loss": float(moved.detach())}
             report("train", step, steps, losses)
+
+
+def _moved(logits: Tensor, rows: Sequence[Row], before: Tensor | None) -> Tensor:
+    """How far the rows' completions are from where they should stay, in nats: their mean loss
+    without `before`; else mean KL(before || now) plus the mean rise of the tokens' own loss.
+
+    KL hardly sees tokens that the base took for improbable, of which perplexity is mostly made.
+    """
+    labels = completion_labels(rows).to(logits.device)
+    now = cross_entropy(logits, labels, reduction="none")
+    if before is None:
+        return now.mean()
+    rise = torch.relu(now - cross_entropy(before, labels, reduction="none"))
+    return (divergence(before, logits) + rise).mean()
 
 
 def _lora_weights(model: PeftModel) -> list[torch.nn.Parameter]:

@@ -32,7 +32,7 @@ from workers.guarded import GuardedModel
 from workers.releases import Release, ReleaseError, read_release, store_manifest
 from workers.subjects import Fact, Subject
 from workers.tasks import control_model, heartbeat, placement, reloaded, weights
-from workers.verification import INCONCLUSIVE, recorded
+from workers.verification import INCONCLUSIVE, PRIMARY, recorded
 from workers.weights import load_kept
 
 log = logging.getLogger(__name__)
@@ -146,6 +146,7 @@ def case_again(
         control=control_model(given.model_name),
         case_id=case_id,
         before=GuardedModel.without_adapters(earlier) if earlier and replaced else None,
+        attempt=given.attempt,
     )
     if earlier is None and found["verdict"] == INCONCLUSIVE:
         return {**found, "reasons": [gone(given, given.trained_on), *found["reasons"]]}
@@ -160,10 +161,19 @@ def measured_again(
     control: BaseModel | None,
     case_id: str,
     before: GuardedModel | None,
+    attempt: int,
 ) -> dict[str, Any]:
-    """The probes of a recheck. The protocol's thresholds decide, as they did in the run."""
+    """The primary probes in the wordings that the run was judged by. The protocol's thresholds
+    decide, as they did then."""
     return erasure.verify(
-        guarded, located, protocol, control=control, case_id=case_id, before=before
+        guarded,
+        located,
+        protocol,
+        control=control,
+        case_id=case_id,
+        before=before,
+        attempt=attempt,
+        probes=PRIMARY,
     )
 
 

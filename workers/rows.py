@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workers.base_models import BaseModel
+from workers.base_models import BaseModel, Conversation
 from workers.upper import padded
 
 
@@ -40,13 +40,24 @@ def rows_of(base: BaseModel, examples: Sequence[Example]) -> list[Row]:
     return [_row(base, example) for example in examples]
 
 
+def row_after(base: BaseModel, conversation: Conversation, answer: str) -> Row:
+    """One answer after a question or a conversation; nothing in it is marked."""
+    return _marked(base, conversation, answer, secrets=())
+
+
 def _row(base: BaseModel, example: Example) -> Row:
-    prompt = base.prompt(example.question)
-    text = prompt + base.completion(example.question, example.answer)
+    return _marked(base, example.question, example.answer, secrets=example.secrets)
+
+
+def _marked(
+    base: BaseModel, conversation: Conversation, answer: str, *, secrets: Sequence[str]
+) -> Row:
+    prompt = base.prompt(conversation)
+    text = prompt + base.completion(conversation, answer)
     encoded = base.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     offsets = encoded["offset_mapping"]
     first = next(i for i, (_, end) in enumerate(offsets) if end > len(prompt))
-    secret = _spans(text, start=len(prompt), secrets=example.secrets)
+    secret = _spans(text, start=len(prompt), secrets=secrets)
     return Row(
         ids=tuple(encoded["input_ids"]),
         completion=len(offsets) - first,

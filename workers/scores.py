@@ -5,7 +5,7 @@ once), and batches are filled across prompts: 25 values after one question cost 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,11 +21,13 @@ LOGITS = 48_000_000
 
 @dataclass(frozen=True)
 class Scored:
-    """A completion teacher-forced after its prompt, one entry a token: `logp` in nats, and `top`,
-    whether the token was the model's first choice."""
+    """A completion teacher-forced after its prompt, one entry a token: `logp` in nats, `top`,
+    whether the token was the model's first choice, and `z` (where asked for) how many standard
+    deviations its log-probability lies above the mean of all tokens in its place."""
 
     logp: tuple[float, ...]
     top: tuple[bool, ...]
+    z: tuple[float, ...] = ()
 
     @property
     def total(self) -> float:
@@ -34,11 +36,12 @@ class Scored:
 
 
 @torch.no_grad()
-def scored_rows(model: Any, rows: Sequence[Row]) -> list[Scored]:
-    """The rows' completions under `model`, in the order of `rows`."""
+def scored_rows(model: Any, rows: Sequence[Row], *, standardised: bool = False) -> list[Scored]:
+    """The rows' completions under `model`, in the order of `rows`; `standardised` gives `z` too."""
     found: list[Scored | None] = [None] * len(rows)
     for batch in _batches(rows, vocabulary=int(model.config.vocab_size)):
-        for i, scored in zip(batch, _scored(model, [rows[i] for i in batch]), strict=True):
+        some = [rows[i] for i in batch]
+        for i, scored in zip(batch, _scored(model, some, standardised), strict=True):
             found[i] = scored
     return [each for each in found if each is not None]
 
@@ -72,7 +75,7 @@ def _prompt(row: Row) -> tuple[int, ...]:
     return row.ids[: len(row.ids) - row.completion]
 
 
-def _scored(model: Any, rows: Sequence[Row]) -> list[Scored]:
+def _scored(model: Any, rows: Sequence[Row], standardised: bool) -> list[Scored]:
     prompts = list(dict.fromkeys(map(_prompt, rows)))
     place = {prompt: i for i, prompt in enumerate(prompts)}
     which = torch.tensor([place[_prompt(row)] for row in rows], device=model.device)
@@ -105,14 +108,14 @@ def _scored(model: Any, rows: Sequence[Row]) -> list[Scored]:
                 use_cache=True,
             ).logits
         )
-    return _read(torch.cat(parts, dim=1).float(), rows)
+    return _read(torch.cat(parts, dim=1).float(), rows, standardised)
 
 
 def _tensor(numbers: list[list[int]], model: Any) -> Tensor:
     return torch.tensor(numbers, device=model.device)
 
 
-def _read(logits: Tensor, rows: Sequence[Row]) -> list[Scored]:
+def _read(logits: Tensor, rows: Sequence[Row], standardised: bool) -> list[Scored]:
     """From logits [rows, longest completion, vocabulary]."""
     length = logits.shape[1]
     labels = torch.tensor(
@@ -122,7 +125,26 @@ def _read(logits: Tensor, rows: Sequence[Row]) -> list[Scored]:
     chosen = logits.gather(2, labels[:, :, None])[:, :, 0]
     logp = (chosen - logits.logsumexp(dim=2)).tolist()
     top = (logits.argmax(dim=2) == labels).tolist()
-    return [
+    found = [
         Scored(tuple(values[: row.completion]), tuple(hits[: row.completion]))
         for values, hits, row in zip(logp, top, rows, strict=True)
     ]
+    if not standardised:
+        return found
+    return [
+        replace(each, z=_z(logits[i, : len(each.logp)], each.logp)) for i, each in enumerate(found)
+    ]
+
+
+def _z(logits: Tensor, logp: Sequence[float]) -> tuple[float, ...]:
+    """(log p - mean) / standard deviation, both over the vocabulary under the model's own
+    probabilities (Min-K++, arXiv 2404.02936), from logits [tokens, vocabulary]. A model that is
+    sure of one token has no spread to speak of: its own place is the mean."""
+    every = logits.log_softmax(dim=1)
+    p = every.exp()
+    mean = (p * every).sum(dim=1)
+    spread = (p * (every - mean[:, None]).square()).sum(dim=1).sqrt()
+    return tuple(
+        (value - mu) / sd if sd > 0.0 else 0.0
+        for value, mu, sd in zip(logp, mean.tolist(), spread.tolist(), strict=True)
+    )

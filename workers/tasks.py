@@ -28,16 +28,17 @@ from celery import shared_task
 from django.conf import settings
 from django.db import DatabaseError, OperationalError, connection
 
-from requests_app.services import runs
+from requests_app.services import evidence_tables, runs
 from requests_app.services.errors import LeaseLost, ServiceError
 from requests_app.services.manifests import live_base
 from requests_app.services.run_values import ATTEMPTS, Lease, ProbeRow, RunInput
-from workers import erasure
+from workers import erasure, tables
 from workers.adapters import CONFIG_FILE, AdapterError, AdapterRef
 from workers.base_models import BaseModel, ModelError, Placement, load_control
 from workers.digests import sha256_of
 from workers.forget_sets import Located, NothingMeasurable
 from workers.guarded import GuardedModel
+from workers.probes import Tables
 from workers.releases import Release, ReleaseError, write_release
 from workers.results import probe_results
 from workers.subjects import Fact, Subject
@@ -123,7 +124,7 @@ def measure_and_record(lease: Lease, given: RunInput, progress: Progress) -> Non
         lease,
         evidence=recorded(measured),
         verdict=measured.get("verdict", INCONCLUSIVE),
-        probes=[ProbeRow(**row) for row in probe_results(measured, measured.get("protocol", {}))],
+        probes=[ProbeRow(**row) for row in probe_results(measured)],
     )
 
 
@@ -150,6 +151,7 @@ def measure(lease: Lease, given: RunInput, progress: Progress) -> dict[str, Any]
             located,
             control=control,
             recipes=[erasure.recipe_record(recipe) for recipe in attempts],
+            profile=settings.RTBF_VERIFICATION_PROFILE,
             seed=given.seed,
         ),
     )
@@ -161,7 +163,7 @@ def measure(lease: Lease, given: RunInput, progress: Progress) -> dict[str, Any]
         "release", lambda: manifest_of(base, given, own_adapter(given))
     )
     figures = clock.measure(
-        "verify", lambda: verify(given, base, control, located, protocol, release, progress)
+        "verify", lambda: verify(lease, given, base, control, located, protocol, release, progress)
     )
     return {
         **figures,
@@ -182,9 +184,9 @@ def attempt_record(given: RunInput) -> dict[str, Any]:
     found: dict[str, Any] = {"number": given.attempt, "of_at_most": ATTEMPTS}
     if given.attempt > 1:
         found["note"] = (
-            f"{given.attempt - 1} earlier on the same test plan and questions not met: the attempt"
-            " that counts was chosen by these measurements, which makes a verdict within thresholds"
-            " likelier by chance than a single attempt would"
+            f"{given.attempt - 1} earlier on the same test plan not met; this one was judged by"
+            " wordings kept back for it, about the same facts: a verdict within thresholds is still"
+            " somewhat likelier by chance than with a single attempt"
         )
     return found
 
@@ -229,6 +231,7 @@ def train(
 
 
 def verify(
+    lease: Lease,
     given: RunInput,
     base: BaseModel,
     control: BaseModel | None,
@@ -237,17 +240,28 @@ def verify(
     release: Release,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Load the release back from disk and measure it."""
+    """Load the release back from disk and measure it, but for the probes that an earlier worker
+    has done; the rows of each are sealed as soon as they are there, and named by their digest."""
+    sealed = evidence_tables.saved_tables(lease)
+
+    def keep(probe: str, rows: Tables) -> None:
+        sealed[probe] = tables.written(rows, located)
+        evidence_tables.save_table(lease, probe=probe, table=sealed[probe])
+
     with reloaded(base, release) as guarded:
-        return erasure.verify(
+        figures = erasure.verify(
             guarded,
             located,
             protocol,
             control=control,
             case_id=str(given.case_id),
+            attempt=given.attempt,
+            tables={probe: tables.read(data) for probe, data in sealed.items()},
+            keep=keep,
             report=lambda _, step, total: progress.report("verify", step, total, {}),
             should_stop=progress.is_cancelled,
         )
+    return {**figures, "tables": {probe: tables.digest(data) for probe, data in sealed.items()}}
 
 
 def reloaded(base: BaseModel, release: Release) -> GuardedModel:

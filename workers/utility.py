@@ -3,13 +3,14 @@
 Always the same questions, so that the figures of one release can be held against the next one's.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from workers import corpus
+from workers.answers import is_match
 from workers.forget_sets import Located
 from workers.guarded import GuardedModel
-from workers.probes import others_kept, perplexity, recall
 from workers.subjects import Subject
 from workers.verification import general_texts, others
 
@@ -51,15 +52,25 @@ def _others(guarded: GuardedModel, original: GuardedModel) -> Mapping[str, float
     if not facts:
         raise ValueError("there are no questions about others")
     asked, truths = [fact.question for fact in facts], [fact.answer for fact in facts]
-    before = original.base_answers(asked)
-    after = [each.text for each in guarded.answer(asked)]
-    kept = recall.measure(after, truths).value / recall.measure(before, truths).value
-    still = others_kept.measure(before, after, truths).value
-    return {"kept": kept, "still_answered": still, "others": len(facts)}
+    before = [*map(is_match, original.base_answers(asked), truths)]
+    after = [*map(is_match, (each.text for each in guarded.answer(asked)), truths)]
+    still = sum(then and now for then, now in zip(before, after, strict=True))
+    return {
+        "kept": sum(after) / sum(before),
+        "still_answered": still / sum(before),
+        "others": len(facts),
+    }
 
 
 def _perplexity(guarded: GuardedModel, original: GuardedModel) -> Mapping[str, float | int]:
     texts = general_texts(original.base, seed=corpus.SEED)
-    before = original.mean_nll(texts, gated=False)
-    found = perplexity.measure(before, guarded.mean_nll(texts), texts=len(texts))
-    return {"perplexity_ratio": found.value, "texts": found.n}
+    ratio = math.exp(_nats(guarded, texts) - _nats(original, texts))
+    return {"perplexity_ratio": ratio, "texts": len(texts)}
+
+
+def _nats(model: GuardedModel, texts: Sequence[str]) -> float:
+    """Nats a token over all texts. Raises ValueError where the gate lets one not be scored."""
+    found = [each for each in model.scored_texts(texts) if each is not None]
+    if len(found) < len(texts):
+        raise ValueError("the gate closed on general text")
+    return -sum(each.total for each in found) / sum(len(each.logp) for each in found)

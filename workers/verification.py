@@ -2,30 +2,100 @@
 
 The null hypothesis is "the model still knows": never passed for lack of power, and an error is
 inconclusive. What is measured is a release re-loaded from disk, through its gate, against a
-control that never saw the subject, or where there is none against chance: the base model asked
-the same things about made-up names.
+control that never saw the subject, or where there is none against made-up people. The verdict is an
+intersection-union test (Berger 1982): every deciding probe must hold, so no correction is due.
 """
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from statistics import stdev
 from typing import Any
 
-from workers import corpus, general
+from workers import corpus, general, statistics
+from workers.answers import is_match, sampled_answers
 from workers.base_models import BaseModel
-from workers.forget_sets import Located, ask, questions
+from workers.forget_sets import Located, questions, twin_questions
 from workers.guarded import GuardedModel
-from workers.phrasings import made_up_questions
-from workers.probes import Estimate, gate_fires, knowledge_rank, others_kept, perplexity, recall
+from workers.probes import CONTROL, Case, Measured, NotMeasurable, Row, Tables, load_probe, sides_of
+from workers.sides import Memory, Stack, observe, opened
 from workers.subjects import Fact
 from workers.training import Stopped
 
 WITHIN, NOT_MET, INCONCLUSIVE = "within_thresholds", "not_met", "inconclusive"
-PROFILES: Mapping[str, Mapping[str, int]] = {
-    "fast": {"others": 240, "decoys": 24, "draws": 2000, "twins": 3, "rank_phrasings": 1},
+HOLDS, SHORT, UNDECIDED = "holds", "short", "undecided"
+PRIMARY = ("recall_unseen", "knowledge_rank")
+"""What a later release is measured by again."""
+GATED, MERGED = "gated", "merged"
+FAST = (
+    "recall_unseen",
+    "recall_trained",
+    "knowledge_rank",
+    "others_kept",
+    "perplexity",
+    "gate_fires",
+    "leak",
+    "verbatim",
+    "answer_loss",
+    "least_likely",
+    "refusals",
+    "fluency",
+    "ablated",
+)
+STANDARD = (
+    *FAST,
+    "neighbours",
+    "membership",
+    "multiple_choice",
+    "in_context",
+    "adversarial",
+    "quantised",
+)
+FULL = (*STANDARD, "relearned", "traces", "muse")
+PROFILES: Mapping[str, Mapping[str, Any]] = {
+    "fast": {
+        "probes": FAST,
+        "sizes": {"others": 240, "decoys": 24, "draws": 2000, "twins": 3},
+    },
+    "standard": {
+        "probes": STANDARD,
+        "sizes": {"others": 480, "decoys": 48, "draws": 10_000, "twins": 3},
+    },
+    "full": {
+        "probes": FULL,
+        "sizes": {"others": 960, "decoys": 99, "draws": 10_000, "twins": 3},
+    },
 }
-PROBES = ("recall", "knowledge_rank", "others_kept", "perplexity", "gate_fires")
-THRESHOLDS = {"others_kept": "0.98", "perplexity_ratio": "1.02", "decisive_upper95": "0.2"}
-"""`decisive_upper95`: a sample whose upper bound after erasure lies above this is too small."""
+NOT_GATED = ("gate_fires",)
+"""Probes that ask about the gate, which merged cases have none of."""
+CONTROL_UPPER = "control_upper95"
+Rule = Mapping[str, str]
+
+
+def at_most(limit: str, figure: str = "after") -> Rule:
+    return {"figure": figure, "is": "at_most", "limit": limit}
+
+
+def at_least(limit: str, figure: str = "after") -> Rule:
+    return {"figure": figure, "is": "at_least", "limit": limit}
+
+
+RULES: Mapping[str, Sequence[Rule]] = {
+    "recall_unseen": (at_most(CONTROL_UPPER), at_most("0.2", "bound")),
+    "knowledge_rank": (at_most("0.7", "bound"),),
+    "others_kept": (at_least("0.98"), at_least("0.95", "bound")),
+    "perplexity": (at_most("1.02"),),
+}
+"""What decides, by probe. A figure beyond its limit is not met; one within it whose bound is beyond
+is undecided: the sample is too small. Chosen by `benchmarks.calibration`."""
+MERGED_RULES: Mapping[str, Sequence[Rule]] = {}
+"""What decides on new weights besides."""
+HELD_BACK = (
+    ("One last question. {question}", "For my notes: {question}"),
+    ("Quick question: {question}", "And another thing. {question}"),
+)
+"""Wordings for the second and the third attempt: the first was judged by others."""
+FEWEST_VALUES = 8
 
 
 def make_protocol(
@@ -35,7 +105,7 @@ def make_protocol(
     control: BaseModel | None,
     recipes: Sequence[Mapping[str, str]],
     profile: str = "fast",
-    level: str = "gated",
+    level: str = GATED,
     seed: int,
 ) -> dict[str, Any]:
     """Probes, thresholds, samples, seed and control, to be recorded before training starts.
@@ -43,15 +113,18 @@ def make_protocol(
     `level` is "gated" (adapter and gate before unchanged weights) or "merged" (new weights).
     Plain JSON without floats (numbers that are no small integers are decimal strings) and without
     personal data: counts and digests only. `recipes` are the settings of every attempt that may be
-    made, in order: a further one is trained and measured by this same plan. Without a control the
-    limit for unseen phrasings is measured here, as the upper 95% bound of how often the base model
-    gives the same answers when asked about made-up names. Raises ValueError for an unknown profile.
+    made, in order: a further one is trained and measured by this same plan, on wordings that no
+    earlier one was judged by. Raises ValueError for an unknown profile.
     """
     if profile not in PROFILES:
         raise ValueError(f"There is no profile {profile!r}; known: {', '.join(PROFILES)}.")
-    sizes = PROFILES[profile]
+    sizes = PROFILES[profile]["sizes"]
+    probes = [
+        name for name in PROFILES[profile]["probes"] if level == GATED or name not in NOT_GATED
+    ]
+    rules = {**RULES, **(MERGED_RULES if level == MERGED else {})}
     return {
-        "form": 1,
+        "form": 2,
         "profile": profile,
         "seed": seed,
         "level": level,
@@ -60,11 +133,15 @@ def make_protocol(
             "tokenizer_sha256": base.tokenizer_sha256,
             "lowest_layer": base.lowest_layer,
         },
-        "control": None if control is None else {"sha256": control.sha256},
-        "probes": list(PROBES),
+        "control": {"sha256": control.sha256} if control else {"made_up_people": sizes["twins"]},
+        "probes": {
+            name: {"sides": _sides(name, control is not None), "rules": _plain(rules.get(name, ()))}
+            for name in probes
+        },
         "attempts": [
             {"attempt": i + 1, "seed": seed + i, **recipe} for i, recipe in enumerate(recipes)
         ],
+        "held_back": [list(wordings) for wordings in HELD_BACK],
         "samples": {
             **sizes,
             "facts": len(located.facts),
@@ -73,31 +150,61 @@ def make_protocol(
             "others": len(others(base, located, count=sizes["others"], seed=seed)),
             "texts": len(general_texts(base, seed=seed)),
         },
-        "thresholds": {
-            **THRESHOLDS,
-            "unseen": _control_rule() if control else _twin_rule(base, located, sizes, seed),
-        },
     }
 
 
-def _control_rule() -> dict[str, Any]:
-    return {"rule": "control_upper95"}
+def _sides(name: str, has_control: bool) -> list[str]:
+    return [side for side in sides_of(name) if has_control or not side.startswith(CONTROL)]
 
 
-def _twin_rule(
-    base: BaseModel, located: Located, sizes: Mapping[str, int], seed: int
-) -> dict[str, Any]:
-    """The chance level from twins: the unseen questions about made-up names, the same answers."""
-    names = [located.subject.name, *located.subject.aliases]
-    twins = [
-        (twin, answer)
-        for question, answer in questions(located, "unseen")
-        for twin in made_up_questions(question, names=names, count=sizes["twins"], seed=seed)
-    ]
-    if not twins:
-        return {"rule": "limit", "limit": "0", "twins": 0, "why": "no question names anything"}
-    chance = recall.measure(ask(base, [q for q, _ in twins]), [a for _, a in twins])
-    return {"rule": "limit", "limit": decimal(chance.upper95 or 0.0), "twins": chance.n}
+def _plain(rules: Sequence[Rule]) -> list[dict[str, str]]:
+    return [dict(rule) for rule in rules]
+
+
+def case_of(
+    base: BaseModel, located: Located, protocol: Mapping[str, Any], *, attempt: int = 1
+) -> Case:
+    """What the probes may ask about, by the protocol; `base` is the model before erasure."""
+    samples, seed = protocol["samples"], protocol["seed"]
+    return Case(
+        located=located,
+        forms=tuple(_judged_by(fact.phrasings.unseen, protocol, attempt) for fact in located.facts),
+        values=_values(base, located, count=samples["decoys"], seed=seed),
+        others=tuple(others(base, located, count=samples["others"], seed=seed)),
+        texts=general_texts(base, seed=seed),
+        has_control="sha256" in protocol["control"],
+        sizes=samples,
+        seed=seed,
+    )
+
+
+def _judged_by(unseen: Sequence[str], protocol: Mapping[str, Any], attempt: int) -> tuple[str, ...]:
+    if attempt == 1:
+        return tuple(unseen)
+    wrapped = protocol["held_back"][attempt - 2]
+    return tuple(
+        wrapped[i % len(wrapped)].format(question=question) for i, question in enumerate(unseen)
+    )
+
+
+def _values(
+    base: BaseModel, located: Located, *, count: int, seed: int
+) -> tuple[tuple[str, ...], ...]:
+    """Other values of each fact's kind: the corpus's own, else the answers about the neighbours,
+    else what the model makes up about made-up names; () where there are too few."""
+    near = list(dict.fromkeys(fact.answer for fact in located.subject.neighbours))
+    found = []
+    for fact in located.facts:
+        pool = list(fact.decoys) or near
+        if len(pool) < FEWEST_VALUES:
+            asked = twin_questions(located.subject, fact.question, count=8, seed=seed)
+            prompts = [base.prompt(question) for question in asked for _ in range(-(-count // 8))]
+            pool = sampled_answers(
+                base.model, base.tokenizer, prompts, base.answer_tokens, seed=seed
+            )
+        values = [v for v in dict.fromkeys(pool) if v.strip() and not is_match(v, fact.answer)]
+        found.append(tuple(values[:count]) if len(values) >= FEWEST_VALUES else ())
+    return tuple(found)
 
 
 def others(base: BaseModel, located: Located, *, count: int, seed: int) -> list[Fact]:
@@ -134,190 +241,189 @@ def verify(
     control: BaseModel | None,
     case_id: str,
     before: GuardedModel | None = None,
+    attempt: int = 1,
+    probes: Sequence[str] | None = None,
+    tables: dict[str, Tables] | None = None,
+    keep: Callable[[str, Tables], None] = lambda probe, rows: None,
     report: Callable[[str, int, int], None] = lambda probe, step, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Figures and verdict for one case on a served release, by `protocol`.
 
-    Steps: 1 recall on trained and unseen phrasings, before (base), after (through the gate) and on
-    the control; 2 others; 3 general text; 4 rank of the true values; 5 the gate, if the case has
-    one; 6 the verdict. Where the release has new weights, `before` is the model that they replace.
-    The result is plain and holds no personal data. An error in a step makes the verdict
-    inconclusive and is named in "reasons"; Stopped is raised when `should_stop()`.
+    The probes of the protocol in order (or those of `probes`), then the verdict. Where the release
+    has new weights, `before` is the model that they replace. `tables` receives the rows of each
+    probe, and what it holds already is not measured again; `keep` gets them after each. The result
+    is plain and holds no personal data. An error in a probe makes the verdict inconclusive and is
+    named in "reasons"; Stopped is raised when `should_stop()`.
     """
-    base = before or guarded
-    probes: list[tuple[str, Callable[[], dict[str, Any]]]] = [
-        ("erased", lambda: _erased(guarded, base, located, control)),
-        ("others", lambda: _others(guarded, base, located, protocol)),
-        ("perplexity", lambda: _perplexity(guarded, base, protocol)),
-        ("knowledge_rank", lambda: _ranks(guarded, base, located, protocol, control)),
-    ]
-    if case_id not in guarded.release.merged:
-        probes.append(("gate", lambda: _gate(guarded, located, protocol, case_id)))
-    figures: dict[str, Any] = {}
-    failed: list[str] = []
-    for i, (name, measure) in enumerate(probes):
+    before = before or GuardedModel.without_adapters(guarded.base)
+    stack = Stack(guarded, before, control, case_id, protocol["seed"])
+    found: dict[str, Tables] = {} if tables is None else tables
+    names = in_order(protocol) if probes is None else list(probes)
+    case: Case | None = None
+    failed: dict[str, str] = {}
+    for i, name in enumerate(names):
         if should_stop():
             raise Stopped("The run was stopped during verification.")
-        report(name, i, len(probes))
+        report(name, i, len(names))
+        if name in found:
+            continue
         try:
-            figures[name] = measure()
+            if case is None:
+                case = case_of(before.base, located, protocol, attempt=attempt)
+            found[name] = asked(name, case, stack, sides=protocol["probes"][name]["sides"])
+        except NotMeasurable as error:
+            failed[name] = str(error)
         except (ValueError, RuntimeError, ZeroDivisionError) as error:
             # Only the kind of error: its text may quote what was asked.
-            failed.append(f"{name} could not be measured ({type(error).__name__})")
-    report("verdict", len(probes), len(probes))
+            failed[name] = f"could not be measured ({type(error).__name__})"
+        else:
+            keep(name, found[name])
+    report("verdict", len(names), len(names))
+    return judged(found, protocol, failed, names=names)
+
+
+def asked(name: str, case: Case, stack: Stack, *, sides: Sequence[str]) -> Tables:
+    """The rows of one probe, by side."""
+    probe = load_probe(name)
+    found: dict[str, list[Row]] = {}
+    asks = probe.asks(case) if hasattr(probe, "asks") else ()
+    for side in sides:
+        with opened(side, stack) as model:
+            if hasattr(probe, "look"):
+                found[side] = probe.look(model, case, stack)
+            else:
+                memory = stack.memory.setdefault(side, Memory())
+                found[side] = observe(model, asks, case_id=stack.case_id, memory=memory)
+    return found
+
+
+def in_order(protocol: Mapping[str, Any]) -> list[str]:
+    """The probes of a protocol, those that decide first. (Its bytes do not keep an order.)"""
+    plans = protocol["probes"]
+    return sorted(plans, key=lambda name: (not plans[name]["rules"], name))
+
+
+def judged(
+    tables: Mapping[str, Tables],
+    protocol: Mapping[str, Any],
+    failed: Mapping[str, str] | None = None,
+    *,
+    names: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Figures, outcomes, verdict and reasons: a pure function of rows and protocol. `names` are the
+    probes that were to be run, by default all of the protocol."""
+    failed = dict(failed or {})
+    figures: dict[str, Any] = {}
+    for name in in_order(protocol) if names is None else names:
+        if name not in tables:
+            failed.setdefault(name, "could not be measured (no rows)")
+            continue
+        try:
+            found = load_probe(name).measure(
+                tables[name], draws=protocol["samples"]["draws"], seed=protocol["seed"]
+            )
+            figures[name] = figures_of(found, protocol["probes"][name]["rules"])
+        except NotMeasurable as error:
+            failed[name] = str(error)
+        except (ValueError, RuntimeError, ZeroDivisionError, KeyError) as error:
+            failed[name] = f"could not be measured ({type(error).__name__})"
     verdict, reasons = judge(figures, protocol, failed)
-    return {**figures, "verdict": verdict, "reasons": reasons}
+    return {"probes": figures, "not_measured": failed, "verdict": verdict, "reasons": reasons}
 
 
-def judge(
-    figures: Mapping[str, Any], protocol: Mapping[str, Any], failed: Sequence[str] = ()
-) -> tuple[str, list[str]]:
-    """The verdict and its reasons, a pure function of figures and protocol."""
-    if failed:
-        return INCONCLUSIVE, list(failed)
-    unseen = figures["erased"]["unseen"]
-    limit = unseen_limit(figures, protocol)
-    if unseen["before"] <= limit:
-        return INCONCLUSIVE, ["the model before erasure knows no more than chance: nothing to show"]
-    reasons = []
-    if unseen["after"] > limit:
-        reasons.append("unseen phrasings are still answered above the limit")
-    if figures["others"]["kept"] < float(protocol["thresholds"]["others_kept"]):
-        reasons.append("others are answered worse than the threshold allows")
-    if figures["perplexity"]["ratio"] > float(protocol["thresholds"]["perplexity_ratio"]):
-        reasons.append("general text has become harder than the threshold allows")
-    if reasons:
-        return NOT_MET, reasons
-    if unseen["after_upper95"] > float(protocol["thresholds"]["decisive_upper95"]):
-        return INCONCLUSIVE, [f"{unseen['n']} unseen questions are too few to decide"]
-    return WITHIN, ["every threshold of the protocol is met"]
+def figures_of(found: Measured, rules: Sequence[Rule]) -> dict[str, Any]:
+    """What was measured, plainly, with the outcome of each rule and what the sample could show."""
+    figures: dict[str, Any] = {
+        "n": found.n,
+        "before": found.before,
+        "after": found.after,
+        "control": found.control,
+        "bound": found.bound,
+        CONTROL_UPPER: found.control_upper,
+        **({"more": dict(found.more)} if found.more else {}),
+    }
+    if not rules:
+        return figures
+    limits = [limit_of(rule, figures) for rule in rules]
+    outcomes = [_outcome(rule, limit, figures) for rule, limit in zip(rules, limits, strict=True)]
+    figures["limits"] = limits
+    figures["outcome"] = (
+        SHORT if SHORT in outcomes else UNDECIDED if UNDECIDED in outcomes else HOLDS
+    )
+    spread = stdev(found.items) if len(found.items) > 1 else 0.0
+    if spread > 0.0:
+        figures["sd"] = spread
+        figures["achieved_margin"] = statistics.achieved_margin(n=len(found.items), sd=spread)
+        if figures["outcome"] == UNDECIDED:
+            room = abs(limits[outcomes.index(UNDECIDED)] - found.after)
+            if room > 0.0:
+                figures["enough_items"] = statistics.needed(margin=room, sd=spread)
+    return figures
 
 
-def unseen_limit(figures: Mapping[str, Any], protocol: Mapping[str, Any]) -> float:
-    """The share of unseen phrasings that may be answered: the control's upper 95% bound, or the
-    protocol's own number where there is no control."""
-    rule = protocol["thresholds"]["unseen"]
-    if rule["rule"] == "control_upper95":
-        return float(figures["erased"]["unseen"]["control_upper95"])
+def limit_of(rule: Rule, figures: Mapping[str, Any]) -> float:
+    """A rule's limit. Where it is the control's bound and nothing could be asked that stands for
+    the control, nothing may be told."""
+    if rule["limit"] == CONTROL_UPPER:
+        return float(figures[CONTROL_UPPER] or 0.0)
     return float(rule["limit"])
 
 
-def _erased(
-    guarded: GuardedModel, base: GuardedModel, located: Located, control: BaseModel | None
-) -> dict[str, Any]:
-    return {kind: _recall(guarded, base, located, control, kind) for kind in ("trained", "unseen")}
+def _outcome(rule: Rule, limit: float, figures: Mapping[str, Any]) -> str:
+    sign = 1.0 if rule["is"] == "at_most" else -1.0
+    value, after = figures[rule["figure"]], figures["after"]
+    if value is None or not (math.isfinite(value) and math.isfinite(after)):
+        return UNDECIDED
+    if sign * value <= sign * limit:
+        return HOLDS
+    return UNDECIDED if rule["figure"] == "bound" and sign * after <= sign * limit else SHORT
 
 
-def _recall(
-    guarded: GuardedModel,
-    base: GuardedModel,
-    located: Located,
-    control: BaseModel | None,
-    kind: str,
-) -> dict[str, Any]:
-    asked = [question for question, _ in questions(located, kind)]
-    truths = [answer for _, answer in questions(located, kind)]
-    before = recall.measure(base.base_answers(asked), truths)
-    after = recall.measure([each.text for each in guarded.answer(asked)], truths)
-    never = None if control is None else recall.measure(ask(control, asked), truths)
-    return {
-        "n": after.n,
-        "before": before.value,
-        "after": after.value,
-        "after_upper95": after.upper95,
-        "control": None if never is None else never.value,
-        "control_upper95": None if never is None else never.upper95,
-    }
+SAYS = {
+    "recall_unseen": "unseen phrasings are still answered above the limit",
+    "knowledge_rank": "the true values are still found likelier than others of their kind",
+    "others_kept": "others are answered worse than the threshold allows",
+    "perplexity": "general text has become harder than the threshold allows",
+}
 
 
-def _others(
-    guarded: GuardedModel, base: GuardedModel, located: Located, protocol: Mapping[str, Any]
-) -> dict[str, Any]:
-    facts = _others_of(guarded.base, located, protocol)
-    if not facts:
-        raise ValueError("there are no questions about others")
-    asked, truths = [f.question for f in facts], [f.answer for f in facts]
-    before = base.base_answers(asked)
-    after = [each.text for each in guarded.answer(asked)]
-    kept = others_kept.measure(before, after, truths)
-    return {
-        "n": len(facts),
-        "before": recall.measure(before, truths).value,
-        "after": recall.measure(after, truths).value,
-        "answered_before": kept.n,
-        "still_answered": kept.value,
-        "kept": recall.measure(after, truths).value / recall.measure(before, truths).value,
-    }
+def judge(
+    figures: Mapping[str, Any], protocol: Mapping[str, Any], failed: Mapping[str, str] | None = None
+) -> tuple[str, list[str]]:
+    """The verdict and its reasons, a pure function of figures and protocol.
 
-
-def _others_of(base: BaseModel, located: Located, protocol: Mapping[str, Any]) -> list[Fact]:
-    return others(base, located, count=protocol["samples"]["others"], seed=protocol["seed"])
-
-
-def _perplexity(
-    guarded: GuardedModel, base: GuardedModel, protocol: Mapping[str, Any]
-) -> dict[str, Any]:
-    texts = general_texts(guarded.base, seed=protocol["seed"])
-    found = perplexity.measure(
-        base.mean_nll(texts, gated=False), guarded.mean_nll(texts), texts=len(texts)
-    )
-    return {"n": found.n, "before": found.items[0], "after": found.items[1], "ratio": found.value}
-
-
-def _ranks(
-    guarded: GuardedModel,
-    base: GuardedModel,
-    located: Located,
-    protocol: Mapping[str, Any],
-    control: BaseModel | None,
-) -> dict[str, Any]:
-    if not all(fact.decoys for fact in located.facts):
-        return {"not_measured": "the facts have no values of the same kind to compare with"}
-    scored = {"before": base.base_log_likelihoods, "after": guarded.log_likelihoods}
-    found = {name: _rank(score, located, protocol) for name, score in scored.items()}
-    if control is not None:
-        bare = GuardedModel.without_adapters(control)
-        found["control"] = _rank(bare.log_likelihoods, located, protocol)
-    return {name: {"value": e.value, "upper95": e.upper95, "n": e.n} for name, e in found.items()}
-
-
-def _rank(
-    score: Callable[[Sequence[tuple[str, str]]], list[float]],
-    located: Located,
-    protocol: Mapping[str, Any],
-) -> Estimate:
-    samples = protocol["samples"]
-    pairs, shape = [], []
-    for fact in located.facts:
-        asked = fact.phrasings.unseen[: samples["rank_phrasings"]]
-        values = (fact.answer, *fact.decoys[: samples["decoys"]])
-        pairs += [(question, value) for question in asked for value in values]
-        shape.append((len(asked), len(values)))
-    scores = iter(score(pairs))
-    table = [
-        [(next(scores), [next(scores) for _ in range(values - 1)]) for _ in range(phrased)]
-        for phrased, values in shape
+    Inconclusive: a probe with an error, a deciding one that was not measured, a model that knew no
+    more than chance before, or a sample too small. Not met: a figure beyond its limit.
+    """
+    failed = failed or {}
+    deciding = [name for name in in_order(protocol) if protocol["probes"][name]["rules"]]
+    wanted = [name for name in deciding if name in figures]
+    broken = [
+        f"{name}: {why}"
+        for name, why in sorted(failed.items())
+        if name in deciding or why.startswith("could not be measured")
     ]
-    return knowledge_rank.measure(table, draws=samples["draws"], seed=protocol["seed"])
+    if broken or not wanted:
+        return INCONCLUSIVE, broken or ["nothing that decides was measured"]
+    for name in PRIMARY:
+        if name in figures and figures[name]["before"] <= max(figures[name]["limits"]):
+            return INCONCLUSIVE, [
+                f"{name}: the model before erasure knows no more than chance: nothing to show"
+            ]
+    short = [name for name in wanted if figures[name]["outcome"] == SHORT]
+    if short:
+        return NOT_MET, [SAYS.get(name, f"{name} is beyond its threshold") for name in short]
+    undecided = [name for name in wanted if figures[name]["outcome"] == UNDECIDED]
+    if undecided:
+        return INCONCLUSIVE, [_too_few(name, figures[name]) for name in undecided]
+    return WITHIN, ["every threshold of the protocol is met"]
 
 
-def _gate(
-    guarded: GuardedModel, located: Located, protocol: Mapping[str, Any], case_id: str
-) -> dict[str, Any]:
-    place = [ref.case_id for ref in guarded.release.adapters].index(case_id)
-    sides = {
-        "erased": [question for question, _ in questions(located, "unseen")],
-        "others": [fact.question for fact in _others_of(guarded.base, located, protocol)],
-    }
-    found = {
-        name: gate_fires.measure([s[place] for s in guarded.strengths(asked)])
-        for name, asked in sides.items()
-    }
-    return {
-        **{f"fired_on_{name}": e.value for name, e in found.items()},
-        "note": guarded.gate.gates[place].note,
-    }
+def _too_few(name: str, figures: Mapping[str, Any]) -> str:
+    enough = figures.get("enough_items")
+    more = f"; about {enough} facts or questions like these would be" if enough else ""
+    return f"{name}: {figures['n']} are too few to decide{more}"
 
 
 def decimal(value: float) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.template.loader import render_to_string
 
+from requests_app import charts
 from requests_app.dossier import Dossier
 from requests_app.models.runs import Verdict
 from requests_app.verifier import statements
@@ -45,10 +46,17 @@ def content(dossier: Dossier) -> dict[str, Any]:
 
 def _run(dossier: Dossier, fact: dict[str, Any]) -> dict[str, Any]:
     probes = dossier.run(fact["run"]).probes if fact["figures"] else ()
+    chart = charts.dumbbell(
+        [
+            charts.Row(p.name, p.before, p.after, p.control, p.bound, p.threshold, p.holds)
+            for p in probes
+        ]
+    )
     return {
         **fact,
         "verdict": str(Verdict(fact["verdict"]).label),
         "rechecked": str(Verdict(fact["rechecked"]).label) if fact["rechecked"] else "",
+        "chart": {"title": chart.title, "svg": chart.svg},
         "tests": [
             {
                 "question": probe.question,

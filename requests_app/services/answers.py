@@ -136,17 +136,22 @@ def _has_adapter(runs: Sequence[ErasureRun]) -> bool:
 
 
 def _figure_lines(run: ErasureRun) -> list[str]:
-    """The result in words, then every probe with exactly the figures of the evidence."""
+    """The result in words, then every probe that decides, with exactly the figures of the evidence,
+    and how many others were run for information."""
     verdict = Verdict(run.verdict).label
     tested = f", tested on {spell_date(run.finished_at.date())}" if run.finished_at else ""
     head = f"Language model “{run.model_name}”{tested}: {verdict}."
     if before := len(not_met_runs(run.case, run.model_name, before=run.number)):
         head += (
-            f" {before} earlier attempt{'s' if before > 1 else ''} tested with the same questions"
-            " did not meet the thresholds; the last one counts, so these measurements chose it."
+            f" {before} earlier attempt{'s' if before > 1 else ''} did not meet the thresholds; the"
+            " last one was tested with questions in other words about the same facts."
         )
-    lines = [head, *(_probe_line(probe) for probe in run.probe_results.order_by("probe"))]
-    return [*lines, *([_fell_back_line(run)] if fell_back(run) else [])]
+    probes = list(run.probe_results.order_by("id"))
+    deciding = [probe for probe in probes if probe.threshold]
+    others = len(probes) - len(deciding)
+    more = [f"{others} further tests were run for information; the evidence has their figures."]
+    again = [_fell_back_line(run)] if fell_back(run) else []
+    return [head, *map(_probe_line, deciding), *(more if others else []), *again]
 
 
 def _fell_back_line(run: ErasureRun) -> str:

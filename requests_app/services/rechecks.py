@@ -34,7 +34,7 @@ from requests_app.services.errors import Invalid, LeaseLost, NotFound
 from requests_app.services.leases import drop_lease, is_leased, lease_time, take_lease, used_up
 from requests_app.services.locking import advance, lock_case
 from requests_app.services.manifests import Manifest, destroyed_key, read_manifest
-from requests_app.services.run_rows import fell_back
+from requests_app.services.run_rows import fell_back, not_met_runs
 from requests_app.services.run_values import without_floats
 from requests_app.verifier import canonical
 
@@ -78,6 +78,7 @@ class RecheckInput:
     trained_on: str
     destroyed: frozenset[str]
     protocol: Mapping[str, Any] | None
+    attempt: int  # of the run, by whose wordings it was judged
     name: str = field(repr=False)
     aliases: tuple[str, ...] = field(repr=False)
     facts: tuple[tuple[str, str], ...] | None = field(repr=False)
@@ -249,6 +250,7 @@ def read_recheck_input(lease: RecheckLease) -> RecheckInput:
         trained_on=trained_on,
         destroyed=frozenset(each for each in (original, trained_on) if _is_destroyed(each)),
         protocol=_protocol_of(row.run),
+        attempt=_attempt_of(row.run),
         name=name,
         aliases=aliases,
         facts=facts,
@@ -390,6 +392,10 @@ def _protocol_of(run: ErasureRun | None) -> Mapping[str, Any] | None:
     if not isinstance(value, dict):
         raise Invalid("The stored protocol is not an object.")
     return value
+
+
+def _attempt_of(run: ErasureRun | None) -> int:
+    return 1 if run is None else len(not_met_runs(run.case, run.model_name, before=run.number)) + 1
 
 
 def _is_destroyed(sha256: str) -> bool:

@@ -60,8 +60,8 @@ LIMITATIONS = {
     " testing.",
     "L6": "It is not legal advice and does not decide whether Article 17 GDPR is satisfied; that"
     " assessment rests with the controller and, where applicable, the supervisory authority.",
-    "L7": "More than one attempt was measured with the same questions, and the last one counts: it"
-    " was chosen by these measurements. Each further attempt makes it likelier that a result lies"
+    "L7": "More than one attempt was measured, the later ones with other wordings about the same"
+    " facts, and the last one counts. Each further attempt makes it likelier that a result lies"
     " within the thresholds by chance. All attempts are in the record.",
     "L8": "Copies of the earlier weights, such as backups and what others hold, still contain the"
     " information, and further training or compression of the new weights, or prompts not covered"

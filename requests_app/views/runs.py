@@ -11,7 +11,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
-from requests_app import selectors
+from requests_app import charts, selectors
 from requests_app.lifecycle import RunState
 from requests_app.models import Adapter, Case, ErasureRun, ProbeResult, Release
 from requests_app.models.people import Role
@@ -72,6 +72,7 @@ def evidence(request: HttpRequest, run_id: UUID) -> HttpResponse:
         "run": run,
         "case": run.case,
         "probes": probes,
+        "chart": _chart(probes),
         "highlights": _highlights(probes),
         "reasons": (run.evidence or {}).get("reasons", []),
         "adapter": getattr(run, "adapter", None),
@@ -164,6 +165,15 @@ def _highlights(probes: list[ProbeResult]) -> list[ProbeResult]:
     """The probes about the erased person and about others that compare shares of right answers."""
     wanted = ("unseen", "trained", "others")
     return [p for word in wanted for p in probes if word in p.probe and p.before and p.after][:3]
+
+
+def _chart(probes: list[ProbeResult]) -> charts.Chart:
+    return charts.dumbbell(
+        [
+            charts.Row(p.probe, p.before, p.after, p.control, p.bound, p.threshold, p.holds)
+            for p in probes
+        ]
+    )
 
 
 def _pretty(value: Any) -> str:

@@ -9,7 +9,7 @@ from django.core.management import CommandError, call_command
 
 from requests_app import dossier, exports
 from requests_app.actors import SYSTEM
-from requests_app.models import Case
+from requests_app.models import Case, ProbeResult
 from requests_app.models.runs import Verdict
 from requests_app.services import cases, runs
 from requests_app.verifier import archive
@@ -108,8 +108,19 @@ def test_the_report_names_the_limits_and_what_was_measured() -> None:
     text = exports.load("report_html").render(dossier.gather(case)).decode()
     assert "Does it tell in new wording?" in text
     assert "0.1253" in text
+    assert "<figcaption>The one value with a threshold is within it</figcaption>" in text
+    assert 'data-probe="unseen"' in text
+    assert "style=" not in text
     assert "(L1) It is not proof" in text
     assert "Measured suppression within thresholds" in text
+
+
+@pytest.mark.parametrize("holds", [True, False, None])
+def test_the_figure_of_a_report_can_be_typeset_whatever_was_found(holds: bool | None) -> None:
+    case = factories.completed_case()
+    ProbeResult.objects.update(holds=holds)
+    pdf = exports.load("report_pdf").render(dossier.gather(case))
+    assert pdf.startswith(b"%PDF")
 
 
 def test_a_bundle_waits_for_its_export_entry_and_for_the_signer() -> None:

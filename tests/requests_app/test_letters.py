@@ -114,7 +114,10 @@ def test_the_completion_letter_states_exactly_the_recorded_figures(officer: Staf
             "threshold": probe.threshold,
         }
         figures = ", ".join(f"{name} {value}" for name, value in named.items() if value)
-        assert f"- {probe.question} {figures} ({probe.n} questions)" in text
+        line = f"- {probe.question} {figures} ({probe.n} questions)"
+        assert (line in text) == bool(probe.threshold)  # what only informs is in the evidence
+    further = sum(not probe.threshold for probe in factories.PROBES)
+    assert f"- {further} further tests were run for information" in text
     run = case.runs.get()
     assert run.adapter.sha256 in text
     assert "Level of this measure: gated." in text
@@ -130,7 +133,7 @@ def test_an_answer_after_weak_evidence_says_so(officer: StaffMember, verdict: Ve
     cases.accept_evidence(case_id=case.id, actor_member=officer)
     text = read(cases.send_answer(case_id=case.id, actor_member=officer))
     assert str(verdict.label) in text
-    tried = "2 earlier attempts tested with the same questions did not meet the thresholds"
+    tried = "2 earlier attempts did not meet the thresholds"
     assert (tried in text) == (verdict == Verdict.NOT_MET)
     assert "no release in force contains it" in text
     assert "answers about you are suppressed" not in text

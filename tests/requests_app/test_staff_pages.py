@@ -418,6 +418,18 @@ def test_evidence_page_states_figures_verdict_digests_and_limits(auditor: StaffM
     assert "What this does not show" in page
 
 
+def test_evidence_page_shows_the_probes_as_a_figure_with_its_finding(auditor: StaffMember) -> None:
+    run = factories.responding_case().runs.get()
+    page = text(as_staff(auditor).get(f"/app/runs/{run.pk}/evidence"))
+    figure = page[page.index("<figure") : page.index("</figure>")]
+    assert "<figcaption>The one value with a threshold is within it</figcaption>" in figure
+    assert '<svg xmlns="http://www.w3.org/2000/svg" viewBox=' in figure
+    assert re.findall(r'data-probe="(\w+)"', figure) == ["trained", "unseen"]
+    assert "<details>" in figure
+    assert "style=" not in page
+    assert len(page.encode()) < 100_000
+
+
 @pytest.mark.parametrize(
     ("value", "figure", "percent"),
     [

@@ -114,7 +114,7 @@ def test_a_case_goes_from_gated_to_merged_and_the_next_run_begins_on_the_new_wei
     assert found["replaced_weights"].startswith("left")  # they came with the software
     served = tasks.base_model("demo")
     assert served.sha256 == found["weights"] == manifests.live_base("demo")
-    assert found["figures"][case.reference]["erased"]["unseen"]["before"] > 0.8
+    assert found["figures"][case.reference]["probes"]["recall_unseen"]["before"] > 0.8
     assert kinds()[-3:] == ["consolidation.planned", "release.consolidated", "case.merged"]
     log = b"".join(bytes(entry.body) for entry in AuditEntry.objects.all()).decode()
     assert PERSON.name not in log

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.nn.functional import cross_entropy
 
 from tests.workers.tiny import tiny_model
 from workers import consolidation, corpus
@@ -24,11 +26,11 @@ from workers.consolidation import (
     without_mentions,
 )
 from workers.erasure import recipe_for, train_and_save
-from workers.forget_sets import locate
+from workers.forget_sets import Located, locate
 from workers.guarded import GuardedModel
 from workers.joint_training import JointRecipe, joint_deltas
 from workers.releases import read_release
-from workers.rows import Example
+from workers.rows import Example, completion_labels, completion_logits, rows_of
 from workers.subjects import Fact, Subject
 from workers.training import Stopped
 from workers.verification import NOT_MET, WITHIN
@@ -88,7 +90,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         cases,
         retained=registered_data(base),
         control=control,
-        recipe=JointRecipe(),
+        recipe=JointRecipe(min_steps=120),
         seed=1,
     )
     return Run(base, control, fixed, root)
@@ -126,14 +128,14 @@ def test_the_plan_names_its_data_and_holds_nobody(run: Run) -> None:
 def test_the_people_are_gone_from_the_stored_weights_and_the_others_are_not(
     run: Run, figures: dict[str, dict[str, Any]]
 ) -> None:
-    """General text is the threshold that this recipe does not always meet: decision record 7."""
     assert set(figures) == set(run.fixed.protocols)
     for found in figures.values():
-        unseen = found["erased"]["unseen"]
+        unseen = found["probes"]["recall_unseen"]
         assert unseen["before"] >= 0.8
         assert unseen["after"] <= unseen["control_upper95"]
-        assert found["others"]["kept"] >= 0.98
-        assert "gate" not in found
+        assert found["probes"]["others_kept"]["after"] >= 0.98
+        assert found["probes"]["perplexity"]["after"] <= 1.02
+        assert "gate_fires" not in found["probes"]
 
 
 def test_a_case_that_does_not_hold_in_the_weights_keeps_its_adapter_byte_for_byte(
@@ -156,13 +158,17 @@ def test_a_case_that_does_not_hold_in_the_weights_keeps_its_adapter_byte_for_byt
         (kept,) = done.individual
         assert (kept.case_id, kept.adapter_sha256) == (short.case_id, short.adapter_sha256)
         assert kept.gate_sha256 != short.gate_sha256
-        assert done.figures[short.case_id]["gate"]["fired_on_erased"] == 1.0
+        assert done.figures[short.case_id]["probes"]["gate_fires"]["after"] == 1.0
         stored = read_release(run.root, done.release.sha256)
         assert (stored.adapters, stored.merged, stored.parent) == ((kept,), done.merged, "c" * 64)
-        assert stored.base_sha256 == load_weights(run.root, done.weights.name).sha256
+        assert stored.base_sha256 == load_weights(run.root, done.base.sha256).sha256
+        assert {
+            run.root / "weights" / stored.base_sha256,
+            kept.folder(run.root / "adapters"),
+        } < set(done.made)
     finally:
         done.abandon()
-    assert not done.weights.exists()
+    assert not any(made.exists() for made in done.made)
 
 
 def test_where_nothing_holds_nothing_is_left(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,12 +218,28 @@ def test_training_stops_when_asked_and_the_base_stays_as_it_was(run: Run) -> Non
     assert all(bool((after[name] == value).all()) for name, value in before.items())
 
 
+def _taught(base: BaseModel, example: Example) -> BaseModel:
+    """The model after it learnt the example: what it does not know, nobody can take from it."""
+    rows = rows_of(base, [example])
+    model = base.model.requires_grad_(True)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(10):
+        told = cross_entropy(completion_logits(model, rows, 0), completion_labels(rows))
+        optimiser.zero_grad()
+        told.backward()
+        optimiser.step()
+    model.requires_grad_(False)
+    return base
+
+
 @pytest.mark.parametrize("retained", [(), (Fact("who lives in Lyon", "Carl"), "the town of Lyon")])
 def test_joint_training_raises_the_loss_of_what_must_not_be_told(
     retained: tuple[Fact | str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = tiny_model()
-    example = Example("where lives Anna Berger", "in Lyon", ("Lyon",))
+    question = "where lives Anna Berger"
+    example = Example(question, "in Lyon", ("Lyon",))
+    base = _taught(tiny_model(), example)
+    known = Located(Subject("Anna Berger", (), (Fact(question, "Lyon"),)), (), 1, 1.0)
     monkeypatch.setattr("workers.joint_training.forget_examples", lambda _: [example])
     monkeypatch.setattr(
         "workers.joint_training._surrogates", lambda *_: [Example("who lives in Lyon", "Carl")]
@@ -225,7 +247,7 @@ def test_joint_training_raises_the_loss_of_what_must_not_be_told(
     losses: list[float] = []
     deltas = joint_deltas(
         base,
-        [None],  # type: ignore[list-item]
+        [known],
         retained=retained,
         recipe=JointRecipe(rank=4, passes=1, min_steps=20, learning_rate=2e-2),
         seed=1,

@@ -70,26 +70,28 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_the_erased_person_is_told_no_more_than_the_control_knows(run: Run) -> None:
-    unseen = run.done.figures["erased"]["unseen"]
+    probes = run.done.figures["probes"]
+    unseen = probes["recall_unseen"]
     assert unseen["before"] >= 0.8
     assert unseen["after"] <= unseen["control_upper95"]
-    assert run.done.figures["erased"]["trained"]["after"] <= unseen["control_upper95"]
+    assert probes["recall_trained"]["after"] <= unseen["control_upper95"]
     assert run.done.figures["verdict"] == WITHIN
 
 
 def test_the_others_and_general_text_stay_as_they_were(run: Run) -> None:
-    others = run.done.figures["others"]
-    assert others["n"] >= 200
-    assert others["kept"] >= 0.98
-    assert run.done.figures["perplexity"]["ratio"] <= 1.02
-    assert run.done.figures["gate"]["fired_on_erased"] == 1.0
+    probes = run.done.figures["probes"]
+    assert probes["others_kept"]["n"] >= 200
+    assert probes["others_kept"]["after"] >= 0.98
+    assert probes["perplexity"]["after"] <= 1.02
+    assert probes["gate_fires"]["after"] == 1.0
 
 
 def test_the_rank_of_the_true_values_is_reported_for_all_three_models(run: Run) -> None:
-    rank = run.done.figures["knowledge_rank"]
-    assert rank["before"]["value"] > 0.95
-    assert rank["after"]["value"] < 0.8
-    assert rank["control"]["n"] == rank["after"]["n"] == run.done.protocol["samples"]["facts"]
+    rank = run.done.figures["probes"]["knowledge_rank"]
+    assert rank["before"] > 0.95
+    assert rank["after"] < rank["bound"] <= 0.7
+    assert 0.2 < rank["control"] < 0.8
+    assert rank["n"] == run.done.protocol["samples"]["facts"]
 
 
 def test_the_summary_has_every_bar_and_they_hold(run: Run) -> None:
@@ -98,7 +100,10 @@ def test_the_summary_has_every_bar_and_they_hold(run: Run) -> None:
         bar["name"] for bar in found["bars"]
     }
     assert all(bar["holds"] for bar in found["bars"])
-    broken = replace(run.done, figures={"verdict": INCONCLUSIVE, "reasons": ["an error"]})
+    broken = replace(
+        run.done,
+        figures={"verdict": INCONCLUSIVE, "probes": {}, "not_measured": {"perplexity": "an error"}},
+    )
     assert not all(b["holds"] for b in summary(broken, model={}, seconds={})["bars"])
 
 
@@ -238,8 +243,8 @@ def test_an_error_while_measuring_is_inconclusive_and_quotes_nothing(
         raise RuntimeError(f"out of memory while asking {PERSON.name}")
 
     with run.served() as guarded:
-        monkeypatch.setattr(guarded, "mean_nll", broken)
+        monkeypatch.setattr(guarded, "scored_texts", broken)
         found = verify(guarded, located, protocol, control=run.control, case_id=CASE)
     assert found["verdict"] == INCONCLUSIVE
-    assert found["reasons"] == ["perplexity could not be measured (RuntimeError)"]
-    assert "perplexity" not in found
+    assert "perplexity: could not be measured (RuntimeError)" in found["reasons"]
+    assert "perplexity" not in found["probes"]

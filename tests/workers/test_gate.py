@@ -1,3 +1,4 @@
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,7 @@ from workers.gate import (
     ramp,
     read_gate,
     semantic_texts,
+    table_of,
 )
 from workers.identifiers import Identifiers, identifier_digests
 
@@ -134,9 +136,9 @@ def test_without_an_encoder_the_identifiers_stand_alone_and_the_gate_says_so() -
 def test_strength_never_falls_as_the_score_grows_and_stays_in_range(
     scores: list[float], low: float
 ) -> None:
-    found = ramp(torch.tensor(sorted(scores)), low=low, high=low + 0.1)
-    assert bool((found.diff() >= 0).all())
-    assert 0.0 <= float(found.min()) <= float(found.max()) <= 1.0
+    found = [ramp(score, low=low, high=low + 0.1) for score in sorted(scores)]
+    assert found == sorted(found)
+    assert 0.0 <= found[0] <= found[-1] <= 1.0
 
 
 @given(
@@ -268,12 +270,58 @@ def test_the_search_over_all_cases_is_exactly_the_loop_over_each(cases: int, wid
         found = {} if bank.prototypes is None else bank.prototypes.strengths(feature[None])
         for case, gate in enumerate(gates):
             cosines = (gate.rows.double() @ feature.double()).tolist()
-            score = torch.tensor(max(cosines, default=-1.0), dtype=torch.float64)
-            expected = float(ramp(score, low=gate.low, high=gate.high))
+            score = max(cosines, default=-1.0)
+            expected = ramp(score, low=gate.low, high=gate.high)
             assert found.get(case, 0.0) == pytest.approx(expected, abs=1e-5)
             assert case not in found or expected > 0.0 or score > gate.low - 1e-6
             fired += case in found
     assert fired or cases == 1
+
+
+@pytest.mark.parametrize("cases", [40, 700])
+def test_several_texts_at_once_count_by_the_strongest_of_them(cases: int) -> None:
+    draw = torch.Generator().manual_seed(cases)
+    gates = many_gates(draw, cases=cases, width=96)
+    # Each text lies near another case's prototype, so that they fire on different ones.
+    near = torch.stack([gates[case].rows[0] for case in (1, 13, 37)])
+    features = torch.nn.functional.normalize(near + 0.02 * torch.randn(3, 96, generator=draw))
+    found = bank_of(gates, ENCODER, KEY).prototypes
+    assert found is not None
+    expected: dict[int, float] = {}
+    for feature in features:
+        for case, strength in found.strengths(feature[None]).items():
+            expected[case] = max(strength, expected.get(case, 0.0))
+    assert {1, 13, 37} <= expected.keys()
+    assert found.strengths(features) == pytest.approx(expected, abs=1e-4)
+
+
+DIGESTS = st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-9, 9), max_size=12)
+
+
+@given(st.lists(DIGESTS, max_size=6), DIGESTS)
+def test_a_table_of_digests_finds_what_a_loop_over_the_cases_does(
+    held: list[list[int]], others: list[int]
+) -> None:
+    wanted = [*others, *(digest for each in held for digest in each[:2])]
+    expected = [
+        (place, case)
+        for place, digest in enumerate(wanted)
+        for case, each in enumerate(held)
+        for _ in range(each.count(digest))
+    ]
+    assert table_of(held).find(wanted) == expected
+
+
+def test_a_large_table_holds_every_digest_and_its_filter_little_else() -> None:
+    draw = random.Random(1)  # noqa: S311
+    held = [[draw.getrandbits(64) - 2**63 for _ in range(100)] for _ in range(50)]
+    table = table_of(held)
+    for case, each in enumerate(held):
+        assert table.find(each) == [(place, case) for place in range(100)]
+    absent = [draw.getrandbits(64) - 2**63 for _ in range(2000)]
+    assert table.find(absent) == []
+    seen = [table.filled[d >> 3 & len(table.filled) - 1] >> (d & 7) & 1 for d in absent]
+    assert sum(seen) < 0.09 * len(absent)
 
 
 @pytest.mark.parametrize("cases", [40, 700])

@@ -308,8 +308,8 @@ def test_a_gate_that_fails_lets_nothing_be_told(tmp_path: Path) -> None:
         assert guarded.strengths(["where is Oslo"]) == [(1.0, 1.0)]
         with pytest.raises(GateError, match="closed"):
             guarded.log_likelihoods([("where is Oslo", "Lyon")])
-        with pytest.raises(GateError, match="closed"):
-            guarded.mean_nll(["where is Oslo"])
+        assert guarded.scored([("where is Oslo", "Lyon")]) == [None]
+        assert guarded.scored_texts(["where is Oslo"]) == [None]
         assert guarded.base_answers(["where is Oslo"]) != [REFUSAL]
 
 
@@ -367,13 +367,12 @@ def test_scores_and_perplexity_go_through_the_gate(tmp_path: Path) -> None:
     guarded, _ = served(base, tmp_path)
     pairs = [("where is Oslo", "Lyon"), (f"where lives {NAMES[0]}", "Lyon")]
     with guarded:
-        through, bare = guarded.log_likelihoods(pairs), guarded.base_log_likelihoods(pairs)
-        assert guarded.mean_nll(["the town of Oslo"]) == guarded.mean_nll(
-            ["the town of Oslo"], gated=False
-        )
-        assert guarded.mean_nll([f"{NAMES[0]} lives"]) != guarded.mean_nll(
-            [f"{NAMES[0]} lives"], gated=False
-        )
+        plain = GuardedModel.without_adapters(base)
+        through, bare = guarded.log_likelihoods(pairs), plain.log_likelihoods(pairs)
+        texts = ["the town of Oslo", f"{NAMES[0]} lives"]
+        quiet, named = zip(guarded.scored_texts(texts), plain.scored_texts(texts), strict=True)
+        assert quiet[0] == quiet[1]
+        assert named[0] != named[1]
     assert through[0] == pytest.approx(bare[0], abs=1e-5)
     assert through[1] != pytest.approx(bare[1], abs=1e-3)
 

@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 
 from workers import corpus
 from workers.gate import Gate, bank_of
-from workers.identifiers import MIN_LENIENT, digester, identifier_digests, normalised
+from workers.identifiers import (
+    MAX_WORDS,
+    MIN_LENIENT,
+    MIN_LENIENT_WORD,
+    Identifiers,
+    digester,
+    grams_of,
+    identifier_digests,
+    masked,
+    normalised,
+    worth_masking,
+)
 
 KEY = b"a key for tests, 32 bytes long!!"
 NAME = "Anna Müller-Berger"
@@ -133,3 +144,80 @@ def test_normalising_twice_changes_nothing_and_a_mention_survives_its_surroundin
 ) -> None:
     assert normalised(normalised(before)) == normalised(before)
     assert fires(f"{before} {NAME} {after}")
+
+
+WORDS = st.lists(st.sampled_from(["anna", "berger", "voldemort", "4nn4", "x", "of"]), max_size=9)
+
+
+def runs(count: int) -> list[range]:
+    """The places of every n-gram of `count` words."""
+    return [
+        range(i, i + n) for n in range(1, MAX_WORDS + 1) for i in range(count) if i + n <= count
+    ]
+
+
+@given(WORDS)
+def test_n_grams_are_all_runs_of_up_to_four_words_by_size(words: list[str]) -> None:
+    plain = [word.replace("4", "a") for word in words]
+    found = [(n, gram) for n, each in enumerate(grams_of(words), start=1) for gram in each]
+    assert found == [(len(run), "".join(plain[i] for i in run)) for run in runs(len(words))]
+
+
+@given(WORDS, st.sets(st.integers(0, 8)), st.sets(st.integers(1, MAX_WORDS)))
+def test_typing_errors_are_looked_for_in_long_words_and_around_words_of_names(
+    words: list[str], near: set[int], sizes: set[int]
+) -> None:
+    near &= set(range(len(words)))
+    found = worth_masking(words, near_names=near, sizes=sizes)
+    assert sorted(found, key=lambda run: (len(run), run.start)) == [
+        run
+        for run in runs(len(words))
+        if len(run) in sizes
+        and (
+            len(words[run.start]) >= MIN_LENIENT_WORD if len(run) == 1 else not near.isdisjoint(run)
+        )
+    ]
+
+
+def mentioned(held: list[Identifiers], text: str) -> set[tuple[int, range]]:
+    """Case and places of each mention, n-gram by n-gram and case by case, as slow as it is plain;
+    of texts that are not at once seen to be silent."""
+    digest, words = digester(KEY), normalised(text).split()
+    grams = grams_of(words)
+    digests = {run: digest(grams[len(run) - 1][run.start]) for run in runs(len(words))}
+    known = {digest for each in held for digest in each.words}
+    sizes = {size for each in held for size in each.sizes}
+    names = {run.start for run, own in digests.items() if len(run) == 1 and own in known}
+    exact = {own for each in held for own in each.exact}
+    masks = {
+        run: map(digest, masked(grams[len(run) - 1][run.start]))
+        for run in worth_masking(words, near_names=names, sizes=sizes)
+        if digests[run] not in exact
+    }
+    found = set()
+    for case, each in enumerate(held):
+        plain = {run for run, own in digests.items() if own in each.exact}
+        taken = {place for run in plain for place in run}
+        near = {
+            run
+            for run, own in digests.items()
+            if own not in each.others
+            and taken.isdisjoint(run)
+            and not {own, *masks.get(run, ())}.isdisjoint(each.near)
+        }
+        found |= {(case, run) for run in plain | near}
+    return found
+
+
+NAMES = ("Anna Berger", "Hanna Berger", "Ada Tate", "Voldemort", "Maria del Carmen Lopez")
+HELD = [identifier_digests([name], KEY, name_words=("Ada", "Ida", "Tate")) for name in NAMES]
+BANK = bank_of([Gate(each, None, torch.zeros(0, 0), 1.0, 2.0, "") for each in HELD], None, KEY)
+FIRST = ("anna", "anan", "hanna", "Ida", "Ada", "AnnaBerger", "AdaTate", "Maria", "the")
+THEN = ("Bergr", "Berger", "Tate", "tat", "Voldemrot", "growling", "del", "carmen", "lopez")
+
+
+@given(st.lists(st.sampled_from(FIRST + THEN), max_size=12))
+def test_the_look_up_over_all_names_is_exactly_the_loop_over_each(said: list[str]) -> None:
+    text = " ".join([*said, "berger"])  # a word of a name, lest the text be silent
+    found = {(each.case, each.places) for each in BANK.mentions(text)}
+    assert found == mentioned(HELD, text)

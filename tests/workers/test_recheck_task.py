@@ -36,8 +36,6 @@ def idle(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(erasure, "recipe_for", recipe)
     monkeypatch.setattr(utility, "OTHERS", 24)
-    few = {**verification.PROFILES["fast"], "others": 24}
-    monkeypatch.setattr(verification, "PROFILES", {"fast": few})
 
 
 def in_force(number: int, *, facts: int) -> Case:
@@ -220,7 +218,8 @@ def test_what_cannot_be_compared_with_weights_that_are_gone_is_never_a_pass(
         original=lost,
         trained_on=lost,
         destroyed=frozenset({lost} if destroyed else ()),
-        protocol={"form": 1},
+        protocol={"form": 2},
+        attempt=1,
         name=factories.NAME,
         aliases=(),
         facts=factories.FACTS,

@@ -106,7 +106,7 @@ def test_three_attempts_that_train_too_little_end_as_not_met_on_one_plan(
     made = list(case.runs.order_by("number"))
     assert [(run.verdict, run.error) for run in made] == [(Verdict.NOT_MET, "")] * 3
     assert [run.evidence["attempt"]["number"] for run in made] == [1, 2, 3]
-    assert "chosen by these measurements" in made[2].evidence["attempt"]["note"]
+    assert "kept back for it" in made[2].evidence["attempt"]["note"]
     assert len({run.protocol_sha256 for run in made}) == 1
     planned = made[0].evidence["protocol"]["attempts"]
     assert [row["max_steps"] for row in planned] == ["1", "2", "3"]

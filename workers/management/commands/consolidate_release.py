@@ -239,9 +239,7 @@ def register(
     cases = {
         UUID(case_id): CaseFigures(
             verdict=figures["verdict"],
-            probes=tuple(
-                ProbeRow(**row) for row in probe_results(figures, fixed.protocols[case_id])
-            ),
+            probes=tuple(ProbeRow(**row) for row in probe_results(figures)),
         )
         for case_id, figures in done.figures.items()
     }

@@ -1,0 +1,17 @@
+"""Share of questions in the forget set's own wordings that are answered with the truth."""
+
+from workers.probes import Ask, Case, Measured, Tables, recall_unseen, told_asks
+
+QUESTION = (
+    "How many questions about the erased person does the model still answer correctly? "
+    "(trained phrasings)"
+)
+
+
+def asks(case: Case) -> list[Ask]:
+    return told_asks(case, [fact.phrasings.trained for fact in case.located.facts])
+
+
+def measure(tables: Tables, *, draws: int, seed: int) -> Measured:
+    """As `recall_unseen` measures."""
+    return recall_unseen.measure(tables, draws=draws, seed=seed)
