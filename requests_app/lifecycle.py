@@ -1,9 +1,9 @@
-"""The lifecycle of a case and of a run: two enums and two tables of allowed moves.
+"""The lifecycle of a case, a run and a recheck: an enum and a table of allowed moves for each.
 
 Legal status (what the law asks next) and technical state (what the queue does) never mix. Overdue,
 extended, restricted and paused are computed from dates and flags; they are not states. Services are
-the only callers: `move_case` and `move_run` are the only places that assign these fields; a new
-case gets `first_status`.
+the only callers: `move_case`, `move_run` and `move_recheck` are the only places that assign these
+fields; a new case gets `first_status`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 if TYPE_CHECKING:
-    from requests_app.models import Case, ErasureRun
+    from requests_app.models import Case, ErasureRun, Recheck
 
 
 class CaseStatus(models.TextChoices):
@@ -38,7 +38,14 @@ class RunState(models.TextChoices):
     CANCELLED = "cancelled", _("Cancelled")
 
 
-C, R = CaseStatus, RunState
+class RecheckState(models.TextChoices):
+    QUEUED = "queued", _("Queued")
+    RUNNING = "running", _("Running")
+    DONE = "done", _("Measured")
+    FAILED = "failed", _("Failed")
+
+
+C, R, K = CaseStatus, RunState, RecheckState
 
 CASE_MOVES: dict[CaseStatus, frozenset[CaseStatus]] = {
     C.AWAITING_CONFIRMATION: frozenset({C.IDENTITY_CHECK, C.WITHDRAWN}),
@@ -47,8 +54,9 @@ CASE_MOVES: dict[CaseStatus, frozenset[CaseStatus]] = {
     C.AWAITING_APPROVAL: frozenset({C.IN_REVIEW, C.EXECUTING, C.RESPONDING, C.WITHDRAWN}),
     C.EXECUTING: frozenset({C.EVIDENCE_REVIEW, C.RESPONDING}),
     C.EVIDENCE_REVIEW: frozenset({C.EXECUTING, C.RESPONDING}),  # thresholds not met: repeat or say
-    C.RESPONDING: frozenset({C.COMPLETED}),
-    C.COMPLETED: frozenset({C.SEALED}),
+    # A case that no longer holds on a later release is reopened: repeat, or say so.
+    C.RESPONDING: frozenset({C.COMPLETED, C.EVIDENCE_REVIEW}),
+    C.COMPLETED: frozenset({C.SEALED, C.EVIDENCE_REVIEW}),
     C.WITHDRAWN: frozenset({C.SEALED}),
     C.SEALED: frozenset(),
 }
@@ -59,6 +67,13 @@ RUN_MOVES: dict[RunState, frozenset[RunState]] = {
     R.SUCCEEDED: frozenset(),
     R.FAILED: frozenset(),
     R.CANCELLED: frozenset(),
+}
+
+RECHECK_MOVES: dict[RecheckState, frozenset[RecheckState]] = {
+    K.QUEUED: frozenset({K.RUNNING, K.FAILED}),
+    K.RUNNING: frozenset({K.DONE, K.FAILED}),
+    K.DONE: frozenset(),
+    K.FAILED: frozenset(),
 }
 
 
@@ -83,3 +98,10 @@ def move_run(run: ErasureRun, to: RunState) -> None:
     if to not in RUN_MOVES[RunState(run.state)]:
         raise MoveNotAllowed(f"A run cannot go from “{run.state}” to “{to}”.")
     run.state = to
+
+
+def move_recheck(recheck: Recheck, to: RecheckState) -> None:
+    """Assign the next recheck state (the caller saves); MoveNotAllowed if there is no such move."""
+    if to not in RECHECK_MOVES[RecheckState(recheck.state)]:
+        raise MoveNotAllowed(f"A recheck cannot go from “{recheck.state}” to “{to}”.")
+    recheck.state = to

@@ -16,8 +16,12 @@ from django.utils.dateparse import parse_datetime
 
 from requests_app import audit, vault
 from requests_app.lifecycle import CaseStatus
-from requests_app.models import Case, ErasureRun, RunEvent, StaffMember
+from requests_app.models import Case, ErasureRun, Recheck, Release, RunEvent, StaffMember
+from requests_app.models.runs import Verdict
 from requests_app.services.codes import code_matches
+from requests_app.services.manifests import level_of
+from requests_app.services.rechecks import SUPERSEDED, next_due
+from requests_app.services.run_rows import fell_back
 from requests_app.verifier import canonical
 
 CLOSED = (CaseStatus.COMPLETED, CaseStatus.WITHDRAWN, CaseStatus.SEALED)
@@ -182,5 +186,93 @@ def measured_runs(reference: str) -> list[MeasuredRun]:
     return found
 
 
+@dataclass(frozen=True)
+class RecheckState:
+    """How far the last occasion is, on which the cases of a release were drawn."""
+
+    at: datetime | None
+    reason: str
+    cases: int
+    measured: int
+    within: int
+    not_met: int
+    inconclusive: int
+
+
+@dataclass(frozen=True)
+class UtilityStep:
+    """What one release of a model costs everybody else, against the original model: decimal
+    strings, empty where it was not measured (`why` says so)."""
+
+    number: int  # 1 is the model's first release
+    digest: str
+    kept: str
+    perplexity_ratio: str
+    why: str
+
+
+def recheck_state(release: Release) -> RecheckState:
+    """The last occasion of a release, by the verdicts of its cases."""
+    last = release.rechecks.order_by("occasion").last()
+    rows = release.rechecks.filter(occasion=last.occasion if last else 0, case__isnull=False)
+    found = rows.aggregate(
+        cases=Count("pk"),
+        measured=Count("pk", filter=Q(finished_at__isnull=False)),
+        within=Count("pk", filter=Q(verdict=Verdict.WITHIN)),
+        not_met=Count("pk", filter=Q(verdict=Verdict.NOT_MET)),
+        inconclusive=Count("pk", filter=Q(verdict=Verdict.INCONCLUSIVE)),
+    )
+    at, reason = (last.created_at, last.get_reason_display()) if last else (None, "")
+    return RecheckState(at=at, reason=reason, **found)
+
+
+def last_recheck(run: ErasureRun) -> Recheck | None:
+    """The last recheck of a run's erasure that has a verdict."""
+    return run.rechecks.exclude(verdict="").order_by("finished_at", "id").last()
+
+
+def last_rechecks(case: Case) -> list[tuple[Recheck, datetime | None]]:
+    """The last recheck of the case on each model, and when the next one is due there."""
+    rows = case.rechecks.exclude(verdict="").select_related("release")
+    last = {row.release.model_name: row for row in rows.order_by("finished_at", "id")}
+    live = {
+        each.model_name: each
+        for each in Release.objects.filter(is_live=True)
+        if level_of(case.id, each.model_name)
+    }
+    return [
+        (row, next_due(live[name]) if name in live else None) for name, row in sorted(last.items())
+    ]
+
+
+def reopened_cases() -> QuerySet[Case]:
+    """Cases in evidence review of which a run, measured again, no longer holds."""
+    waiting = ErasureRun.objects.filter(case__status=CaseStatus.EVIDENCE_REVIEW)
+    runs = waiting.filter(rechecks__verdict=Verdict.NOT_MET).distinct()
+    return Case.objects.filter(pk__in=[run.case_id for run in runs if fell_back(run)])
+
+
+def utility_trend(model_name: str) -> list[UtilityStep]:
+    """The measured releases of a model in their order, each by its last measurement."""
+    order = Release.objects.filter(model_name=model_name).order_by("created_at", "digest")
+    numbers = {digest: i for i, digest in enumerate(order.values_list("digest", flat=True), 1)}
+    rows = Recheck.objects.filter(release__model_name=model_name, case=None)
+    rows = rows.filter(finished_at__isnull=False).exclude(why=SUPERSEDED)
+    last = {row.release_id: row for row in rows.order_by("finished_at", "id")}
+    steps = [
+        UtilityStep(
+            number=numbers[digest],
+            digest=digest,
+            kept=row.figures.get("kept", ""),
+            perplexity_ratio=row.figures.get("perplexity_ratio", ""),
+            why=row.why,
+        )
+        for digest, row in last.items()
+    ]
+    return sorted(steps, key=lambda step: step.number)
+
+
 def _is_overdue() -> Q:
-    return Q(due__lt=timezone.localdate()) & ~Q(status__in=CLOSED)
+    """Open after its last day, and never answered (a reopened case was)."""
+    late = Q(due__lt=timezone.localdate(), completed_at__isnull=True)
+    return late & ~Q(status__in=CLOSED)

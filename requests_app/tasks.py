@@ -4,7 +4,8 @@ from celery import shared_task
 from django.conf import settings
 
 from requests_app import vault
-from requests_app.services import letters, runs, wake
+from requests_app.services import letters, rechecks, runs, wake
+from requests_app.services.rechecks import RECHECK_TASK
 from requests_app.services.run_rows import RUN_TASK
 
 
@@ -14,6 +15,20 @@ def sweep_runs() -> None:
     runs.drop_orphaned_steps()
     for run_id in runs.runs_to_wake():
         wake.send(RUN_TASK, run_id, queue="model", expires=2 * settings.RTBF_SWEEP_SECONDS)
+
+
+@shared_task(name="requests_app.sweep_rechecks")
+def sweep_rechecks() -> None:
+    """Wake every live release of which something is still to be measured again."""
+    rechecks.end_superseded()
+    for recheck_id in rechecks.rechecks_to_wake():
+        wake.send(RECHECK_TASK, recheck_id, queue="model", expires=2 * settings.RTBF_SWEEP_SECONDS)
+
+
+@shared_task(name="requests_app.queue_rechecks")
+def queue_rechecks() -> None:
+    """Have the cases in force measured again where their time has come."""
+    rechecks.queue_due_rechecks()
 
 
 @shared_task(name="requests_app.send_letters")

@@ -79,6 +79,8 @@ RTBF_REQUIRE_MFA = env_bool("RTBF_REQUIRE_MFA", default=RTBF_PRODUCTION)
 RTBF_LEASE_SECONDS = int(env("RTBF_LEASE_SECONDS", "60"))
 RTBF_SWEEP_SECONDS = int(env("RTBF_SWEEP_SECONDS", "10"))
 RTBF_MAX_LEASES = int(env("RTBF_MAX_LEASES", "3"))
+RTBF_RECHECK_DAYS = int(env("RTBF_RECHECK_DAYS", "30"))  # cases in force are measured again
+RTBF_RECHECK_CAP = int(env("RTBF_RECHECK_CAP", "100"))  # all of them up to this many, else a sample
 RTBF_VERIFICATION_PROFILE = env("RTBF_VERIFICATION_PROFILE", "fast")
 RTBF_MODEL_DTYPE = env("RTBF_MODEL_DTYPE", "float32")
 RTBF_MODEL_DEVICE_MAP = env("RTBF_MODEL_DEVICE_MAP", "cpu")
@@ -180,6 +182,8 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BEAT_SCHEDULE = {
     "sweep-runs": {"task": "requests_app.sweep_runs", "schedule": RTBF_SWEEP_SECONDS},
+    "sweep-rechecks": {"task": "requests_app.sweep_rechecks", "schedule": RTBF_SWEEP_SECONDS},
+    "queue-rechecks": {"task": "requests_app.queue_rechecks", "schedule": 3600},
     "send-letters": {"task": "requests_app.send_letters", "schedule": RTBF_SWEEP_SECONDS},
     "purge-drafts": {"task": "requests_app.purge_drafts", "schedule": 3600},
 }

@@ -157,13 +157,15 @@ PROBES = (
 
 
 def manifest(run: ErasureRun, sha256: str) -> bytes:
-    """A manifest that names the adapters in force and this run's."""
+    """A manifest that names the adapters in force and this run's, in the place of an earlier one of
+    its case."""
     live = manifests.live_manifest(run.model_name)
+    kept = [a for a in live.adapters if a.case_id != run.case_id] if live else []
     gate = Adapter.objects.get(sha256=sha256).gate_sha256
     own = manifests.ManifestAdapter(run.case_id, sha256, gate)
     return manifest_of(
-        [*(live.adapters if live else ()), own],
-        merged=live.merged if live else (),
+        [*kept, own],
+        merged=[each for each in live.merged if each != run.case_id] if live else (),
         base=live.base_sha256 if live else digest("base"),
         parent=live.digest if live else None,
     )

@@ -14,9 +14,9 @@ import platform
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -60,7 +60,7 @@ def run_erasure(run_id: str) -> None:
     # the first exception, whose text may quote the person's data, into Celery's log.
     ending: str | None = None
     try:
-        with heartbeat(lease):
+        with heartbeat(partial(runs.extend_lease, lease), f"run {run_id}"):
             work(lease)
         return
     except LeaseLost:
@@ -372,17 +372,18 @@ def seconds_left(began: tuple[int, float], now: tuple[int, float], total: int) -
 
 
 @contextmanager
-def heartbeat(lease: Lease) -> Iterator[None]:
-    """Keep the lease while a long step has nothing to report; ends with the block."""
+def heartbeat(extend: Callable[[], bool], what: str) -> Iterator[None]:
+    """Keep a lease while a long step has nothing to report, by `extend`, until that says that it is
+    lost; ends with the block. `what` names the row in the log."""
     done = threading.Event()
 
     def beat() -> None:
         while not done.wait(settings.RTBF_LEASE_SECONDS / 3):
             try:
-                if not runs.extend_lease(lease):
+                if not extend():
                     break
             except DatabaseError as error:
-                log.warning("run %s: lease not extended (%s)", lease.run_id, type(error).__name__)
+                log.warning("%s: lease not extended (%s)", what, type(error).__name__)
         connection.close()
 
     thread = threading.Thread(target=beat, daemon=True)

@@ -79,7 +79,10 @@ def _mark(folder: Path, base: BaseModel) -> None:
 
 def load_weights(root: Path, sha256: str, placement: Placement = PLAIN) -> BaseModel:
     """The consolidated weights named `sha256`, checked against that digest. Raises ModelError."""
-    folder = root / "weights" / sha256
+    return _load_stored(root / "weights" / sha256, placement)
+
+
+def _load_stored(folder: Path, placement: Placement) -> BaseModel:
     try:
         served_as = json.loads((folder / SETTINGS_FILE).read_text())
         base = load_folder(
@@ -93,7 +96,7 @@ def load_weights(root: Path, sha256: str, placement: Placement = PLAIN) -> BaseM
         raise ModelError(
             f"{folder} does not hold consolidated weights: restore it from a backup."
         ) from error
-    if base.sha256 != sha256:
+    if base.sha256 != folder.name:
         raise ModelError(
             f"The weights in {folder} do not have the SHA-256 of its name: restore them from a "
             "backup."
@@ -115,6 +118,15 @@ def load_served(
             "from quarantine or a backup, or release again on the weights that are there."
         )
     return base
+
+
+def load_kept(name: str, sha256: str, root: Path, placement: Placement = PLAIN) -> BaseModel:
+    """Like `load_served`, for measuring against earlier weights: as long as they are in quarantine,
+    they are read there. Raises ModelError when they are gone."""
+    folder = root / "quarantine" / sha256
+    if folder.is_dir():
+        return _load_stored(folder, placement)
+    return load_served(name, sha256, root, placement)
 
 
 def quarantine(root: Path, base: BaseModel) -> bool:

@@ -55,6 +55,7 @@ def _run(dossier: Dossier, fact: dict[str, Any]) -> dict[str, Any]:
     return {
         **fact,
         "verdict": str(Verdict(fact["verdict"]).label),
+        "rechecked": str(Verdict(fact["rechecked"]).label) if fact["rechecked"] else "",
         "chart": {"title": chart.title, "svg": chart.svg},
         "tests": [
             {

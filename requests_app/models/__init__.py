@@ -2,6 +2,7 @@
 
 from requests_app.models.log import AuditEntry, AuditKey, AuditOpening, Checkpoint, LogHead
 from requests_app.models.people import DataSubject, StaffMember
+from requests_app.models.rechecks import Recheck
 from requests_app.models.record import Case, Decision, Letter, ScopeItem
 from requests_app.models.revocations import Revocation
 from requests_app.models.runs import Adapter, ErasureRun, ProbeResult, Release, RunEvent
@@ -22,6 +23,7 @@ __all__ = [
     "Letter",
     "LogHead",
     "ProbeResult",
+    "Recheck",
     "Release",
     "Revocation",
     "RunEvent",

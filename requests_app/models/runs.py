@@ -7,6 +7,7 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from requests_app.lifecycle import RunState
+from requests_app.models.leases import Leased
 from requests_app.models.record import Case
 
 
@@ -54,7 +55,7 @@ class Release(models.Model):
         return self.digest[:12]
 
 
-class ErasureRun(models.Model):
+class ErasureRun(Leased):
     """One attempt to erase for a case on a model. The row is the truth; Celery only wakes it.
 
     Personal data: none; forget set and probes stay in memory, names and facts in the vault.
@@ -69,11 +70,6 @@ class ErasureRun(models.Model):
     verdict = models.CharField(max_length=20, choices=Verdict.choices, blank=True, default="")
     seed = models.PositiveIntegerField(default=0)
 
-    # Lease: who works on it until when; `fence` rises with each lease, stale holders are refused.
-    leases = models.PositiveSmallIntegerField(default=0)
-    lease_owner = models.CharField(max_length=80, blank=True)
-    lease_expires_at = models.DateTimeField(null=True, blank=True)
-    fence = models.PositiveIntegerField(default=0)
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
 
     protocol = models.BinaryField(null=True)  # canonical JSON bytes, logged before training

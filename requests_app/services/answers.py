@@ -18,7 +18,7 @@ from requests_app.models.record import Exemption, Ground, Outcome
 from requests_app.models.runs import Verdict
 from requests_app.services.letters import spell_date
 from requests_app.services.manifests import MERGED, level_of
-from requests_app.services.run_rows import not_met_runs
+from requests_app.services.run_rows import fell_back, not_met_runs
 
 LETTERS = {
     Outcome.GRANTED: "completion",
@@ -113,6 +113,11 @@ def _method(case: Case, runs: Sequence[ErasureRun]) -> str:
 
 def _run_line(run: ErasureRun) -> str:
     name = f"Language model “{run.model_name}”"
+    if run.verdict == Verdict.WITHIN and fell_back(run):
+        return (
+            f"{name}: measured again after the erasure, answers about you are no longer suppressed"
+            " as far as they should be."
+        )
     if run.verdict == Verdict.WITHIN and run.release is not None:
         return (
             f"{name}: answers about you are suppressed by an adapter with the fingerprint"
@@ -145,7 +150,18 @@ def _figure_lines(run: ErasureRun) -> list[str]:
     deciding = [probe for probe in probes if probe.threshold]
     others = len(probes) - len(deciding)
     more = [f"{others} further tests were run for information; the evidence has their figures."]
-    return [head, *map(_probe_line, deciding), *(more if others else [])]
+    again = [_fell_back_line(run)] if fell_back(run) else []
+    return [head, *map(_probe_line, deciding), *(more if others else []), *again]
+
+
+def _fell_back_line(run: ErasureRun) -> str:
+    """That the figures before no longer hold, and since when that is known."""
+    last = run.rechecks.filter(verdict=Verdict.NOT_MET).order_by("finished_at").last()
+    found = f" on {spell_date(last.finished_at.date())}" if last and last.finished_at else ""
+    return (
+        f"Language model “{run.model_name}”, measured again{found} on the release then in service:"
+        f" {Verdict.NOT_MET.label}. The figures above are of the first test and no longer hold."
+    )
 
 
 def _probe_line(probe: ProbeResult) -> str:

@@ -13,10 +13,9 @@ from django.utils import timezone
 
 from requests_app import audit, keys, vault
 from requests_app.actors import Actor, staff_actor
-from requests_app.lifecycle import CaseStatus, RunState
+from requests_app.lifecycle import CaseStatus
 from requests_app.models import AuditEntry, Case, Decision, ErasureRun, Letter, StaffMember
 from requests_app.models.people import Role
-from requests_app.models.runs import Verdict
 from requests_app.services.answers import answer_letter
 from requests_app.services.decisions import (
     approve_decision,
@@ -35,7 +34,7 @@ from requests_app.services.locking import (
     require_role,
     require_status,
 )
-from requests_app.services.run_rows import queue_run
+from requests_app.services.run_rows import attempts_of, fell_back, is_within, queue_run
 from requests_app.services.run_values import ATTEMPTS
 
 __all__ = [
@@ -49,6 +48,7 @@ __all__ = [
     "return_decision",
     "seal_case",
     "send_answer",
+    "why_not_repeat",
 ]
 
 IDENTITY_METHODS = frozenset({"mailbox", "held_attributes", "logged_in", "document_seen"})
@@ -136,27 +136,39 @@ def accept_evidence(*, case_id: UUID, actor_member: StaffMember) -> Case:
         type="case.evidence_accepted",
         actor=staff_actor(actor_member).name,
         case=case,
-        data={"verdicts": {run.model_name: run.verdict for run in latest_runs(case)}},
+        data={
+            "verdicts": {run.model_name: run.verdict for run in latest_runs(case)},
+            "fell_back": [run.model_name for run in latest_runs(case) if fell_back(run)],
+        },
     )
     return case
 
 
 @transaction.atomic
 def repeat_run(*, case_id: UUID, run_id: UUID, actor_member: StaffMember) -> ErasureRun:
-    """Run again on one model, three runs in all at most: its latest run, only if it fell short."""
+    """Run again on one model: its latest run, only if it fell short or, measured again later, fell
+    back. At most three attempts, counted anew after a run within thresholds."""
     require_role(actor_member, Role.OFFICER, Role.APPROVER)
     case = lock_case(case_id)
     require_status(case, CaseStatus.EVIDENCE_REVIEW)
     run = next((run for run in latest_runs(case) if run.id == run_id), None)
     if run is None:
         raise Invalid("Only the latest run of a model of this case can be repeated.")
-    if run.state == RunState.SUCCEEDED and run.verdict == Verdict.WITHIN:
-        raise Invalid("This run is within its thresholds: there is nothing to repeat.")
-    if run.number >= ATTEMPTS:
-        raise Invalid(f"{run.number} runs were made. Accept the evidence and say so in the answer.")
+    if refusal := why_not_repeat(run):
+        raise Invalid(refusal)
     advance(case, CaseStatus.EXECUTING)
     case.save()
     return queue_run(case, run.model_name, actor=staff_actor(actor_member).name)
+
+
+def why_not_repeat(run: ErasureRun) -> str:
+    """Why the latest run of a model cannot be repeated, for staff; empty if it can be."""
+    if is_within(run) and not fell_back(run):
+        return "This run is within its thresholds: there is nothing to repeat."
+    made = len(attempts_of(run.case, run.model_name))
+    if made >= ATTEMPTS:
+        return f"{made} runs were made. Accept the evidence and say so in the answer."
+    return ""
 
 
 @transaction.atomic

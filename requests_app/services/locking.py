@@ -1,6 +1,8 @@
 """Row locks and checks that every service begins with.
 
-Lock order, everywhere: case, then run, then release, then the head of the audit log.
+Lock order, everywhere: case, then run, then release, then recheck, then the head of the audit log.
+Cases are locked without their key (PostgreSQL's FOR NO KEY UPDATE): a new row that only refers to a
+case then waits for nobody, whatever its transaction has locked.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from requests_app.services.errors import Invalid, NotAllowed, NotFound, WrongSta
 
 def lock_case(case_id: UUID) -> Case:
     """The case with its row locked until the transaction ends; NotFound if there is none."""
-    case = Case.objects.select_for_update().filter(pk=case_id).first()
+    case = Case.objects.select_for_update(no_key=True).filter(pk=case_id).first()
     if case is None:
         raise NotFound("There is no such case.")
     return case

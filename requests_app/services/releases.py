@@ -1,7 +1,8 @@
 """Releases beyond a run's own: revoking one case, rolling back, consolidating.
 
 None of them may cost a fulfilled case its erasure (`manifests.put_live` sees to that), and none
-happens while a run works on the model, since a run is verified against the adapters in force.
+happens while a run works on the model, since a run is verified against the adapters in force. What
+was not measured on the new release is measured again once it is live.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from django.utils import timezone
 from requests_app import audit, vault
 from requests_app.actors import staff_actor
 from requests_app.lifecycle import RunState
-from requests_app.models import Case, ErasureRun, Release, Revocation, StaffMember
+from requests_app.models import Case, ErasureRun, Recheck, Release, Revocation, StaffMember
 from requests_app.models.people import Role
 from requests_app.models.runs import Verdict
 from requests_app.services.errors import Invalid, NotAllowed, NotFound, WrongState
@@ -35,6 +36,7 @@ from requests_app.services.manifests import (
     references,
     without_case,
 )
+from requests_app.services.rechecks import queue_rechecks
 from requests_app.services.run_values import ProbeRow, canonical_bytes
 
 ACTIVE = (RunState.QUEUED, RunState.RUNNING)
@@ -98,6 +100,8 @@ def revoke_case(*, case_id: UUID, actor_member: StaffMember) -> list[Release]:
             "releases": {release.model_name: release.digest for release in found},
         },
     )
+    for release in found:
+        queue_rechecks(release, Recheck.Reason.RELEASE)
     return found
 
 
@@ -147,6 +151,7 @@ def roll_back_release(*, digest: str, actor_member: StaffMember) -> Release:
     audit.append_entry(type="release.rolled_back", actor=actor, data=data)
     for case in cases:
         audit.append_entry(type="case.regated", actor=actor, case=case, data={**data})
+    queue_rechecks(release, Recheck.Reason.RELEASE)
     return release
 
 
@@ -289,6 +294,7 @@ def register_consolidation(
                 "estimates": {probe.probe: probe.as_estimates() for probe in found.probes},
             },
         )
+    queue_rechecks(release, Recheck.Reason.RELEASE, measured=list(cases))
     return release
 
 
@@ -343,4 +349,5 @@ def locked_live(model_name: str) -> Manifest:
 
 
 def _locked_cases(case_ids: Sequence[UUID]) -> list[Case]:
-    return list(Case.objects.select_for_update().filter(pk__in=case_ids).order_by("id"))
+    rows = Case.objects.select_for_update(no_key=True).filter(pk__in=case_ids)
+    return list(rows.order_by("id"))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from datetime import timedelta
 from functools import partial
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
@@ -19,6 +17,7 @@ from requests_app.models import Adapter, Case, ErasureRun
 from requests_app.models.runs import Phase, Verdict
 from requests_app.services import saved_steps, wake
 from requests_app.services.errors import Invalid, LeaseLost, NotFound, WrongState
+from requests_app.services.leases import drop_lease
 from requests_app.services.locking import advance, lock_case
 from requests_app.services.manifests import live_manifest
 from requests_app.services.run_values import ATTEMPTS, AdapterRow, Lease
@@ -27,10 +26,6 @@ ACTIVE = (RunState.QUEUED, RunState.RUNNING)
 PHASES = [phase.value for phase in Phase]
 RUN_TASK = "workers.run_erasure"
 SEED_LIMIT = 2**31 - ATTEMPTS  # so that the seeds of all attempts fit their column
-
-
-def lease_time() -> timedelta:
-    return timedelta(seconds=settings.RTBF_LEASE_SECONDS)
 
 
 def locked_run(run_id: UUID) -> tuple[Case, ErasureRun]:
@@ -108,10 +103,31 @@ def queue_run(case: Case, model_name: str, *, actor: str) -> ErasureRun:
 
 
 def not_met_runs(case: Case, model_name: str, *, before: int | None = None) -> list[ErasureRun]:
-    """The attempts of a case on a model that were measured as not met, oldest first."""
-    rows = case.runs.filter(model_name=model_name, verdict=Verdict.NOT_MET)
-    rows = rows if before is None else rows.filter(number__lt=before)
-    return list(rows.order_by("number"))
+    """The attempts of a case on a model that were measured as not met, oldest first; counted anew
+    after a run within thresholds (a case that fell back later is erased once more)."""
+    made = attempts_of(case, model_name, before=before)
+    return [run for run in made if run.verdict == Verdict.NOT_MET]
+
+
+def attempts_of(case: Case, model_name: str, *, before: int | None = None) -> list[ErasureRun]:
+    """The runs of a case on a model since the last one within thresholds, oldest first."""
+    rows = case.runs.filter(model_name=model_name).order_by("number")
+    found: list[ErasureRun] = []
+    for run in rows if before is None else rows.filter(number__lt=before):
+        found = [] if is_within(run) else [*found, run]
+    return found
+
+
+def is_within(run: ErasureRun) -> bool:
+    """Tell whether a run ended within its thresholds."""
+    return run.state == RunState.SUCCEEDED and run.verdict == Verdict.WITHIN
+
+
+def fell_back(run: ErasureRun) -> bool:
+    """Tell whether a run's erasure, measured again, no longer held when that last decided."""
+    decided = run.rechecks.filter(verdict__in=(Verdict.WITHIN, Verdict.NOT_MET))
+    last = decided.order_by("finished_at", "id").last()
+    return last is not None and last.verdict == Verdict.NOT_MET
 
 
 def end_run(case: Case, run: ErasureRun, to: RunState, *, error: str, actor: str) -> None:
@@ -125,7 +141,7 @@ def end_run(case: Case, run: ErasureRun, to: RunState, *, error: str, actor: str
         run.verdict = Verdict.INCONCLUSIVE
     run.error = error
     run.finished_at = timezone.now()
-    run.lease_owner, run.lease_expires_at = "", None
+    drop_lease(run)
     run.save()
     transaction.on_commit(partial(saved_steps.drop_steps, run.id))
     kind = {RunState.SUCCEEDED: "finished", RunState.FAILED: "failed"}.get(to, "cancelled")
@@ -142,7 +158,7 @@ def end_run(case: Case, run: ErasureRun, to: RunState, *, error: str, actor: str
     if case.runs.filter(state__in=ACTIVE).exists():
         return
     last = {r.model_name: r for r in case.runs.order_by("number")}.values()
-    fine = all(r.state == RunState.SUCCEEDED and r.verdict == Verdict.WITHIN for r in last)
+    fine = all(is_within(r) and not fell_back(r) for r in last)
     advance(case, CaseStatus.RESPONDING if fine else CaseStatus.EVIDENCE_REVIEW)
     case.save()
 

@@ -1,9 +1,8 @@
 """What a worker may write: leases, progress, protocol, adapter, evidence, release, result.
 
-The run row is the truth and the queue only a wake-up. A lease says who works on a run until when;
-its `fence` rises with every lease, and whoever comes with an older one gets LeaseLost (Kleppmann,
-"How to do distributed locking", 2016). Every function may be called again after a crash: what is
-already recorded stays, and a different value is refused.
+The run row is the truth and the queue only a wake-up. Whoever comes with an older lease than the
+row's gets LeaseLost (`leases`). Every function may be called again after a crash: what is already
+recorded stays, and a different value is refused.
 """
 
 from __future__ import annotations
@@ -11,12 +10,11 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import Max, Q
 from django.utils import timezone
@@ -28,14 +26,16 @@ from requests_app.models import (
     Adapter,
     ErasureRun,
     ProbeResult,
+    Recheck,
     Release,
     RunEvent,
     StaffMember,
 )
 from requests_app.models.people import Role
 from requests_app.models.runs import Phase, Verdict
-from requests_app.services import saved_steps
+from requests_app.services import rechecks, saved_steps
 from requests_app.services.errors import Invalid, WrongState
+from requests_app.services.leases import is_leased, lease_time, take_lease, used_up
 from requests_app.services.locking import require_role
 from requests_app.services.manifests import Manifest, ManifestAdapter, put_live, read_manifest
 from requests_app.services.run_rows import (
@@ -46,7 +46,6 @@ from requests_app.services.run_rows import (
     enter_phase,
     held_case_and_run,
     held_run,
-    lease_time,
     locked_run,
     locked_run_and_rivals,
     not_met_runs,
@@ -104,9 +103,8 @@ def lease_run(*, run_id: UUID, owner: str) -> Lease | None:
     succeeded. After RTBF_MAX_LEASES leases the run fails with `too_many_leases`.
     """
     case, run, same_model = locked_run_and_rivals(run_id)
-    now = timezone.now()
     rivals = [row for row in same_model if row.pk != run.pk and row.state == RunState.RUNNING]
-    if run.state not in ACTIVE or rivals or _is_leased(run, now):
+    if run.state not in ACTIVE or rivals or is_leased(run):
         return None
     if run.release_id is not None:
         end_run(case, run, RunState.SUCCEEDED, error="", actor=WORKER.name)
@@ -114,16 +112,13 @@ def lease_run(*, run_id: UUID, owner: str) -> Lease | None:
     if run.cancel_requested_at is not None:
         end_run(case, run, RunState.CANCELLED, error="cancelled", actor=WORKER.name)
         return None
-    if run.leases >= settings.RTBF_MAX_LEASES:
+    if used_up(run):
         end_run(case, run, RunState.FAILED, error="too_many_leases", actor=SYSTEM.name)
         return None
     if run.state == RunState.QUEUED:
         move_run(run, RunState.RUNNING)
-        run.started_at = now
-    run.leases += 1
-    run.fence += 1
-    run.lease_owner = owner[:80]
-    run.lease_expires_at = now + lease_time()
+        run.started_at = timezone.now()
+    take_lease(run, owner=owner)
     run.save()
     return Lease(run_id=run.id, owner=owner, fence=run.fence)
 
@@ -153,12 +148,17 @@ def runs_to_wake() -> list[UUID]:
 # --- Reading and progress -----------------------------------------------------------------------
 @transaction.atomic
 def read_input(lease: Lease) -> RunInput:
-    """Everything the worker needs, decrypted: keep it in memory only."""
+    """Everything the worker needs, decrypted: keep it in memory only.
+
+    What is in force is read without the case's own erasure, whose place the new adapter takes.
+    """
     run = held_run(lease)
     case = run.case
     live = Release.objects.filter(model_name=run.model_name, is_live=True).first()
     adapter = Adapter.objects.select_related("run").filter(run=run).first()
     earlier = not_met_runs(case, run.model_name, before=run.number)
+    in_force = adapters_in_force(run.model_name)
+    merged = read_manifest(bytes(live.manifest)).merged if live else ()
     return RunInput(
         run_id=run.id,
         case_id=case.id,
@@ -173,9 +173,9 @@ def read_input(lease: Lease) -> RunInput:
         name=vault.get(case, "name"),
         aliases=tuple(vault.get(case, "aliases")),
         facts=tuple((f["question"], f["answer"]) for f in vault.get(case, "facts", default=[])),
-        adapters_in_force=adapters_in_force(run.model_name),
+        adapters_in_force=tuple(a for a in in_force if a.case_id != case.id),
         parent_release=live.digest if live else None,
-        merged=read_manifest(bytes(live.manifest)).merged if live else (),
+        merged=tuple(each for each in merged if each != case.id),
     )
 
 
@@ -346,6 +346,8 @@ def register_release(lease: Lease, *, manifest: bytes) -> Release:
 
     Its parent is the release that was live until now, and the manifest must name every adapter in
     force, in order, then this run's: Invalid otherwise, so that no earlier case loses its adapter.
+    An earlier erasure of the same case gives way. All other cases are measured again once it is
+    live.
     """
     case, run = held_case_and_run(lease)
     if run.evidence is None:
@@ -386,6 +388,8 @@ def register_release(lease: Lease, *, manifest: bytes) -> Release:
             "live": goes_live,
         },
     )
+    if goes_live:
+        rechecks.queue_rechecks(release, Recheck.Reason.RELEASE, measured=[case.id])
     return release
 
 
@@ -437,14 +441,6 @@ def cancel_run(*, run_id: UUID, actor_member: StaffMember) -> ErasureRun:
 
 
 # --- Inside -------------------------------------------------------------------------------------
-def _is_leased(run: ErasureRun, now: datetime) -> bool:
-    return (
-        run.state == RunState.RUNNING
-        and run.lease_expires_at is not None
-        and run.lease_expires_at >= now
-    )
-
-
 def _stored_protocol(run: ErasureRun) -> dict[str, Any] | None:
     if run.protocol is None:
         return None
@@ -461,12 +457,13 @@ def _digest(value: str) -> str:
 
 
 def _check_follows(manifest: Manifest, live: Release | None, *, own: ErasureRun) -> None:
-    """Invalid unless the manifest is the live one with this run's adapter added at the end."""
+    """Invalid unless the manifest is the live one, without the case if it is in it, and with this
+    run's adapter added at the end."""
     before = read_manifest(bytes(live.manifest)) if live else None
     adapter = ManifestAdapter(own.case_id, own.adapter.sha256, own.adapter.gate_sha256)
-    adapters = (*(before.adapters if before else ()), adapter)
-    merged = before.merged if before else ()
-    if (manifest.adapters, manifest.merged) != (adapters, merged):
+    kept = [each for each in before.adapters if each.case_id != own.case_id] if before else []
+    merged = tuple(each for each in before.merged if each != own.case_id) if before else ()
+    if (manifest.adapters, manifest.merged) != ((*kept, adapter), merged):
         raise Invalid(
             "The release does not name all adapters in force in their order: another release"
             " went live meanwhile. Run again."

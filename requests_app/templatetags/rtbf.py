@@ -59,7 +59,7 @@ def case_tag(case: Case) -> SafeString:
 @register.simple_tag
 def due_tag(case: Case) -> SafeString:
     """`12 days left` or `3 days overdue`; nothing for a case that needs no answer any more."""
-    if case.status in CLOSED:
+    if case.status in CLOSED or case.completed_at is not None:  # a reopened case was answered
         return SafeString("")
     days = days_left(case.due)
     if days < 0:
@@ -138,6 +138,8 @@ EVENT_WORDS = {
     "case.identity_recorded": "Identity check recorded",
     "case.facts_attached": "Facts attached",
     "case.evidence_accepted": "Evidence accepted as it is",
+    "case.rechecked": "Measured again",
+    "case.reopened": "Reopened: the erasure no longer holds",
     "case.completed": "Answered, case complete",
     "case.withdrawn": "Request withdrawn",
     "case.sealed": "Case sealed",

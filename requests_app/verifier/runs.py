@@ -38,8 +38,9 @@ class LoggedEvent(Protocol):
 def run_facts(events: Iterable[LoggedEvent]) -> list[dict[str, Any]]:
     """Each run of a case as its events tell it, in the order of queueing.
 
-    Keys: run, model, number, seed, state, verdict, error, level, protocol, adapter, figures,
-    release; the last four are null until logged. `level` is none, gated, merged or revoked;
+    Keys: run, model, number, seed, state, verdict, error, level, rechecked, protocol, adapter,
+    figures, release; the last four are null until logged. `level` is none, gated, merged or
+    revoked; `rechecked` is the verdict of the last recheck that decided, empty before the first;
     `figures` carries the logged estimates by probe. Invalid when events of a run come twice or in
     the wrong order: a test plan is fixed before the adapter is made, the adapter is made before it
     is tested, a release is registered only of what was tested, and a run ends with the verdict that
@@ -74,6 +75,8 @@ def claim_of(runs: Sequence[Mapping[str, Any]]) -> str:
         if level_of(runs) == "revoked":
             return statements.ERASURE_REVOKED
         if all(run["verdict"] == statements.WITHIN for run in finished):
+            if any(run["rechecked"] == statements.NOT_MET for run in finished):
+                return statements.SUPPRESSION_NOT_KEPT
             merged = level_of(runs) == "merged"
             return statements.SUPPRESSION_IN_WEIGHTS if merged else statements.SUPPRESSION_MEASURED
         return statements.PROCEDURE_EXECUTED
@@ -186,6 +189,7 @@ def _queued(runs: Mapping[str, Any], name: str, data: Mapping[str, Any]) -> dict
         "verdict": "",
         "error": "",
         "level": "none",
+        "rechecked": "",
         "protocol": None,
         "adapter": None,
         "figures": None,
@@ -223,8 +227,20 @@ def _add(run: dict[str, Any], kind: str, data: Mapping[str, Any], seq: int) -> N
         if run["figures"] is None:
             raise ValueError(f"{kind} comes before it was verified")
         run["release"] = _text(data, "release")
+    elif kind == "case.rechecked":
+        _recheck(run, _text(data, "verdict"))
     elif kind in ENDINGS:
         _end(run, kind, data)
+
+
+def _recheck(run: dict[str, Any], verdict: str) -> None:
+    """What was measured again; what could not be measured takes no earlier verdict back."""
+    if verdict not in statements.RESULTS:
+        raise ValueError("it was measured again without a verdict")
+    if run["figures"] is None:
+        raise ValueError("it was measured again before it was verified")
+    if verdict != statements.INCONCLUSIVE or not run["rechecked"]:
+        run["rechecked"] = verdict
 
 
 def _move(runs: Iterable[dict[str, Any]], kind: str, data: object, *, file: str) -> None:

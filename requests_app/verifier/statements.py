@@ -17,6 +17,7 @@ REQUEST_RECORDED = "request-recorded"
 PROCEDURE_EXECUTED = "procedure-executed"
 SUPPRESSION_MEASURED = "suppression-measured"
 SUPPRESSION_IN_WEIGHTS = "suppression-in-weights"
+SUPPRESSION_NOT_KEPT = "suppression-not-kept"
 ERASURE_REVOKED = "erasure-revoked"
 CLAIMS = {
     REQUEST_RECORDED: "The request was received and handled as logged.",
@@ -26,6 +27,8 @@ CLAIMS = {
     " within the agreed thresholds.",
     SUPPRESSION_IN_WEIGHTS: "In the consolidated weights, without an adapter, the tests fixed"
     " beforehand measured suppression within the agreed thresholds.",
+    SUPPRESSION_NOT_KEPT: "The tests fixed beforehand measured suppression within the agreed"
+    " thresholds; measured again later, on the release then in service, it was not within them.",
     ERASURE_REVOKED: "The erasure was carried out and later taken back by two people: its adapter"
     " is no longer in force.",
 }
@@ -39,8 +42,9 @@ SCOPES = {
 }
 
 WITHIN = "within_thresholds"
+NOT_MET = "not_met"
 INCONCLUSIVE = "inconclusive"
-RESULTS = {WITHIN: "PASSED", "not_met": "FAILED", INCONCLUSIVE: "WARNED"}  # in-toto's words
+RESULTS = {WITHIN: "PASSED", NOT_MET: "FAILED", INCONCLUSIVE: "WARNED"}  # in-toto's words
 
 LIMITATIONS = {
     "L1": "It is not proof that the information has been removed from the model's parameters."

@@ -11,6 +11,7 @@ from requests_app.lifecycle import CaseStatus as S
 from requests_app.models import Case, Decision, StaffMember
 from requests_app.models.people import Role
 from requests_app.permissions import DECIDE, SEE_PERSONAL_DATA
+from requests_app.services.run_rows import fell_back
 
 ORDER = [S.AWAITING_CONFIRMATION, S.IDENTITY_CHECK, S.IN_REVIEW, S.AWAITING_APPROVAL, S.EXECUTING]
 ORDER += [S.EVIDENCE_REVIEW, S.RESPONDING, S.COMPLETED]
@@ -58,9 +59,10 @@ def checklist(case: Case, staff: StaffMember) -> list[Task]:
         identity = Task("case_identity", identity.label, "Waiting for the e-mail code")
     tasks = [identity, _facts_task(case, staff, at), decision, approval, _run_task(case, at)]
     if case.status == S.EVIDENCE_REVIEW:
-        tasks.append(
-            task("case_evidence_review", "Review the evidence", own=range(5, 6), roles=DECIDE)
-        )
+        again = any(fell_back(run) for run in case.runs.all())
+        hint = "Measured again, the erasure no longer holds." if again else ""
+        label = "Review the evidence"
+        tasks.append(task("case_evidence_review", label, own=range(5, 6), roles=DECIDE, hint=hint))
     return [*tasks, task("case_answer", "Send the answer", own=range(6, 7), roles=DECIDE)]
 
 
@@ -90,4 +92,5 @@ def _run_task(case: Case, at: int) -> Task:
     url = reverse("run", args=[run.pk])
     if at == 4:
         return Task("run", label, "Running", "info", url)
-    return Task("run", label, run.get_verdict_display(), "ok" if at > 5 else "warn", url)
+    word = "No longer holds" if fell_back(run) else run.get_verdict_display()
+    return Task("run", label, word, "ok" if at > 5 else "warn", url)

@@ -19,6 +19,7 @@ from requests_app.models.runs import Phase
 from requests_app.permissions import DECIDE, member, role_required
 from requests_app.services import runs as run_services
 from requests_app.services.manifests import level_of, read_manifest
+from requests_app.services.rechecks import next_due
 from requests_app.services.run_rows import adapters_in_force, not_met_runs
 from requests_app.views.common import refusals_in_words
 
@@ -97,6 +98,9 @@ def releases(request: HttpRequest) -> HttpResponse:
             "merged": Case.objects.filter(
                 pk__in=read_manifest(bytes(release.manifest)).merged
             ).order_by("reference"),
+            "rechecks": selectors.recheck_state(release),
+            "next_due": next_due(release),
+            "trend": selectors.utility_trend(release.model_name),
         }
         for release in Release.objects.filter(is_live=True).order_by("model_name")
     ]

@@ -23,6 +23,7 @@ from requests_app.models.people import Role
 from requests_app.permissions import member, role_required, sees_personal_data
 from requests_app.services import intake
 from requests_app.services.errors import Invalid
+from requests_app.services.run_rows import fell_back
 from requests_app.views.checklist import checklist
 from requests_app.views.common import actor_names, find_case, posted, refusals_in_words
 from requests_app.views.public import letter_download
@@ -62,6 +63,7 @@ def today(request: HttpRequest) -> HttpResponse:
         "failed": ErasureRun.objects.filter(
             state=RunState.FAILED, case__status=CaseStatus.EVIDENCE_REVIEW
         ).count(),
+        "fell_back": selectors.reopened_cases().count(),
         "next": selectors.queue()[:5],
         "today": day,
     }
@@ -135,6 +137,8 @@ def case_page(request: HttpRequest, reference: str) -> HttpResponse:
         "scope_items": case.scope_items.order_by("id"),
         "decision": case.decisions.order_by("-proposed_at").first(),
         "runs": case.runs.order_by("-created_at"),
+        "rechecks": selectors.last_rechecks(case),
+        "fell_back": [run.model_name for run in case.runs.order_by("model_name") if fell_back(run)],
         "letters": case.letters.order_by("-created_at"),
         "timeline": [(item, names[item.actor]) for item in reversed(items)],
         "moved": case.base_due != case.base_due_raw,

@@ -10,7 +10,7 @@ from django.shortcuts import redirect, render
 from django.utils.datastructures import MultiValueDict
 from django.views.decorators.http import require_http_methods
 
-from requests_app import vault
+from requests_app import selectors, vault
 from requests_app.actors import staff_actor
 from requests_app.forms import DecisionForm, FactsForm, IdentityForm, ReturnForm
 from requests_app.lifecycle import CaseStatus
@@ -20,7 +20,7 @@ from requests_app.models.record import Exemption, Ground, Outcome
 from requests_app.permissions import member, role_required
 from requests_app.services import cases
 from requests_app.services.errors import Invalid, WrongState
-from requests_app.services.run_values import ATTEMPTS
+from requests_app.services.run_rows import fell_back
 from requests_app.views.common import find_case, posted, refusals_in_words
 
 GET_POST = require_http_methods(["GET", "POST"])
@@ -178,8 +178,10 @@ def evidence_review(request: HttpRequest, reference: str) -> HttpResponse:
         request,
         "staff/evidence_review.html",
         case,
-        runs=cases.latest_runs(case),
-        max_runs=ATTEMPTS,
+        runs=[
+            (run, cases.why_not_repeat(run), selectors.last_recheck(run), fell_back(run))
+            for run in cases.latest_runs(case)
+        ],
         status=422 if request.method == "POST" else 200,
     )
 

@@ -320,7 +320,8 @@ def test_a_run_that_decided_nothing_is_reviewed_and_may_be_repeated_twice(
     cases.accept_evidence(case_id=case.id, actor_member=approver)
     case.refresh_from_db()
     assert case.status == CaseStatus.RESPONDING
-    assert last_data(case, "case.evidence_accepted") == {"verdicts": {"demo": "inconclusive"}}
+    accepted = last_data(case, "case.evidence_accepted")
+    assert accepted == {"verdicts": {"demo": "inconclusive"}, "fell_back": []}
 
 
 def test_three_attempts_that_are_not_met_end_the_case_as_not_met(officer: StaffMember) -> None:
@@ -331,7 +332,8 @@ def test_three_attempts_that_are_not_met_end_the_case_as_not_met(officer: StaffM
     with pytest.raises(Invalid, match="3 runs were made"):
         cases.repeat_run(case_id=case.id, run_id=last.id, actor_member=officer)
     cases.accept_evidence(case_id=case.id, actor_member=officer)
-    assert last_data(case, "case.evidence_accepted") == {"verdicts": {"demo": "not_met"}}
+    accepted = last_data(case, "case.evidence_accepted")
+    assert accepted == {"verdicts": {"demo": "not_met"}, "fell_back": []}
 
 
 def test_only_the_latest_run_that_fell_short_is_repeated(

@@ -6,15 +6,18 @@ import pytest
 
 from requests_app.lifecycle import (
     CASE_MOVES,
+    RECHECK_MOVES,
     RUN_MOVES,
     CaseStatus,
     MoveNotAllowed,
+    RecheckState,
     RunState,
     first_status,
     move_case,
+    move_recheck,
     move_run,
 )
-from requests_app.models import Case, ErasureRun
+from requests_app.models import Case, ErasureRun, Recheck
 
 
 @pytest.mark.parametrize("start, to", [*product(CaseStatus, CaseStatus)])
@@ -41,9 +44,22 @@ def test_every_pair_of_run_states(start: RunState, to: RunState) -> None:
         assert run.state == start
 
 
-def test_both_tables_name_every_status() -> None:
+@pytest.mark.parametrize("start, to", [*product(RecheckState, RecheckState)])
+def test_every_pair_of_recheck_states(start: RecheckState, to: RecheckState) -> None:
+    recheck = Recheck(state=start)
+    if to in RECHECK_MOVES[start]:
+        move_recheck(recheck, to)
+        assert recheck.state == to
+    else:
+        with pytest.raises(MoveNotAllowed):
+            move_recheck(recheck, to)
+        assert recheck.state == start
+
+
+def test_all_tables_name_every_status() -> None:
     assert set(CASE_MOVES) == set(CaseStatus)
     assert set(RUN_MOVES) == set(RunState)
+    assert set(RECHECK_MOVES) == set(RecheckState)
 
 
 def reachable(without: CaseStatus) -> set[CaseStatus]:
@@ -53,6 +69,13 @@ def reachable(without: CaseStatus) -> set[CaseStatus]:
             found.add(to)
             todo.append(to)
     return found
+
+
+def test_an_answered_case_is_reopened_and_never_executes_without_a_review_of_the_evidence() -> None:
+    answered = (CaseStatus.RESPONDING, CaseStatus.COMPLETED)
+    assert all(CaseStatus.EVIDENCE_REVIEW in CASE_MOVES[status] for status in answered)
+    assert not any(CaseStatus.EXECUTING in CASE_MOVES[status] for status in answered)
+    assert CASE_MOVES[CaseStatus.SEALED] == frozenset()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from workers.forget_sets import ask
 from workers.weights import (
     bring_back,
     destroy,
+    load_kept,
     load_served,
     load_weights,
     quarantine,
@@ -73,6 +74,8 @@ def test_replaced_weights_go_to_quarantine_come_back_and_are_destroyed(tmp_path:
     assert load_served("tiny", new.sha256, tmp_path).sha256 == new.sha256
     with pytest.raises(ModelError):
         load_weights(tmp_path, old.sha256)
+    assert ask(load_kept("tiny", old.sha256, tmp_path), ASKED) == ask(old, ASKED)
+    assert load_kept("tiny", new.sha256, tmp_path).sha256 == new.sha256
     assert bring_back(tmp_path, old.sha256)
     assert ask(load_weights(tmp_path, old.sha256), ASKED) == ask(old, ASKED)
     assert not bring_back(tmp_path, old.sha256)
@@ -82,6 +85,8 @@ def test_replaced_weights_go_to_quarantine_come_back_and_are_destroyed(tmp_path:
     assert counted == [5]  # all but the note which model they were a version of
     assert quarantined(tmp_path) == ()
     assert [each.name for each in (tmp_path / "weights").iterdir()] == [new.sha256]
+    with pytest.raises(ModelError):
+        load_kept("tiny", old.sha256, tmp_path)
 
 
 def test_what_is_destroyed_is_overwritten_first(tmp_path: Path) -> None:
