@@ -167,13 +167,9 @@ def adapters_in_force(model_name: str) -> tuple[AdapterRow, ...]:
     """The adapters that the live release names, in its order."""
     live = live_manifest(model_name)
     named = live.adapters if live else ()
-    rows = Adapter.objects.in_bulk([each.sha256 for each in named])
-    return tuple(
-        AdapterRow(each.case_id, each.sha256, rows[each.sha256].config_sha256, each.gate_sha256)
-        for each in named
-    )
+    return tuple(AdapterRow(each.case_id, each.sha256, each.gate_sha256) for each in named)
 
 
 def adapter_row(row: Adapter) -> AdapterRow:
     """The digests of a stored adapter."""
-    return AdapterRow(row.run.case_id, row.sha256, row.config_sha256, row.gate_sha256)
+    return AdapterRow(row.run.case_id, row.sha256, row.gate_sha256)

@@ -30,7 +30,6 @@ class AdapterRow:
 
     case_id: UUID
     sha256: str
-    config_sha256: str
     gate_sha256: str
 
 

@@ -83,6 +83,18 @@ def evidence(request: HttpRequest, run_id: UUID) -> HttpResponse:
     return render(request, "staff/evidence.html", context)
 
 
+def _in_force(model_name: str) -> dict[str, Any]:
+    """The adapters in force that a run made, and the cases that share one which none made."""
+    rows = adapters_in_force(model_name)
+    own = Adapter.objects.filter(sha256__in=[row.sha256 for row in rows])
+    made = set(own.values_list("sha256", flat=True))
+    shared = [row.case_id for row in rows if row.sha256 not in made]
+    return {
+        "adapters": own.select_related("run__case").order_by("created_at"),
+        "sharing": Case.objects.filter(pk__in=shared).order_by("reference"),
+    }
+
+
 @role_required()
 @require_GET
 def releases(request: HttpRequest) -> HttpResponse:
@@ -90,11 +102,7 @@ def releases(request: HttpRequest) -> HttpResponse:
     live = [
         {
             "release": release,
-            "adapters": Adapter.objects.filter(
-                sha256__in=[row.sha256 for row in adapters_in_force(release.model_name)]
-            )
-            .select_related("run__case")
-            .order_by("created_at"),
+            **_in_force(release.model_name),
             "merged": Case.objects.filter(
                 pk__in=read_manifest(bytes(release.manifest)).merged
             ).order_by("reference"),

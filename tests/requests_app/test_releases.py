@@ -271,6 +271,12 @@ def test_a_cluster_adapter_changes_its_own_cases_alone(engineer: StaffMember) ->
     assert consolidated(engineer, **offered([shared(one), shared(two), three], both)).is_live
     assert last_entry(second)["adapter_sha256"] == factories.digest("shared")
     assert last_entry(third)["type"] != "case.reverified"
+    # The shared adapter was made by no run, and has no row of its own.
+    assert [(each.case_id, each.sha256) for each in runs.adapters_in_force("demo")] == [
+        (one.case_id, factories.digest("shared")),
+        (two.case_id, factories.digest("shared")),
+        (three.case_id, three.sha256),
+    ]
 
 
 def test_what_was_merged_cannot_be_revoked(engineer: StaffMember, officer: StaffMember) -> None:
