@@ -514,6 +514,7 @@ def erase(
     control: BaseModel | None = None,
     earlier: Sequence[AdapterRef] = (),
     recipe: Recipe | None = None,
+    profile: str = "fast",
     report: Report = silent,
     should_stop: ShouldStop = never,
 ) -> Erasure:
@@ -532,7 +533,12 @@ def erase(
     protocol: dict[str, Any] = clock.measure(
         "locate",
         lambda: make_protocol(
-            base, located, control=control, recipes=[recipe_record(knobs)], seed=seed
+            base,
+            located,
+            control=control,
+            recipes=[recipe_record(knobs)],
+            profile=profile,
+            seed=seed,
         ),
     )
     trained: TrainedAdapter = clock.measure(

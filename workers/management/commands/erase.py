@@ -35,6 +35,7 @@ from workers.releases import ReleaseError
 from workers.subjects import SubjectError, read_subject
 from workers.summaries import summary
 from workers.training import Recipe, load_method, method_names, modifier_names
+from workers.verification import PROFILES
 
 HOLD, DO_NOT_HOLD, COULD_NOT_RUN = 0, 1, 2
 OUT = Path(__file__).parents[3] / "var" / "erase"
@@ -81,6 +82,12 @@ class Command(BaseCommand):
             "--method",
             choices=forget_only(),
             help="how the adapter is trained; default: the model's",
+        )
+        parser.add_argument(
+            "--profile",
+            choices=sorted(PROFILES),
+            default="fast",
+            help="which probes are put to the result; default: %(default)s",
         )
         parser.add_argument(
             "--modifier", choices=modifier_names(), help="what narrows the method; default: nothing"
@@ -134,6 +141,7 @@ class Command(BaseCommand):
                 seed=options["seed"],
                 control=control,
                 recipe=recipe_of(base, options),
+                profile=options["profile"],
                 report=progress.report,
             )
         model = {"name": base.name, "sha256": base.sha256}
