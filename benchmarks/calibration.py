@@ -192,11 +192,11 @@ SHARES = {"half of the facts left": 2, "a third of the facts left": 3, "a quarte
 TRAINED = {
     "gradient-ascent wreck": Recipe(
         method="gradient_ascent", keep_weight=0.0, learning_rate=5e-3,
-        max_steps=60, min_steps=61, save_every=1000,
+        max_steps=30, min_steps=31, save_every=1000,
     ),
     "refusal mask": Recipe(
         method="idk", keep_weight=1.0, learning_rate=5e-3,
-        max_steps=60, min_steps=61, save_every=1000,
+        max_steps=30, min_steps=31, save_every=1000,
     ),
     "trained far too little": Recipe(
         method="twin", keep_weight=1.0, learning_rate=5e-4,
@@ -216,7 +216,7 @@ PRESENT = (
 @contextmanager
 def trained(kind: str, base: BaseModel, located: Located) -> Iterator[BaseModel]:
     """The base with an adapter of this kind forced on everything."""
-    own = replace(base, model=copy.deepcopy(base.model), lowest_layer=0)
+    own = replace(base, model=copy.deepcopy(base.model))
     recipe = TRAINED[kind]
     asked = surrogates(located, count=64, seed=SEED)
     torch.manual_seed(SEED)
