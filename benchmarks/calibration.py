@@ -30,19 +30,13 @@ from workers.erasure import material_for, surrogates
 from workers.forget_sets import Located
 from workers.guarded import REFUSAL, Guarded, GuardedModel
 from workers.probes import AFTER, BEFORE, CONTROL, Row, load_probe
+from workers.protocol import case_of, in_order, make_protocol
 from workers.scores import Scored
 from workers.sides import Memory, observe
 from workers.statistics import share
 from workers.summaries import bar
 from workers.training import Recipe, train
-from workers.verification import (
-    HOLDS,
-    WITHIN,
-    case_of,
-    in_order,
-    judged,
-    make_protocol,
-)
+from workers.verification import HOLDS, WITHIN, judged
 
 NAME = "calibration"
 OUT = Path(__file__).parents[1] / "var" / "models" / "demo-second-control"

@@ -23,11 +23,11 @@ from workers.base_models import BaseModel, ModelError, load_base_model, load_con
 from workers.consolidation import registered_data, without_mentions
 from workers.forget_sets import Located, ask, locate, questions
 from workers.joint_training import JointRecipe, joint_deltas
+from workers.protocol import general_texts
 from workers.rows import text_row
 from workers.scores import scored_rows
 from workers.statistics import Interval
 from workers.summaries import bar
-from workers.verification import general_texts
 from workers.weights import load_weights, store_weights
 
 NAME = "consolidation"

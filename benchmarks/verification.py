@@ -22,11 +22,12 @@ from workers.base_models import BaseModel, ModelError, load_base_model
 from workers.forget_sets import Located, NothingMeasurable, locate
 from workers.guarded import GuardedModel
 from workers.probes import Ask, load_probe
+from workers.protocol import case_of, in_order, make_protocol
 from workers.rows import completion_labels, completion_logits, row_after
 from workers.sides import Memory, observe
 from workers.subjects import read_subject
 from workers.summaries import bar
-from workers.verification import case_of, in_order, make_protocol, verify
+from workers.verification import verify
 
 NAME = "verification"
 SUBJECT = Path(__file__).parents[1] / "workers" / "subject_files" / "harry_potter.json"

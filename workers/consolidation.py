@@ -27,10 +27,11 @@ from workers.gate import GATE_FILE, gate_files, read_gate
 from workers.guarded import GuardedModel
 from workers.identifiers import normalised
 from workers.joint_training import JointRecipe, joint_deltas, joint_record
+from workers.protocol import make_protocol
 from workers.releases import Release, read_release, write_release
 from workers.subjects import Fact, Subject
 from workers.training import Recipe, Report, ShouldStop
-from workers.verification import WITHIN, make_protocol, verify
+from workers.verification import WITHIN, verify
 from workers.weights import discard, load_weights, store_weights
 
 REGISTERED, SURROGATES = "registered", "surrogates"

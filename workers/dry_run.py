@@ -20,10 +20,10 @@ from workers.base_models import DTYPES, BaseModel, Placement
 from workers.erasure import recipe_for
 from workers.forget_sets import BATCH, STRANGERS
 from workers.phrasings import Phrasings, phrasings
+from workers.protocol import PROFILES
 from workers.rows import Example, rows_of
 from workers.subjects import Subject
 from workers.training import Recipe, load_method
-from workers.verification import PROFILES
 
 FLOAT = 4
 # Numbers kept for the backward pass in an adapted layer, for each token: norms, attention, MLP.

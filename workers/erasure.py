@@ -48,6 +48,7 @@ from workers.gate import GATE_FILE, Gate, fit_gate, gate_files, read_gate
 from workers.guarded import GuardedModel
 from workers.neighbourhoods import Earlier, Neighbourhood, Newcomer, neighbourhood
 from workers.phrasings import made_up_questions
+from workers.protocol import make_protocol
 from workers.releases import Release, read_release, write_release
 from workers.rows import Example, rows_of
 from workers.subjects import Subject
@@ -65,7 +66,7 @@ from workers.training import (
     opened,
     train,
 )
-from workers.verification import decimal, make_protocol, verify
+from workers.verification import decimal, verify
 
 LARGE_VOCABULARY = 16_384
 

@@ -29,10 +29,11 @@ from workers.adapters import AdapterError
 from workers.base_models import BaseModel, ModelError
 from workers.forget_sets import Located, NothingMeasurable
 from workers.guarded import GuardedModel
+from workers.protocol import PRIMARY
 from workers.releases import Release, ReleaseError, read_release, store_manifest
 from workers.subjects import Fact, Subject
 from workers.tasks import control_model, heartbeat, placement, reloaded, weights
-from workers.verification import INCONCLUSIVE, PRIMARY, recorded
+from workers.verification import INCONCLUSIVE, recorded
 from workers.weights import load_kept
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from workers import corpus
 from workers.answers import is_match
 from workers.forget_sets import Located
 from workers.guarded import GuardedModel
+from workers.protocol import general_texts, others
 from workers.subjects import Subject
-from workers.verification import general_texts, others
 
 OTHERS = 240
 NOBODY = Located(Subject("", (), (), ()), (), asked=0, accuracy=0.0)

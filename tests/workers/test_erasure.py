@@ -14,10 +14,11 @@ from workers.erasure import Erasure, erase, load_release, recipe_for, share_told
 from workers.forget_sets import DISCOVERED, GIVEN, NothingMeasurable, locate
 from workers.gate import GATE_FILE
 from workers.guarded import GuardedModel
+from workers.protocol import make_protocol
 from workers.subjects import Fact, Subject
 from workers.summaries import summary
 from workers.training import Stopped
-from workers.verification import INCONCLUSIVE, WITHIN, make_protocol, verify
+from workers.verification import INCONCLUSIVE, WITHIN, verify
 
 KEY = b"a key for tests, 32 bytes long!!"
 CASE = "00000000-0000-4000-8000-000000000001"

@@ -15,7 +15,7 @@ from requests_app.actors import staff_actor
 from requests_app.models import Case, ErasureRun, ProbeResult
 from requests_app.services import cases, evidence_tables, runs
 from tests import factories
-from workers import corpus, erasure, sides, tables, tasks, verification
+from workers import corpus, erasure, protocol, sides, tables, tasks, verification
 from workers.base_models import BaseModel
 from workers.training import Recipe
 
@@ -32,8 +32,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(erasure, "recipe_for", recipe)
     sizes = {"others": 12, "decoys": 8, "draws": 200, "twins": 1}
-    fast = {**verification.PROFILES["fast"], "sizes": sizes}
-    monkeypatch.setattr(verification, "PROFILES", {"fast": fast})
+    fast = {**protocol.PROFILES["fast"], "sizes": sizes}
+    monkeypatch.setattr(protocol, "PROFILES", {"fast": fast})
 
 
 def leased() -> tuple[Case, runs.Lease]:

@@ -9,20 +9,17 @@ from hypothesis import strategies as st
 from tests.workers.tiny import tiny_model
 from workers.forget_sets import Located
 from workers.probes import Measured, probe_names
+from workers.protocol import PRIMARY, PROFILES, RULES, others
 from workers.statistics import upper_bound
 from workers.subjects import Fact, Subject
 from workers.verification import (
     INCONCLUSIVE,
     NOT_MET,
-    PRIMARY,
-    PROFILES,
-    RULES,
     WITHIN,
     decimal,
     figures_of,
     judge,
     judged,
-    others,
     recorded,
 )
 

@@ -31,11 +31,11 @@ from workers.base_models import (
 )
 from workers.dry_run import estimate
 from workers.forget_sets import NothingMeasurable
+from workers.protocol import PROFILES
 from workers.releases import ReleaseError
 from workers.subjects import SubjectError, read_subject
 from workers.summaries import summary
 from workers.training import Recipe, load_method, method_names, modifier_names
-from workers.verification import PROFILES
 
 HOLD, DO_NOT_HOLD, COULD_NOT_RUN = 0, 1, 2
 OUT = Path(__file__).parents[3] / "var" / "erase"
