@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from statistics import fmean
 from typing import Any, cast
 from uuid import UUID
 
@@ -18,7 +19,9 @@ from requests_app import audit, vault
 from requests_app.lifecycle import CaseStatus
 from requests_app.models import Case, ErasureRun, Recheck, Release, RunEvent, StaffMember
 from requests_app.models.runs import Verdict
+from requests_app.services import evidence_tables
 from requests_app.services.codes import code_matches
+from requests_app.services.errors import Invalid, WrongState
 from requests_app.services.manifests import level_of
 from requests_app.services.rechecks import SUPERSEDED, next_due
 from requests_app.services.run_rows import fell_back
@@ -270,6 +273,63 @@ def utility_trend(model_name: str) -> list[UtilityStep]:
         for digest, row in last.items()
     ]
     return sorted(steps, key=lambda step: step.number)
+
+
+def item_losses(run: ErasureRun) -> dict[str, list[float]]:
+    """The loss of each fact's true answer in nats a token, before, after and on the control, from
+    the sealed rows; empty where there are none, or none any more."""
+    try:
+        table = evidence_tables.tables_of(run).get("answer_loss")
+    except (Invalid, WrongState, vault.VaultError):
+        return {}
+    sides = json.loads(table)["sides"] if table else {}
+    found: dict[str, list[float]] = {}
+    for side, rows in sides.items():
+        losses: dict[int, list[float]] = {}
+        for row in rows:
+            if row["role"] == "true" and row.get("logp"):
+                losses.setdefault(row["item"], []).append(-fmean(row["logp"]))
+        found[side] = [fmean(losses[item]) for item in sorted(losses)]
+    return found
+
+
+@dataclass(frozen=True)
+class ToldAgain:
+    """Cases of a model in the order of their requests, each with its limit, the numbers of the
+    releases they were measured on again, and by release and case the share of unseen wordings told
+    (None: not measured)."""
+
+    cases: tuple[Case, ...]
+    limits: tuple[float, ...]
+    releases: tuple[int, ...]
+    told: tuple[tuple[float | None, ...], ...]
+
+
+def told_by_release(model_name: str) -> ToldAgain:
+    """What the rechecks of a model found, for a figure."""
+    rows = Recheck.objects.filter(release__model_name=model_name, case__isnull=False)
+    rows = rows.exclude(verdict="").select_related("release", "case").order_by("finished_at", "id")
+    order = Release.objects.filter(model_name=model_name).order_by("created_at", "digest")
+    numbers = {digest: i for i, digest in enumerate(order.values_list("digest", flat=True), 1)}
+    told: dict[tuple[int, UUID], float | None] = {}
+    cases: dict[UUID, Case] = {}
+    limits: dict[UUID, float] = {}
+    for row in rows:
+        if row.case is None:
+            continue
+        cases[row.case.pk] = row.case
+        found = row.figures.get("probes", {}).get("recall_unseen", {})
+        after = found.get("after")
+        told[numbers[row.release_id], row.case.pk] = None if after is None else float(after)
+        limits[row.case.pk] = float(found.get("control_upper95") or 0.0)
+    people = sorted(cases.values(), key=lambda case: (case.received_on, case.reference))
+    releases = sorted({number for number, _ in told})
+    return ToldAgain(
+        cases=tuple(people),
+        limits=tuple(limits[case.pk] for case in people),
+        releases=tuple(releases),
+        told=tuple(tuple(told.get((n, case.pk)) for case in people) for n in releases),
+    )
 
 
 def _is_overdue() -> Q:

@@ -25,6 +25,9 @@ from requests_app.views.common import refusals_in_words
 
 ACTIVE = (RunState.QUEUED, RunState.RUNNING)
 EVENTS_SHOWN = 30
+LEAST_KEPT = 0.98
+"""Of the accuracy about others, as a run's own threshold has it."""
+MATRIX_CASES = 100
 MAY_CANCEL = DECIDE | {Role.ENGINEER}
 
 
@@ -68,12 +71,14 @@ def evidence(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """Before, after, control, bound and threshold of each probe; the verdict in words; digests."""
     run = _find(run_id)
     probes = list(run.probe_results.order_by("id"))
+    losses = selectors.item_losses(run)
     context = {
         "run": run,
         "case": run.case,
         "probes": probes,
         "chart": _chart(probes),
         "highlights": _highlights(probes),
+        "losses": charts.distribution(losses) if losses else None,
         "reasons": (run.evidence or {}).get("reasons", []),
         "adapter": getattr(run, "adapter", None),
         "level": level_of(run.case_id, run.model_name) or "not in force",
@@ -81,6 +86,23 @@ def evidence(request: HttpRequest, run_id: UUID) -> HttpResponse:
         "figures": _pretty(run.evidence),
     }
     return render(request, "staff/evidence.html", context)
+
+
+def _charts(model_name: str) -> dict[str, Any]:
+    """What the releases of a model cost everybody else, and what is told again, in figures."""
+    steps = selectors.utility_trend(model_name)
+    points = [charts.Point(step.number, float(step.kept) if step.kept else None) for step in steps]
+    again = selectors.told_by_release(model_name)
+    count = len(again.cases)
+    return {
+        "trend": steps,
+        "trend_chart": charts.trend(points, LEAST_KEPT) if steps else None,
+        "told_chart": charts.matrix(
+            range(1, count + 1), again.releases, again.told, limits=again.limits
+        )
+        if 0 < count <= MATRIX_CASES
+        else None,
+    }
 
 
 def _in_force(model_name: str) -> dict[str, Any]:
@@ -108,7 +130,7 @@ def releases(request: HttpRequest) -> HttpResponse:
             ).order_by("reference"),
             "rechecks": selectors.recheck_state(release),
             "next_due": next_due(release),
-            "trend": selectors.utility_trend(release.model_name),
+            **_charts(release.model_name),
         }
         for release in Release.objects.filter(is_live=True).order_by("model_name")
     ]

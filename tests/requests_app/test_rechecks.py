@@ -33,6 +33,9 @@ from tests.threads import run_together
 pytestmark = pytest.mark.django_db
 
 
+FIGURES = {"probes": {"recall_unseen": {"after": "0.02", "control_upper95": "0.05"}}}
+
+
 def live() -> Release:
     return Release.objects.get(is_live=True, model_name="demo")
 
@@ -56,9 +59,8 @@ def expire(recheck: Recheck) -> None:
 
 def measure(case: Case, verdict: str, why: str = "") -> Recheck:
     """What a worker does with the case's row on the live release."""
-    return rechecks.record_recheck(
-        take(row_of(case)), verdict=verdict, figures={"unseen": {"after": 0.25}}, why=why
-    )
+    figures = {"probes": {"recall_unseen": {"after": 0.02, "control_upper95": 0.05}}}
+    return rechecks.record_recheck(take(row_of(case)), verdict=verdict, figures=figures, why=why)
 
 
 def entries(kind: str) -> list[dict[str, Any]]:
@@ -365,7 +367,7 @@ def test_a_case_that_still_holds_stays_as_it_is_and_its_log_says_so() -> None:
     row = measure(case, Verdict.WITHIN)
     case.refresh_from_db()
     assert case.status == CaseStatus.COMPLETED
-    assert (row.state, row.figures) == (RecheckState.DONE, {"unseen": {"after": "0.25"}})
+    assert (row.state, row.figures) == (RecheckState.DONE, FIGURES)
     entry = entries("case.rechecked")[-1]
     assert (entry["verdict"], entry["run"]) == (Verdict.WITHIN, str(case.runs.get().id))
     assert entry["figures_sha256"] == hashlib.sha256(canonical.dumps(row.figures)).hexdigest()
@@ -650,3 +652,7 @@ def test_the_releases_page_tells_the_last_occasion_and_the_trend(auditor: StaffM
     assert "1 of 1 measured: 1 within thresholds, 0 no longer, 0 inconclusive" in told
     assert "98.5\u00a0%" in told
     assert "1.0123" in told
+    assert told.count("<figure") == 2  # what is told again, and what it costs everybody else
+    again = selectors.told_by_release("demo")
+    assert [each.reference for each in again.cases] == [case.reference]
+    assert (again.limits, again.told) == ((0.05,), ((0.02,),))

@@ -5,12 +5,13 @@ import json
 import zlib
 from collections.abc import Callable
 from io import StringIO
+from statistics import median
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 
-from requests_app import vault
+from requests_app import selectors, vault
 from requests_app.actors import staff_actor
 from requests_app.models import Case, ErasureRun, ProbeResult
 from requests_app.services import cases, evidence_tables, runs
@@ -116,6 +117,12 @@ def test_what_was_recorded_is_what_the_rows_give_and_every_edit_shows() -> None:
 def test_no_row_and_no_figure_holds_a_text() -> None:
     case = measured()
     run = case.runs.get()
+    losses = selectors.item_losses(run)
+    facts = run.evidence["probes"]["answer_loss"]["n"]
+    assert {side: len(each) for side, each in losses.items()} == dict.fromkeys(
+        ("before", "after", "control"), facts
+    )
+    assert median(losses["before"]) < min(1.0, median(losses["control"]))
     stored = evidence_tables.tables_of(run)
     assert set(stored) == set(run.evidence["tables"]) == set(run.evidence["probes"])
     written = json.dumps(run.evidence) + "".join(data.decode() for data in stored.values())
