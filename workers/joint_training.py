@@ -38,7 +38,7 @@ class JointRecipe:
 
     method: str = "twin"
     rank: int = 32
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     forget_rows: int = 32
     keep_rows: int = 48
     text_rows: int = 16
@@ -46,8 +46,8 @@ class JointRecipe:
     surrogates: int = 512
     texts: int = 512
     twins: int = 8
-    passes: int = 4
-    min_steps: int = 200
+    passes: int = 6
+    min_steps: int = 150
     warm_up: float = 0.1
 
 
@@ -224,7 +224,7 @@ def _train(
 
 def _moved(logits: Tensor, rows: Sequence[Row], before: Tensor | None) -> Tensor:
     """How far the rows' completions are from where they should stay, in nats: their mean loss
-    without `before`; else mean KL(before || now) plus the mean rise of the tokens' own loss.
+    without `before`; else mean KL(before || now) plus the mean change of the tokens' own loss.
 
     KL hardly sees tokens that the base took for improbable, of which perplexity is mostly made.
     """
@@ -232,8 +232,8 @@ def _moved(logits: Tensor, rows: Sequence[Row], before: Tensor | None) -> Tensor
     now = cross_entropy(logits, labels, reduction="none")
     if before is None:
         return now.mean()
-    rise = torch.relu(now - cross_entropy(before, labels, reduction="none"))
-    return (divergence(before, logits) + rise).mean()
+    was = cross_entropy(before, labels, reduction="none")
+    return (divergence(before, logits) + (now - was).abs()).mean()
 
 
 def _lora_weights(model: PeftModel) -> list[torch.nn.Parameter]:

@@ -68,7 +68,8 @@ class Run:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Two people behind adapters of a few steps: what they suppress matters to one test alone."""
+    """Two people behind adapters of a few steps: what they suppress matters to one test alone.
+    The joint training has about half of its usual steps, which two people can do with."""
     root = tmp_path_factory.mktemp("consolidation")
     base, control = load_base_model("demo"), load_control("demo")
     assert control is not None
@@ -90,7 +91,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         cases,
         retained=registered_data(base),
         control=control,
-        recipe=JointRecipe(min_steps=120),
+        recipe=JointRecipe(min_steps=80),
         seed=1,
     )
     return Run(base, control, fixed, root)
@@ -135,6 +136,7 @@ def test_the_people_are_gone_from_the_stored_weights_and_the_others_are_not(
         assert unseen["after"] <= unseen["control_upper95"]
         assert found["probes"]["others_kept"]["after"] >= 0.98
         assert found["probes"]["perplexity"]["after"] <= 1.02
+        assert found["verdict"] == WITHIN
         assert "gate_fires" not in found["probes"]
 
 
@@ -249,7 +251,7 @@ def test_joint_training_raises_the_loss_of_what_must_not_be_told(
         base,
         [known],
         retained=retained,
-        recipe=JointRecipe(rank=4, passes=1, min_steps=20, learning_rate=2e-2),
+        recipe=JointRecipe(rank=4, passes=1, min_steps=40, learning_rate=2e-2, keep_weight=1.0),
         seed=1,
         report=lambda _, step, total, figures: losses.append(figures["forget_loss"]),
         should_stop=lambda: False,
