@@ -14,7 +14,7 @@ from rtbf.stack import COMMANDS, Stack, start_stack
 from workers import corpus
 
 pytestmark = pytest.mark.stack
-SECONDS = 180
+SECONDS = 300
 
 
 @pytest.fixture(scope="module")
