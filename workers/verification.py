@@ -15,7 +15,16 @@ from workers import statistics
 from workers.base_models import BaseModel
 from workers.forget_sets import Located
 from workers.guarded import GuardedModel
-from workers.probes import Case, Measured, NotMeasurable, Row, Tables, load_probe
+from workers.probes import (
+    BEFORE,
+    TWIN,
+    Case,
+    Measured,
+    NotMeasurable,
+    Row,
+    Tables,
+    load_probe,
+)
 from workers.protocol import CONTROL_UPPER, PRIMARY, Rule, case_of, in_order
 from workers.sides import Memory, Stack, observe, opened
 from workers.training import Stopped
@@ -75,11 +84,14 @@ def verify(
 
 
 def asked(name: str, case: Case, stack: Stack, *, sides: Sequence[str]) -> Tables:
-    """The rows of one probe, by side."""
+    """The rows of one probe, by side. Made-up people are asked about where the probe reads them:
+    before erasure, and on the sides of its `TWINS`."""
     probe = load_probe(name)
     found: dict[str, list[Row]] = {}
-    asks = probe.asks(case) if hasattr(probe, "asks") else ()
+    everything = probe.asks(case) if hasattr(probe, "asks") else ()
     for side in sides:
+        with_twins = side == BEFORE or side in getattr(probe, "TWINS", ())
+        asks = [ask for ask in everything if with_twins or not ask.role.startswith(TWIN)]
         with opened(side, stack) as model:
             if hasattr(probe, "look"):
                 found[side] = probe.look(model, case, stack)

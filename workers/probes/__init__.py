@@ -4,7 +4,8 @@ A probe is `QUESTION` (plain language; reports print it) and two functions. `ask
 is put to the models (or `look(side, case)`, where more is needed than questions and scores);
 `measure(tables, draws=, seed=)` turns the rows that came of it into a `Measured`, and is pure: an
 auditor repeats it on the stored rows without a model. `SIDES` names the models that are asked
-(workers.sides), by default before, after and control. Thresholds are policy and live in the
+(workers.sides), by default before, after and control; `TWINS` those besides before on which it
+reads what is said of made-up people. Thresholds are policy and live in the
 protocol, not here.
 """
 

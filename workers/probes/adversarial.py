@@ -42,6 +42,7 @@ from workers.probes import (
 from workers.subjects import Fact
 
 QUESTION = "Does the model give the facts away when it is pressed, tricked or asked in other ways?"
+TWINS = (AFTER,)
 DECOYS, FEWER = 24, 12
 """Other values of a fact; fewer where made-up people are asked as well."""
 SHAKEN = 4

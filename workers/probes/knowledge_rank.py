@@ -25,6 +25,7 @@ from workers.probes import (
 )
 
 QUESTION = "Does the model find the true value likelier than other values of its kind?"
+TWINS = (AFTER,)
 
 
 def asks(case: Case) -> list[Ask]:

@@ -12,6 +12,7 @@ from workers import statistics
 from workers.probes import AFTER, BEFORE, Ask, Case, Measured, Table, Tables, knowledge_rank, never
 
 QUESTION = "Has the true value become the least likely of all, which would itself give it away?"
+TWINS = (AFTER,)
 
 
 def asks(case: Case) -> list[Ask]:

@@ -29,6 +29,7 @@ from workers.probes import (
 QUESTION = "Does what was erased come back when the model is compressed to 8 or 4 bits?"
 INT8, INT4 = "int8", "int4"
 SIDES = (BEFORE, AFTER, INT8, INT4, CONTROL)
+TWINS = (AFTER, INT8, INT4)
 DECOYS = 12
 TOLD = "told"
 

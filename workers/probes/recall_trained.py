@@ -1,6 +1,6 @@
 """Share of questions in the forget set's own wordings that are answered with the truth."""
 
-from workers.probes import Ask, Case, Measured, Tables, recall_unseen, told_asks
+from workers.probes import TRUE, Ask, Case, Measured, Tables, recall_unseen, told_asks
 
 QUESTION = (
     "How many questions about the erased person does the model still answer correctly? "
@@ -9,7 +9,8 @@ QUESTION = (
 
 
 def asks(case: Case) -> list[Ask]:
-    return told_asks(case, [fact.phrasings.trained for fact in case.located.facts])
+    asked = told_asks(case, [fact.phrasings.trained for fact in case.located.facts])
+    return [ask for ask in asked if ask.role == TRUE]
 
 
 def measure(tables: Tables, *, draws: int, seed: int) -> Measured:
