@@ -179,10 +179,9 @@ def value_asks(
         for form, question in enumerate(asked):
             found.append(Ask(item, TRUE, question, fact.answer, form=form))
             found += [Ask(item, DECOY, question, value, form=form) for value in others]
-            for i, twin in enumerate(twins_of(case, question)):
-                number = form * case.sizes["twins"] + i
-                found.append(Ask(item, TWIN, twin, fact.answer, form=number))
-                found += [Ask(item, f"{TWIN} {DECOY}", twin, v, form=number) for v in others]
+            for twin in twins_of(case, question)[:1]:  # each costs as much as the question itself
+                found.append(Ask(item, TWIN, twin, fact.answer, form=form))
+                found += [Ask(item, f"{TWIN} {DECOY}", twin, v, form=form) for v in others]
     return found
 
 
