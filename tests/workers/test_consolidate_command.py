@@ -115,7 +115,12 @@ def test_a_case_goes_from_gated_to_merged_and_the_next_run_begins_on_the_new_wei
     served = tasks.base_model("demo")
     assert served.sha256 == found["weights"] == manifests.live_base("demo")
     assert found["figures"][case.reference]["probes"]["recall_unseen"]["before"] > 0.8
-    assert kinds()[-3:] == ["consolidation.planned", "release.consolidated", "case.merged"]
+    assert kinds()[-4:] == [
+        "consolidation.planned",
+        "release.consolidated",
+        "case.merged",
+        "release.rechecks_queued",
+    ]
     log = b"".join(bytes(entry.body) for entry in AuditEntry.objects.all()).decode()
     assert PERSON.name not in log
     assert not any(question in log for question, _ in FACTS)
@@ -149,7 +154,12 @@ def test_two_cases_come_to_share_one_adapter_and_a_third_keeps_its_own(
     assert one.sha256 == two.sha256
     assert one.gate_sha256 != two.gate_sha256
     assert kept == before.adapters[2]
-    assert kinds()[-3:] == ["release.consolidated", "case.reverified", "case.reverified"]
+    assert kinds()[-4:] == [
+        "release.consolidated",
+        "case.reverified",
+        "case.reverified",
+        "release.rechecks_queued",
+    ]
     assert all(manifests.level_of(case.id, "demo") == "gated" for case in (first, second, third))
 
     # What is shared can still be taken away from one of them.
