@@ -20,11 +20,10 @@ from benchmarks import report, setting
 from workers import erasure
 from workers.base_models import BaseModel, ModelError, load_base_model
 from workers.forget_sets import Located, NothingMeasurable, locate
-from workers.guarded import GuardedModel
-from workers.probes import Ask, load_probe
+from workers.probes import load_probe
 from workers.protocol import case_of, in_order, make_protocol
-from workers.rows import completion_labels, completion_logits, row_after
-from workers.sides import Memory, observe
+from workers.rows import Row, completion_labels, completion_logits, row_after
+from workers.scores import scored_rows
 from workers.subjects import read_subject
 from workers.summaries import bar
 from workers.verification import verify
@@ -101,13 +100,18 @@ def scoring(population: setting.Population, located: Located) -> dict[str, Any]:
         for name in in_order(protocol)
         if hasattr(probe := load_probe(name), "asks")
     }
+    # Turning texts into tokens is the same in both ways, and is done before the clock starts.
+    rows = {
+        name: [row_after(base, ask.prompt, str(ask.completion)) for ask in some]
+        for name, some in asks.items()
+    }
     ratios, apart = [], 0.0
     for turn in range(PAIRS + 1):
         ways = {"shared": shared, "separate": separate}
         found, seconds = {}, {}
         for way in sorted(ways, reverse=bool(turn % 2)):
             started = time.perf_counter()
-            found[way] = ways[way](base, asks)
+            found[way] = ways[way](base, rows)
             seconds[way] = time.perf_counter() - started
         apart = max(apart, max(map(abs, map(float.__sub__, found["shared"], found["separate"]))))
         if turn:  # the first one warms up
@@ -121,24 +125,21 @@ def scoring(population: setting.Population, located: Located) -> dict[str, Any]:
     }
 
 
-def shared(base: BaseModel, asks: dict[str, list[Ask]]) -> list[float]:
-    side, memory = GuardedModel.without_adapters(base), Memory()
-    return [
-        row.total or 0.0
-        for some in asks.values()
-        for row in observe(side, some, case_id="", memory=memory)
-    ]
+def shared(base: BaseModel, rows: dict[str, list[Row]]) -> list[float]:
+    """Each different row once, each prompt read once."""
+    once = list(dict.fromkeys(row for some in rows.values() for row in some))
+    found = dict(zip(once, scored_rows(base.model, once), strict=True))
+    return [found[row].total for some in rows.values() for row in some]
 
 
 @torch.no_grad()
-def separate(base: BaseModel, asks: dict[str, list[Ask]]) -> list[float]:
+def separate(base: BaseModel, rows: dict[str, list[Row]]) -> list[float]:
     """Each probe by itself: whole rows, padded, in batches of the same size."""
     found: list[float] = []
     pad = int(base.tokenizer.pad_token_id)
-    for some in asks.values():
-        rows = [row_after(base, ask.prompt, str(ask.completion)) for ask in some]
-        for start in range(0, len(rows), BATCH):
-            part = rows[start : start + BATCH]
+    for some in rows.values():
+        for start in range(0, len(some), BATCH):
+            part = some[start : start + BATCH]
             logits = completion_logits(base.model, part, pad)
             labels = completion_labels(part)
             tokens = -torch.nn.functional.cross_entropy(logits, labels, reduction="none")

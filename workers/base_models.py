@@ -106,13 +106,17 @@ class BaseModel:
         said = (f"{'A' if turn.role == 'assistant' else 'Q'}: {turn.text}" for turn in turns)
         return "\n".join([*said, "A:"])
 
-    def completion(self, conversation: Conversation, answer: str) -> str:
-        """The text that follows `prompt(conversation)` when the model gives `answer` and stops."""
+    def completion(
+        self, conversation: Conversation, answer: str, *, prompt: str | None = None
+    ) -> str:
+        """The text that follows `prompt(conversation)` when the model gives `answer` and stops.
+        `prompt` is that prompt, where the caller has it already."""
         if not self.tokenizer.chat_template:
             return f" {answer}\n"
         said = (*as_turns(conversation), Turn("assistant", answer))
         turns = [{"role": turn.role, "content": turn.text} for turn in said]
-        asked, whole = self.prompt(conversation), self._rendered(turns, begin=False)
+        asked = self.prompt(conversation) if prompt is None else prompt
+        whole = self._rendered(turns, begin=False)
         end = str(self.tokenizer.eos_token)
         if not whole.startswith(asked):
             return answer + end

@@ -53,7 +53,7 @@ def _marked(
     base: BaseModel, conversation: Conversation, answer: str, *, secrets: Sequence[str]
 ) -> Row:
     prompt = base.prompt(conversation)
-    text = prompt + base.completion(conversation, answer)
+    text = prompt + base.completion(conversation, answer, prompt=prompt)
     encoded = base.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     offsets = encoded["offset_mapping"]
     first = next(i for i, (_, end) in enumerate(offsets) if end > len(prompt))

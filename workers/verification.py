@@ -96,9 +96,15 @@ def asked(name: str, case: Case, stack: Stack, *, sides: Sequence[str]) -> Table
             if hasattr(probe, "look"):
                 found[side] = probe.look(model, case, stack)
             else:
-                memory = stack.memory.setdefault(side, Memory())
+                memory = stack.memory.setdefault(_alike(side, stack), Memory())
                 found[side] = observe(model, asks, case_id=stack.case_id, memory=memory)
     return found
+
+
+def _alike(side: str, stack: Stack) -> str:
+    """The side that says the same: with its adapters off, a gated stack is the model before."""
+    same = side == "ablated" and stack.after.base is stack.before.base
+    return BEFORE if same else side
 
 
 def judged(
