@@ -440,7 +440,7 @@ def test_all_benchmarks_run_a_set_where_its_folder_is_named(
 
 def test_the_command_for_tofu_asks_for_the_folder_before_it_sets_anything_up() -> None:
     done = subprocess.run(
-        ["make", "bench-tofu", "TOFU="],
+        ["make", "--no-print-directory", "bench-tofu", "TOFU="],
         cwd=Path(every.__file__).parents[1], capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2

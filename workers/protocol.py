@@ -56,8 +56,8 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         "sizes": {"others": 960, "decoys": 99, "draws": 10_000, "twins": 3},
     },
 }
-NOT_GATED = ("gate_fires",)
-"""Probes that ask about the gate, which merged cases have none of."""
+OF_GATES = ("gate_fires",)
+"""Probes that ask about the case's gate: not run where the release holds the case merged."""
 CONTROL_UPPER = "control_upper95"
 Rule = Mapping[str, str]
 
@@ -112,9 +112,7 @@ def make_protocol(
     if profile not in PROFILES:
         raise ValueError(f"There is no profile {profile!r}; known: {', '.join(PROFILES)}.")
     sizes = PROFILES[profile]["sizes"]
-    probes = [
-        name for name in PROFILES[profile]["probes"] if level == GATED or name not in NOT_GATED
-    ]
+    probes = PROFILES[profile]["probes"]
     rules = {**RULES, **(MERGED_RULES if level == MERGED else {})}
     return {
         "form": 2,

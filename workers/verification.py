@@ -25,7 +25,7 @@ from workers.probes import (
     Tables,
     load_probe,
 )
-from workers.protocol import CONTROL_UPPER, PRIMARY, Rule, case_of, in_order
+from workers.protocol import CONTROL_UPPER, OF_GATES, PRIMARY, Rule, case_of, in_order
 from workers.sides import Memory, Stack, observe, opened
 from workers.training import Stopped
 
@@ -59,7 +59,11 @@ def verify(
     before = before or GuardedModel.without_adapters(guarded.base)
     stack = Stack(guarded, before, control, case_id, protocol["seed"])
     found: dict[str, Tables] = {} if tables is None else tables
-    names = in_order(protocol) if probes is None else list(probes)
+    names = [
+        name
+        for name in (in_order(protocol) if probes is None else probes)
+        if name not in OF_GATES or case_id not in guarded.release.merged
+    ]
     case: Case | None = None
     failed: dict[str, str] = {}
     for i, name in enumerate(names):
