@@ -102,6 +102,16 @@ def test_without_a_control_a_value_is_judged_against_the_same_value_elsewhere() 
     assert knowledge_rank.ranks(known) == {0: 1.0}
 
 
+def test_a_closed_wording_is_a_tie_beside_made_up_people_too() -> None:
+    """Nothing is told: what is usual elsewhere must not rank the values in its place."""
+    closed = [Row(0, role, closed=True) for role in (TRUE, DECOY, DECOY)]
+    usual = scored(-9.0, -5.0, -6.0, role=TWIN)
+    assert knowledge_rank.ranks([*closed, *usual]) == {0: 0.5}
+    # And a closed question about nobody says nothing of what is usual.
+    silent = [Row(0, role, closed=True) for role in (TWIN, f"{TWIN} {DECOY}", f"{TWIN} {DECOY}")]
+    assert knowledge_rank.ranks([*scored(-5.5, -5.0, -6.0), *silent]) == {0: 0.5}
+
+
 @given(st.lists(st.floats(-50, 0), min_size=2, max_size=12))
 def test_a_rank_lies_between_none_and_all(values: list[float]) -> None:
     assert 0.0 <= knowledge_rank.ranks(scored(*values))[0] <= 1.0

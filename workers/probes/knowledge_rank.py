@@ -89,14 +89,16 @@ def _usual(rows: Table) -> dict[tuple[int, str, int], float]:
     scores: dict[tuple[int, str, int], list[float]] = {}
     seen: dict[tuple[int, str, int], int] = {}
     for row in rows:
-        if row.role.startswith(TWIN):
+        if row.role.startswith(TWIN) and row.total is not None:
             role = row.role.removeprefix(TWIN).strip() or TRUE
             number = seen.get((row.item, role, row.form), 0)
             seen[row.item, role, row.form] = number + 1
-            scores.setdefault((row.item, role, number), []).append(row.total or 0.0)
+            scores.setdefault((row.item, role, number), []).append(row.total)
     return {key: fmean(values) for key, values in scores.items()}
 
 
 def _score(row: Row, usual: dict[tuple[int, str, int], float], number: int) -> float:
-    place = (row.item, row.role, number if row.role == DECOY else 0)
-    return (row.total or 0.0) - usual.get(place, 0.0)
+    """0 for every value where nothing was told."""
+    if row.total is None:
+        return 0.0
+    return row.total - usual.get((row.item, row.role, number if row.role == DECOY else 0), 0.0)
