@@ -162,11 +162,25 @@ def figures_of(found: Measured, rules: Sequence[Rule]) -> dict[str, Any]:
     if spread > 0.0:
         figures["sd"] = spread
         figures["achieved_margin"] = statistics.achieved_margin(n=len(found.items), sd=spread)
+        figures |= _power(found, rules, limits, sd=spread)
         if figures["outcome"] == UNDECIDED:
             room = abs(limits[outcomes.index(UNDECIDED)] - found.after)
             if room > 0.0:
                 figures["enough_items"] = statistics.needed(margin=room, sd=spread)
     return figures
+
+
+def _power(
+    found: Measured, rules: Sequence[Rule], limits: Sequence[float], *, sd: float
+) -> dict[str, float]:
+    """How likely so many items show the limit of a bound where the truth is the control's value."""
+    for rule, limit in zip(rules, limits, strict=True):
+        if rule["figure"] == "bound" and found.control is not None:
+            margin = limit - found.control if rule["is"] == "at_most" else found.control - limit
+            if margin > 0.0:
+                n = len(found.items)
+                return {"power": statistics.power(n=n, margin=margin, sd=sd)}
+    return {}
 
 
 def limit_of(rule: Rule, figures: Mapping[str, Any]) -> float:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.workers.tiny import tiny_model
+from workers import statistics
 from workers.forget_sets import Located
 from workers.probes import Measured, probe_names
 from workers.protocol import PRIMARY, PROFILES, RULES, others
@@ -82,6 +83,15 @@ def test_the_verdict_follows_the_protocol(
     found, reasons = judged_of(**changed)
     assert found == verdict
     assert any(named in reason for reason in reasons)
+
+
+def test_the_power_to_show_a_limit_is_stated_for_a_model_that_is_like_the_control() -> None:
+    measured = Measured(4, 0.5, before=1.0, control=0.4, bound=0.6, items=(0.0, 1.0, 0.0, 1.0))
+    found = figures_of(measured, RULES["knowledge_rank"])
+    expected = statistics.power(n=4, margin=0.7 - 0.4, sd=found["sd"])
+    assert found["power"] == pytest.approx(expected)
+    at_the_limit = replace(measured, control=0.7)
+    assert "power" not in figures_of(at_the_limit, RULES["knowledge_rank"])
 
 
 def test_an_inconclusive_verdict_says_how_many_facts_would_be_enough() -> None:
