@@ -2,14 +2,14 @@
 
 Everything is a pure function of the values per item (and of a seed), of the standard library only,
 so that an auditor can recompute it without a model. Items are clusters: phrasings of one fact are
-not independent, so take `cluster_means` first. Bounds are one-sided, each at `alpha`. Nothing
+not independent, so give one mean a fact. Bounds are one-sided, each at `alpha`. Nothing
 measured, NaN and infinity raise ValueError: a missing measurement has no default.
 """
 
 import math
 import random
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import mul
 from statistics import NormalDist, fmean
@@ -62,16 +62,6 @@ def upper_bound(hits: int, trials: int, *, alpha: float = 0.05) -> float:
     return high
 
 
-def cluster_means(pairs: Iterable[tuple[int, float]]) -> list[float]:
-    """Mean of the values of each cluster, from (cluster's id, value), in order of the ids."""
-    clusters: dict[int, list[float]] = {}
-    for cluster, value in pairs:
-        clusters.setdefault(cluster, []).append(value)
-    if not clusters:
-        raise ValueError("means per cluster need at least one value")
-    return [fmean(_finite(clusters[cluster])) for cluster in sorted(clusters)]
-
-
 def bootstrap(
     items: Sequence[float],
     *,
@@ -113,25 +103,6 @@ def bootstrap(
         lower = fmean(values) - ratios[rank - 1] * spread
         upper = fmean(values) - ratios[draws - rank] * spread
     return Interval(value=fmean(values), lower=lower, upper=upper, n=len(values))
-
-
-def mean_at_most_p(items: Sequence[float], limit: float, *, draws: int, seed: int) -> float:
-    """p-value against "the mean of these items, each in [0, 1], is above `limit`".
-
-    It is at most alpha exactly when the upper bound of `bootstrap` with these draws and this seed
-    is at most `limit`. For `holm`, to say which of several probes found something.
-    """
-    values = _scaled(_finite(items, "a p-value needs at least one item"), 0.0, 1.0)
-    _finite([limit])
-    _positive(draws, "draws")
-    mean = fmean(values)
-    if mean > limit or limit >= 1.0:
-        return float(limit < 1.0)
-    p = ((1.0 - limit) / (1.0 - mean)) ** len(values)
-    if _spread(values):
-        above = sum(most > limit for _, most in _reweighted(values, draws, seed))
-        p = max(p, (1 + above) / (draws + 1))
-    return p
 
 
 def equivalence(
@@ -211,16 +182,6 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
     for name in sorted(p, key=_probabilities(p).__getitem__):
         least = max(least, min(1.0, left * p[name]))
         adjusted[name], left = least, left - 1
-    return {name: adjusted[name] for name in p}
-
-
-def benjamini_hochberg(p: Mapping[str, float]) -> dict[str, float]:
-    """p-values adjusted for the false discovery rate (Benjamini and Hochberg 1995), for tests that
-    are independent or positively dependent."""
-    adjusted, most, rank = {}, 1.0, len(p)
-    for name in sorted(p, key=_probabilities(p).__getitem__, reverse=True):
-        most = min(most, p[name] * len(p) / rank)
-        adjusted[name], rank = most, rank - 1
     return {name: adjusted[name] for name in p}
 
 
