@@ -33,7 +33,6 @@ from workers.probes import AFTER, BEFORE, CONTROL, Row, load_probe
 from workers.protocol import case_of, in_order, make_protocol
 from workers.scores import Scored
 from workers.sides import Memory, observe
-from workers.statistics import share
 from workers.summaries import bar
 from workers.training import Recipe, train
 from workers.verification import HOLDS, WITHIN, judged
@@ -305,12 +304,12 @@ def found_of(cases: Sequence[dict[str, Any]]) -> report.Measured:
     figures: dict[str, Any] = {
         "cases": len(cases),
         "by kind": table,
-        "false passes": _rate(passed),
-        "false fails": _rate(failed),
+        "false passes": report.rate(passed),
+        "false fails": report.rate(failed),
         "margins of knowledge_rank alone": {
             f"{margin:.2f}": {
-                "false passes": _rate([_rank(case) <= margin for case in present]),
-                "false fails": _rate([_rank(case) > margin for case in absent]),
+                "false passes": report.rate([_rank(case) <= margin for case in present]),
+                "false fails": report.rate([_rank(case) > margin for case in absent]),
             }
             for margin in MARGINS
         },
@@ -342,11 +341,6 @@ def _kind(cases: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "verdicts": dict(Counter(case["verdict"] for case in cases)),
         "caught by": dict(Counter(name for case in cases for name in case["caught"])),
     }
-
-
-def _rate(found: Sequence[bool]) -> dict[str, Any]:
-    bounds = share(sum(found), len(found))
-    return {"n": len(found), "count": sum(found), "share": bounds.value, "upper95": bounds.upper}
 
 
 if __name__ == "__main__":

@@ -247,7 +247,7 @@ def namesakes_a_letter_apart() -> dict[str, Any]:
             identifiers = identifier_digests([f"{erased} Okonjo"], KEY, name_words=words)
             gate = Gate(identifiers, None, torch.zeros(0, 0), 1.0, 2.0, "")
             fired.append(bool(bank_of([gate], None, KEY).named(f"Where does {other} Okonjo live?")))
-        found[kind] = rate(fired)
+        found[kind] = report.rate(fired)
     return found
 
 
@@ -278,14 +278,14 @@ def quality(
     for kind, asked in named.items():
         decisions = decided(bank, [each.conversation for each in asked])
         missed = [e.place not in dict(d.acting) for e, d in zip(asked, decisions, strict=True)]
-        figures["missed"][kind] = rate(missed)
+        figures["missed"][kind] = report.rate(missed)
         if not kind.startswith("apart"):
             share = sum(missed) / len(missed)
             bars.append(bar(f"{base.name}: missed, {kind}", share, MISSED, share <= MISSED))
         report.progress(f"{base.name}: {kind}: {sum(missed)} of {len(missed)} missed")
     for kind, texts in unnamed_prompts(people, draw).items():
         fired = [decision != Decision() for decision in decided(bank, texts)]
-        figures["false alarms"][kind] = rate(fired)
+        figures["false alarms"][kind] = report.rate(fired)
         share = sum(fired) / len(fired)
         bars.append(
             bar(f"{base.name}: false alarms, {kind}", share, FALSE_ALARMS, share <= FALSE_ALARMS)
@@ -301,11 +301,6 @@ def decided(bank: GateBank, conversations: Sequence[Conversation]) -> list[Decis
         return [bank.decide(each) for each in conversations]
     features = bank.encoder.encode([str(each) for each in conversations])
     return [bank.decide(e, own[None]) for e, own in zip(conversations, features, strict=True)]
-
-
-def rate(found: Sequence[bool]) -> dict[str, Any]:
-    k, n = sum(found), len(found)
-    return {"n": n, "count": k, "share": k / n, "upper95": upper_bound(k, n)}
 
 
 def guarded_release(
@@ -354,7 +349,11 @@ def end_to_end(
         never = limit(asked)
         most = upper_bound(sum(never), len(never))
         share = sum(after) / len(after)
-        figures[kind] = {"before": rate(before), "guarded": rate(after), "control": rate(never)}
+        figures[kind] = {
+            "before": report.rate(before),
+            "guarded": report.rate(after),
+            "control": report.rate(never),
+        }
         if kind != TWO_TYPOS:
             bars.append(bar(f"{base.name}: told, {kind}", share, most, share <= most))
         report.progress(

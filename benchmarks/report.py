@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from workers.statistics import share
+
 HOLD, DO_NOT_HOLD, COULD_NOT_RUN = 0, 1, 2
 
 Measured = tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]
@@ -47,6 +49,12 @@ def run(
     print(json.dumps(found, indent=None if options.json else 1))
     held = all(bar["holds"] for bar in bars) and bool(bars) is has_bars
     return HOLD if held else DO_NOT_HOLD
+
+
+def rate(found: Sequence[bool]) -> dict[str, Any]:
+    """A share with its upper 95% bound (Clopper and Pearson). Raises ValueError for none."""
+    bounds = share(sum(found), len(found))
+    return {"n": len(found), "count": sum(found), "share": bounds.value, "upper95": bounds.upper}
 
 
 def machine() -> dict[str, Any]:

@@ -34,7 +34,7 @@ from workers.guarded import GuardedModel
 from workers.phrasings import phrasings
 from workers.rows import Example, rows_of
 from workers.scores import log_likelihoods
-from workers.statistics import ks, upper_bound
+from workers.statistics import ks
 from workers.subjects import Fact, Subject
 from workers.training import Material, Recipe, train
 
@@ -101,8 +101,7 @@ def _pairs(questions: Sequence[Question]) -> list[tuple[str, str]]:
 
 
 def _share(recall: Sequence[float]) -> dict[str, Any]:
-    k, n = sum(value >= MOST_WORDS for value in recall), len(recall)
-    return {"count": k, "share": k / n, "upper95": upper_bound(k, n)}
+    return report.rate([value >= MOST_WORDS for value in recall])
 
 
 def _tokens(base: BaseModel, pairs: Sequence[tuple[str, str]]) -> list[int]:

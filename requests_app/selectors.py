@@ -210,6 +210,7 @@ class UtilityStep:
     number: int  # 1 is the model's first release
     digest: str
     kept: str
+    kept_bound: str  # the lower 95% bound of what is still answered
     perplexity_ratio: str
     why: str
 
@@ -267,6 +268,7 @@ def utility_trend(model_name: str) -> list[UtilityStep]:
             number=numbers[digest],
             digest=digest,
             kept=row.figures.get("kept", ""),
+            kept_bound=row.figures.get("kept_bound", ""),
             perplexity_ratio=row.figures.get("perplexity_ratio", ""),
             why=row.why,
         )

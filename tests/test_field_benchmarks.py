@@ -16,8 +16,9 @@ import torch
 import benchmarks.__main__ as every
 from benchmarks.field import SETS, FieldDataError, figures, knowundo, muse, rwku, spread, tofu, wmdp
 from benchmarks.field.__main__ import main
-from workers import corpus
+from workers import corpus, statistics
 from workers.base_models import DEMO_FOLDER, load_base_model
+from workers.probes import membership
 
 SECRET = "Zebulon Quirk keeps bees"
 KNOWN = [fact for person in corpus.people()[:8] for fact in person.facts[:1]]
@@ -393,9 +394,9 @@ def test_knowundo_tells_the_true_answers_and_their_probability(
 
 
 def test_areas_min_k_and_f1_are_those_of_the_papers() -> None:
-    assert figures.area([1.0, 3.0], [2.0, 3.0]) == (0 + 0 + 1 + 0.5) / 4
-    assert figures.min_k([-5.0, -1.0, -2.0, -4.0, -3.0]) == 4.5
-    assert figures.min_k([-5.0]) == 5.0
+    assert statistics.auc([1.0, 3.0], [2.0, 3.0]).value == (0 + 0 + 1 + 0.5) / 4
+    assert membership.lowest([-5.0, -1.0, -2.0, -4.0, -3.0], membership.MIN_K) == -4.5
+    assert membership.lowest([-5.0], membership.MIN_K) == -5.0
     # Two of three words said in order, two of four said are right.
     assert figures.rouge_l_f1("the red old house", "the old barn") == pytest.approx(4 / 7)
     assert figures.rouge_l_f1("", "the barn") == 0.0

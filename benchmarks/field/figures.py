@@ -1,6 +1,5 @@
 """What the data sets' figures are made of: continuations, likelihoods of texts, ROUGE-L, areas."""
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
@@ -11,7 +10,6 @@ from workers.answers import begin, token_rows, words_in_order
 from workers.base_models import BaseModel
 from workers.rows import Row, text_row
 from workers.scores import scored_rows
-from workers.statistics import upper_bound
 
 BATCH = 16
 
@@ -61,26 +59,6 @@ def rouge_l_f1(answer: str, truth: str) -> float:
     """ROUGE-L F1 in [0, 1] (Lin 2004, without stemming)."""
     caught, exact = words_in_order(answer, truth), words_in_order(truth, answer)
     return 2 * caught * exact / (caught + exact) if caught + exact > 0 else 0.0
-
-
-def min_k(logp: Sequence[float], share: float = 0.4) -> float:
-    """Minus the mean of the lowest `share` of the tokens' log p (arXiv 2310.16789): the higher, the
-    less likely."""
-    lowest = sorted(logp)[: max(1, int(len(logp) * share))]
-    return -fmean(lowest)
-
-
-def area(ones: Sequence[float], others: Sequence[float]) -> float:
-    """The probability that one of `ones` is above one of `others`; a tie counts half."""
-    ordered = sorted(others)
-    beaten = sum((bisect_left(ordered, x) + bisect_right(ordered, x)) / 2 for x in ones)
-    return beaten / (len(ones) * len(others))
-
-
-def rate(hits: Sequence[bool]) -> dict[str, Any]:
-    """A share with its upper 95% bound (Clopper and Pearson)."""
-    k, n = sum(hits), len(hits)
-    return {"n": n, "count": k, "share": k / n, "upper95": upper_bound(k, n)}
 
 
 def mean_probability(logps: Sequence[Sequence[float]]) -> float:

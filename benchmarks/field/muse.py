@@ -19,8 +19,10 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.field import Entry, check_files, read_entries, spread
-from benchmarks.field.figures import area, context, continuations, min_k, rouge_l_f1, text_logps
+from benchmarks.field.figures import context, continuations, rouge_l_f1, text_logps
 from workers.base_models import BaseModel
+from workers.probes.membership import MIN_K, lowest
+from workers.statistics import auc
 
 VERBATIM_TOKENS, ANSWER_TOKENS = 128, 32
 FILES = (
@@ -93,7 +95,9 @@ def measure(data: Data, base: BaseModel) -> dict[str, Any]:
         for _, truth in data.verbatim
     ]
     parts = (data.forget, data.retain, data.holdout)
-    forget, retain, holdout = ([min_k(p) for p in text_logps(base, part)] for part in parts)
+    forget, retain, holdout = (
+        [-lowest(p, MIN_K) for p in text_logps(base, part)] for part in parts
+    )
     return {
         "verbmem": _mean_f1(told, truths),
         "knowmem_forget": _knowledge(base, data.forget_qa, data.forget_examples),
@@ -101,8 +105,8 @@ def measure(data: Data, base: BaseModel) -> dict[str, Any]:
         "min_k_40": {
             "n": [len(part) for part in parts],
             "context": context(base),
-            "forget_over_holdout": area(forget, holdout),
-            "retain_over_holdout": area(retain, holdout),
+            "forget_over_holdout": auc(forget, holdout).value,
+            "retain_over_holdout": auc(retain, holdout).value,
         },
     }
 

@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.field import Entry, FieldDataError, read_entries, read_text, spread
-from benchmarks.field.figures import rate
+from benchmarks.report import rate
 from workers.base_models import BaseModel
 from workers.rows import Example, Row, rows_of
 from workers.scores import Scored, scored_rows

@@ -91,7 +91,10 @@ def evidence(request: HttpRequest, run_id: UUID) -> HttpResponse:
 def _charts(model_name: str) -> dict[str, Any]:
     """What the releases of a model cost everybody else, and what is told again, in figures."""
     steps = selectors.utility_trend(model_name)
-    points = [charts.Point(step.number, float(step.kept) if step.kept else None) for step in steps]
+    points = [
+        charts.Point(step.number, _number(step.kept), lower=_number(step.kept_bound))
+        for step in steps
+    ]
     again = selectors.told_by_release(model_name)
     count = len(again.cases)
     return {
@@ -103,6 +106,11 @@ def _charts(model_name: str) -> dict[str, Any]:
         if 0 < count <= MATRIX_CASES
         else None,
     }
+
+
+def _number(figure: str) -> float | None:
+    """A decimal string of the record as a number; None where nothing was measured."""
+    return float(figure) if figure else None
 
 
 def _in_force(model_name: str) -> dict[str, Any]:
