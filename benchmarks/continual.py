@@ -1,9 +1,10 @@
 """Erasures one after another on the demo model: does each still hold when the last is done?
 
-One adapter a request, the default recipe, the release re-loaded from disk at the end. Beside it, on
-the same order and with as many training steps: O3 as released (at the rates `O3_RATES`, its own and
-a larger one; after a hundred requests at the larger one alone), and one adapter that NPO goes on
-training (no gate).
+One adapter a request, the default recipe, the release re-loaded from disk at the end. `kept_after`
+is the accuracy about others through the gate after so many requests (MUSE's sustainability, arXiv
+2407.06460). Beside it, on the same order and with as many training steps: O3 as released (at the
+rates `O3_RATES`, its own and a larger one; after a hundred requests at the larger one alone), and
+one adapter that NPO goes on training (no gate).
 `--requests 100` needs more people than the shipped model knows and trains a larger pair first, with
 fewer facts a person; that pair is kept.
 """
@@ -121,6 +122,7 @@ def _ours(
     asked_kept = [q for q, _ in kept]
     every = max(1, len(order) // 20)
     matrix: list[list[float]] = []
+    kept_after: dict[int, float] = {}
     known: dict[tuple[str, tuple[str, ...]], str] = {}
     with setting.scratch() as root:
         for number, i in enumerate(order, start=1):
@@ -141,6 +143,8 @@ def _ours(
             if number % every == 0:
                 with setting.released(base, root, refs) as guarded:
                     matrix.append([_recall(guarded, located[j], asked[j], known) for j in order])
+                    told_of_others = _texts(guarded, asked_kept)
+                    kept_after[number] = setting.share(told_of_others, kept) / before
             report.progress(f"ours: {number}/{len(order)}, {seconds[-1]:.1f} s")
         with setting.released(base, root, refs) as guarded:
             gated = {
@@ -163,6 +167,7 @@ def _ours(
         "gated": gated,
         "alone": alone,
         "kept_gated": kept_gated,
+        "kept_after": kept_after,
         "kept_forced": forced,
         "kept_forced_min": min(forced.values()),
         "kept_forced_mean": sum(forced.values()) / len(forced),

@@ -3,8 +3,9 @@
 Verbatim memorisation is the extraction strength of `verbatim`, and knowledge memorisation the share
 of questions told as in `recall_unseen` (MUSE takes ROUGE-L of answers for both); privacy leakage is
 MUSE's, from Min-K (40%) of the answers, true ones against those of made-up people, and needs a
-control; utility is the accuracy kept of others. Scalability and sustainability come of a sequence
-of erasures and are not measured here (`benchmarks.continual`).
+control; utility is the accuracy kept of others. The other two are utility as more is erased, which
+one case cannot say: `benchmarks.consolidation` prints scalability (others kept with 5 and with 20
+people erased at once), `benchmarks.continual` sustainability (`kept_after`, one after another).
 """
 
 from collections.abc import Sequence
