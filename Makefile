@@ -81,8 +81,8 @@ bench-tofu: tofu-named setup-dev setup-models ## TOFU on SmolLM2-135M from a loc
 tofu-named:
 	@test -n "$(TOFU)" || { echo "Name the folder of the public data set TOFU: make bench-tofu TOFU=path (benchmarks/field/tofu.py says which files it has)." >&2; exit 2; }
 
-erase: setup setup-models ## one erasure run: make erase MODEL=smollm2-135m SUBJECT=path.json [LOWEST_LAYER=20] [METHOD=npo] [MODIFIER=half] [PROFILE=full]
-	@$(PY) manage.py erase --model $(MODEL) --subject $(SUBJECT) $(if $(LOWEST_LAYER),--lowest-layer $(LOWEST_LAYER)) $(if $(METHOD),--method $(METHOD)) $(if $(MODIFIER),--modifier $(MODIFIER)) $(if $(PROFILE),--profile $(PROFILE))
+erase: setup setup-models ## one erasure run: make erase MODEL=smollm2-135m SUBJECT=path.json [LOWEST_LAYER=20] [METHOD=npo] [MODIFIER=half] [PROFILE=full] [CONTROL=path]
+	@$(PY) manage.py erase --model $(MODEL) --subject $(SUBJECT) $(if $(LOWEST_LAYER),--lowest-layer $(LOWEST_LAYER)) $(if $(METHOD),--method $(METHOD)) $(if $(MODIFIER),--modifier $(MODIFIER)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(CONTROL),--control $(CONTROL))
 
 clean: ## remove what the commands made (not the virtual environment)
 	rm -rf var staticfiles .mypy_cache .ruff_cache .hypothesis .import_linter_cache

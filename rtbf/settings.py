@@ -24,6 +24,14 @@ def env_bool(name: str, *, default: bool) -> bool:
     return os.environ.get(name, str(default)).strip().lower() in {"1", "true", "yes", "on"}
 
 
+def env_map(name: str) -> dict[str, str]:
+    """`key=value,key=value` from the environment."""
+    pairs = [each.partition("=") for each in os.environ.get(name, "").split(",") if each.strip()]
+    if not all(key.strip() and value.strip() for key, _, value in pairs):
+        raise ImproperlyConfigured(f"Write {name} as key=value,key=value.")
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
 def env_secret(name: str, *, file_name: str) -> str:
     """Secret from the environment; the embedded installation keeps one in a 0600 file."""
     if value := os.environ.get(name):
@@ -82,6 +90,7 @@ RTBF_MAX_LEASES = int(env("RTBF_MAX_LEASES", "3"))
 RTBF_RECHECK_DAYS = int(env("RTBF_RECHECK_DAYS", "30"))  # cases in force are measured again
 RTBF_RECHECK_CAP = int(env("RTBF_RECHECK_CAP", "100"))  # all of them up to this many, else a sample
 RTBF_VERIFICATION_PROFILE = env("RTBF_VERIFICATION_PROFILE", "fast")
+RTBF_CONTROLS = env_map("RTBF_CONTROLS")
 RTBF_MODEL_DTYPE = env("RTBF_MODEL_DTYPE", "float32")
 RTBF_MODEL_DEVICE_MAP = env("RTBF_MODEL_DEVICE_MAP", "cpu")
 

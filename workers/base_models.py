@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -180,11 +180,28 @@ def load_without_weights(name: str, placement: Placement = PLAIN) -> BaseModel:
     )
 
 
-def load_control(name: str, placement: Placement = PLAIN) -> BaseModel | None:
-    """The model that never saw the erasable people; only the demo model has one."""
-    if name != "demo":
-        return None
-    return _load("demo-control", DEMO_FOLDER / "control", placement, **_OWN_SETTINGS["demo"])
+def load_control(
+    name: str, placement: Placement = PLAIN, *, path: str | None = None
+) -> BaseModel | None:
+    """The model that never saw the people to be erased: the one at `path`, made of the training
+    shards without them, or the demo model's own; None where there is none.
+
+    Raises ModelError when it cannot be read, or has another tokenizer than the model `name`: what
+    the two say could then not be compared token by token.
+    """
+    if path is None:
+        if name != "demo":
+            return None
+        return _load("demo-control", DEMO_FOLDER / "control", placement, **_OWN_SETTINGS["demo"])
+    control = load_base_model(path, placement)
+    own = model_folder(name, weights=False) / "tokenizer.json"
+    if control.tokenizer_sha256 != file_sha256(own):
+        raise ModelError(
+            f"The control of {name!r} has another tokenizer: name a model that was trained from the"
+            " same start on the same data without the people."
+        )
+    limit = _OWN_SETTINGS.get(name, {}).get("answer_tokens", control.answer_tokens)
+    return replace(control, name=f"{name}-control", answer_tokens=limit)
 
 
 def lowest_adapted_layer(name: str, layers: int) -> int:

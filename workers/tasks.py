@@ -329,7 +329,7 @@ def weights(name: str, sha256: str | None) -> BaseModel:
 
 @lru_cache(maxsize=2)
 def control_model(name: str) -> BaseModel | None:
-    return load_control(name, placement())
+    return load_control(name, placement(), path=settings.RTBF_CONTROLS.get(name))
 
 
 def placement() -> Placement:

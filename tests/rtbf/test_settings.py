@@ -16,6 +16,13 @@ CONTROLLER = {
 KEYS = {"RTBF_PRODUCTION": "1", "RTBF_SECRET_KEY": "x" * 50, "RTBF_GATE_KEY": "y" * 50}
 
 
+def test_a_control_is_named_for_a_model_and_a_slip_is_said() -> None:
+    assert read_settings({"RTBF_CONTROLS": "ours=/models/without, demo = x"}).returncode == 0
+    told = read_settings({"RTBF_CONTROLS": "/models/without"})
+    assert told.returncode == 1
+    assert "Write RTBF_CONTROLS as key=value" in told.stderr
+
+
 def read_settings(env: dict[str, str]) -> "subprocess.CompletedProcess[str]":
     code = "from rtbf import settings as s; print(s.EMAIL_BACKEND, s.DEFAULT_FROM_EMAIL)"
     outside = {

@@ -1,4 +1,6 @@
 import importlib.util
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,20 @@ def test_only_the_demo_model_has_a_control_and_they_share_the_tokenizer() -> Non
     assert control.sha256 != base.sha256
     assert control.tokenizer_sha256 == base.tokenizer_sha256
     assert load_control("smollm2-135m") is None
+    named = load_control("demo", path=str(DEMO_FOLDER / "control"))
+    assert named is not None
+    assert (named.sha256, named.name) == (control.sha256, "demo-control")
+    assert named.answer_tokens == base.answer_tokens
+
+
+def test_a_control_of_another_tokenizer_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(DEMO_FOLDER / "control", tmp_path / "other")
+    file = tmp_path / "other" / "tokenizer.json"
+    described = json.loads(file.read_text())
+    described["added_tokens"][-1]["single_word"] ^= True
+    file.write_text(json.dumps(described))
+    with pytest.raises(ModelError, match="another tokenizer"):
+        load_control("demo", path=str(tmp_path / "other"))
 
 
 def test_prompt_and_completion_are_the_two_halves_of_a_conversation() -> None:

@@ -84,6 +84,12 @@ class Command(BaseCommand):
             help="how the adapter is trained; default: the model's",
         )
         parser.add_argument(
+            "--control",
+            metavar="MODEL",
+            help="the same model trained without the person, by path or hub id; default: the"
+            " demo's own, else made-up people stand for it",
+        )
+        parser.add_argument(
             "--profile",
             choices=sorted(PROFILES),
             default="fast",
@@ -129,7 +135,7 @@ class Command(BaseCommand):
         base = load_base_model(options["model"], placement_of(options))
         if options["lowest_layer"] is not None:
             base = adapted_from(base, options["lowest_layer"])
-        control = load_control(options["model"], placement_of(options))
+        control = load_control(options["model"], placement_of(options), path=options["control"])
         load = time.perf_counter() - started
         with Progress() as progress:
             done = erasure.erase(
