@@ -271,12 +271,18 @@ SECURE_HSTS_PRELOAD = RTBF_PRODUCTION
 if RTBF_PRODUCTION and env_bool("RTBF_BEHIND_PROXY", default=False):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
-# --- Logging: to standard error, no request bodies, no query strings, no personal data ------------
+# --- Logging: to standard error, refusing first: no text that could be personal data -------------
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {"scrubbed": {"()": "rtbf.scrubbing.Scrubbed"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "scrubbed"}},
     "root": {"handlers": ["stderr"], "level": env("RTBF_LOG_LEVEL", "INFO")},
-    "loggers": {"django.server": {"level": "WARNING"}, "httpx": {"level": "WARNING"}},
+    "loggers": {
+        # Django and uvicorn bring handlers of their own, which would write whole texts.
+        **{name: {"handlers": [], "propagate": True} for name in ("django", "uvicorn")},
+        "uvicorn.error": {"handlers": [], "propagate": True},
+        "django.server": {"handlers": [], "propagate": True, "level": "WARNING"},
+        "httpx": {"level": "WARNING"},
+    },
 }

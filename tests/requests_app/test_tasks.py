@@ -49,7 +49,7 @@ def test_the_purge_task_deletes_old_drafts_only() -> None:
 
 
 def test_only_ids_go_through_the_queue() -> None:
-    with pytest.raises(ValueError, match="Only ids"):
+    with pytest.raises(ValueError, match="only ids"):
         wake.send("workers.run_erasure", factories.NAME)  # type: ignore[arg-type]
     assert factories.take_messages("legal") == []
 
