@@ -7,6 +7,7 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --no-inp
 MODEL ?= smollm2-135m
 SUBJECT ?= workers/subject_files/harry_potter.json
 PORT ?= 8000
+JOBS ?= 2
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
@@ -49,9 +50,9 @@ demo: ## one whole case through the real form, queue and worker; ends with the e
 run: setup ## serve the web app with worker, beat and signer until Ctrl-C
 	@$(PY) manage.py run --port $(PORT)
 
-test: setup-dev setup-models ## the whole test suite: SQLite, then the database tests on PostgreSQL
-	@$(PY) -m pytest -m "not e2e"
-	@$(PY) -m tests.postgres $(PY) -m pytest -m "database"
+test: setup-dev setup-models ## the whole test suite: SQLite, then the database tests on PostgreSQL [JOBS=4]
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -m "not e2e" -n $(JOBS) --dist loadfile
+	@$(PY) -m tests.postgres $(PY) -m pytest -m "database" -n $(JOBS) --dist loadfile
 
 test-e2e: setup-dev ## browser tests in Debian's Chromium
 	@$(PY) -m tests.e2e.chromium
