@@ -10,6 +10,7 @@ from django import forms
 from requests_app.models import ScopeItem
 from requests_app.models.record import Channel, Exemption, Ground, Outcome
 from requests_app.services.cases import IDENTITY_METHODS
+from requests_app.services.holds import REASON_LENGTH
 from requests_app.services.intake import ALIASES, MESSAGE_LENGTH, NAME_LENGTH, check_email
 
 WHO = {
@@ -194,6 +195,25 @@ class IdentityForm(PlainForm):
         max_length=1000,
         help_text="Kept in the vault, destroyed when the case is sealed.",
         widget=forms.Textarea(attrs={"rows": 3}),
+    )
+
+
+class HoldForm(PlainForm):
+    reason = forms.CharField(
+        label="Which legal claim needs it",
+        max_length=REASON_LENGTH,
+        help_text="Kept in the vault, destroyed when the case is sealed.",
+        widget=forms.Textarea(attrs={"rows": 4}),
+        error_messages={"required": "Say which legal claim needs the data"},
+    )
+    until = forms.DateField(
+        label="Until the end of",
+        help_text="At most a year from now; then it must be looked at again.",
+        widget=forms.DateInput(attrs={"type": "date"}),
+        error_messages={
+            "required": "Enter the last day of the hold",
+            "invalid": "Enter a real date, for example 2027-03-31",
+        },
     )
 
 

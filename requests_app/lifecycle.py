@@ -48,7 +48,8 @@ class RecheckState(models.TextChoices):
 C, R, K = CaseStatus, RunState, RecheckState
 
 CASE_MOVES: dict[CaseStatus, frozenset[CaseStatus]] = {
-    C.AWAITING_CONFIRMATION: frozenset({C.IDENTITY_CHECK, C.WITHDRAWN}),
+    # Never confirmed and kept long enough, a request is sealed as it is.
+    C.AWAITING_CONFIRMATION: frozenset({C.IDENTITY_CHECK, C.WITHDRAWN, C.SEALED}),
     C.IDENTITY_CHECK: frozenset({C.IN_REVIEW, C.WITHDRAWN}),
     C.IN_REVIEW: frozenset({C.AWAITING_APPROVAL, C.WITHDRAWN}),
     C.AWAITING_APPROVAL: frozenset({C.IN_REVIEW, C.EXECUTING, C.RESPONDING, C.WITHDRAWN}),

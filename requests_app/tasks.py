@@ -2,9 +2,10 @@
 
 from celery import shared_task
 from django.conf import settings
+from django.contrib.sessions.backends.db import SessionStore
 
 from requests_app import vault
-from requests_app.services import letters, rechecks, runs, wake
+from requests_app.services import letters, rechecks, retention, runs, wake
 from requests_app.services.rechecks import RECHECK_TASK
 from requests_app.services.run_rows import RUN_TASK
 
@@ -42,3 +43,10 @@ def send_letters() -> None:
 def purge_drafts() -> None:
     """Delete form drafts older than a day."""
     vault.purge_drafts()
+
+
+@shared_task(name="requests_app.apply_retention")
+def apply_retention() -> None:
+    """Seal what has been kept for its time, and forget log-ins that ran out."""
+    retention.apply_retention()
+    SessionStore.clear_expired()

@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path
 
-from requests_app.views import public, record, runs, staff, steps, wizard
+from requests_app.views import holds, public, record, runs, staff, steps, wizard
 
 urlpatterns: list[URLPattern] = [
     path("", wizard.start, name="start"),
@@ -38,6 +38,8 @@ urlpatterns: list[URLPattern] = [
         name="case_evidence_review",
     ),
     path("app/cases/<slug:reference>/answer", steps.answer, name="case_answer"),
+    path("app/cases/<slug:reference>/hold", holds.hold, name="case_hold"),
+    path("app/cases/<slug:reference>/hold/release", holds.release, name="case_hold_release"),
     path("app/cases/<slug:reference>/exports", record.exports_page, name="exports"),
     path("app/cases/<slug:reference>/exports/<slug:name>", record.export, name="export"),
     path("app/runs/<uuid:run_id>", runs.run_page, name="run"),

@@ -83,6 +83,10 @@ RTBF_PUBLIC_URL = env("RTBF_PUBLIC_URL", "http://127.0.0.1:8000")
 RTBF_DEMO_DATA = env_bool("RTBF_DEMO_DATA", default=not RTBF_PRODUCTION)  # shows a banner
 RTBF_REQUIRE_MFA = env_bool("RTBF_REQUIRE_MFA", default=RTBF_PRODUCTION)
 
+# --- Retention: how long what is kept (docs/operations.md) ----------------------------------------
+RTBF_KEEP_UNCONFIRMED_DAYS = int(env("RTBF_KEEP_UNCONFIRMED_DAYS", "7"))
+RTBF_KEEP_CLOSED_DAYS = int(env("RTBF_KEEP_CLOSED_DAYS", "90"))  # the time for a complaint
+
 # --- Queue truth --------------------------------------------------------------------------------
 RTBF_LEASE_SECONDS = int(env("RTBF_LEASE_SECONDS", "60"))
 RTBF_SWEEP_SECONDS = int(env("RTBF_SWEEP_SECONDS", "10"))
@@ -195,6 +199,7 @@ CELERY_BEAT_SCHEDULE = {
     "queue-rechecks": {"task": "requests_app.queue_rechecks", "schedule": 3600},
     "send-letters": {"task": "requests_app.send_letters", "schedule": RTBF_SWEEP_SECONDS},
     "purge-drafts": {"task": "requests_app.purge_drafts", "schedule": 3600},
+    "apply-retention": {"task": "requests_app.apply_retention", "schedule": 6 * 3600},
 }
 CACHES = {
     "default": {

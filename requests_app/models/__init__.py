@@ -1,5 +1,6 @@
 """Tables of the legal record. Only services write them; `lifecycle` knows the allowed moves."""
 
+from requests_app.models.holds import LegalHold
 from requests_app.models.log import AuditEntry, AuditKey, AuditOpening, Checkpoint, LogHead
 from requests_app.models.people import DataSubject, StaffMember
 from requests_app.models.rechecks import Recheck
@@ -20,6 +21,7 @@ __all__ = [
     "Decision",
     "Draft",
     "ErasureRun",
+    "LegalHold",
     "Letter",
     "LogHead",
     "ProbeResult",

@@ -23,6 +23,7 @@ from requests_app.services.decisions import (
     return_decision,
 )
 from requests_app.services.errors import Invalid, WrongState
+from requests_app.services.holds import refuse_while_held
 from requests_app.services.intake import ALIASES, NAME_LENGTH
 from requests_app.services.letters import write_letter
 from requests_app.services.locking import (
@@ -215,8 +216,10 @@ def export_case(*, case_id: UUID, actor: Actor) -> AuditEntry:
 
 
 @transaction.atomic
-def seal_case(*, case_id: UUID, actor: Actor) -> Case:
+def seal_case(*, case_id: UUID, actor: Actor, rule: str = "") -> Case:
     """Close a case for good: its key, ciphertext and commitment salts are destroyed.
+
+    `rule` is the retention rule that asks for it; a request never confirmed has no other end.
 
     The log entry is written first, in the same transaction. Letters must have been sent. After the
     commit SQLite's write-ahead log is emptied, since it holds the destroyed pages as they were.
@@ -224,7 +227,10 @@ def seal_case(*, case_id: UUID, actor: Actor) -> Case:
     if actor.kind != "system":
         require_actor(actor, Role.OFFICER, Role.APPROVER)
     case = lock_case(case_id)
+    if not rule and case.status == CaseStatus.AWAITING_CONFIRMATION:
+        raise WrongState(f"{case.reference} may still be confirmed; it goes when its time is over.")
     advance(case, CaseStatus.SEALED)
+    refuse_while_held(case, "it cannot be sealed")
     if case.letters.filter(sent_at=None).exists():
         raise WrongState(f"{case.reference} has a letter that was not sent yet.")
     case.sealed_at = timezone.now()
@@ -234,7 +240,7 @@ def seal_case(*, case_id: UUID, actor: Actor) -> Case:
         type="case.sealed",
         actor=actor.name,
         case=case,
-        data={"events": events_with_next(case)},
+        data={"events": events_with_next(case), "rule": rule},
     )
     audit.erase_openings(case)
     vault.destroy_key(case)

@@ -15,6 +15,7 @@ from requests_app.models import Case, Decision, ScopeItem, StaffMember
 from requests_app.models.people import Role
 from requests_app.models.record import Exemption, Ground, Outcome
 from requests_app.services.errors import Invalid, NotAllowed, WrongState
+from requests_app.services.holds import refuse_while_held
 from requests_app.services.locking import advance, clean_text, lock_case, require_role
 from requests_app.services.run_rows import queue_run
 
@@ -113,6 +114,8 @@ def approve_decision(*, case_id: UUID, actor_member: StaffMember) -> Decision:
     decision = _open_proposal(case)
     if decision.proposed_by_id == actor_member.pk:
         raise NotAllowed("You proposed this decision: another person has to approve it.")
+    if decision.outcome in (Outcome.GRANTED, Outcome.PARTLY_GRANTED):
+        refuse_while_held(case, "nothing of it can be erased")
     decision.state = Decision.State.APPROVED
     decision.approved_by = actor_member
     decision.approved_at = timezone.now()

@@ -143,6 +143,8 @@ EVENT_WORDS = {
     "case.completed": "Answered, case complete",
     "case.withdrawn": "Request withdrawn",
     "case.sealed": "Case sealed",
+    "hold.placed": "Legal hold placed",
+    "hold.released": "Legal hold released",
     "decision.proposed": "Decision proposed",
     "decision.returned": "Decision returned",
     "decision.approved": "Decision approved",

@@ -18,11 +18,12 @@ from requests_app import selectors, vault
 from requests_app.actors import staff_actor
 from requests_app.forms import NewCaseForm, scope_of
 from requests_app.lifecycle import CaseStatus, RunState
-from requests_app.models import Case, ErasureRun, Letter
+from requests_app.models import Case, ErasureRun, LegalHold, Letter
 from requests_app.models.people import Role
-from requests_app.permissions import member, role_required, sees_personal_data
+from requests_app.permissions import DECIDE, member, role_required, sees_personal_data
 from requests_app.services import intake
 from requests_app.services.errors import Invalid
+from requests_app.services.holds import hold_of
 from requests_app.services.run_rows import fell_back
 from requests_app.views.checklist import checklist
 from requests_app.views.common import actor_names, find_case, posted, refusals_in_words
@@ -127,6 +128,7 @@ def case_page(request: HttpRequest, reference: str) -> HttpResponse:
     case = find_case(reference)
     staff = member(request)
     items = selectors.timeline(case)
+    hold = hold_of(case)
     names = actor_names(item.actor for item in items)
     context = {
         "case": case,
@@ -142,6 +144,9 @@ def case_page(request: HttpRequest, reference: str) -> HttpResponse:
         "letters": case.letters.order_by("-created_at"),
         "timeline": [(item, names[item.actor]) for item in reversed(items)],
         "moved": case.base_due != case.base_due_raw,
+        "hold": hold,
+        "hold_reason": _hold_reason(case, hold) if sees_personal_data(staff) else "",
+        "may_hold": staff.role in DECIDE and case.status != CaseStatus.SEALED,
         "may_export": staff.role in {Role.OFFICER, Role.APPROVER, Role.AUDITOR},
     }
     return render(request, "staff/case.html", context)
@@ -178,6 +183,13 @@ def _latest_reasoning(case: Case) -> str:
     if decision is None:
         return ""
     text: str = vault.get(case, f"decision/{decision.pk}/reasoning", default="")
+    return text
+
+
+def _hold_reason(case: Case, hold: LegalHold | None) -> str:
+    if hold is None:
+        return ""
+    text: str = vault.get(case, f"hold/{hold.pk}/reason", default="")
     return text
 
 
