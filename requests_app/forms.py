@@ -8,8 +8,9 @@ from typing import Any
 from django import forms
 
 from requests_app.models import ScopeItem
-from requests_app.models.record import Channel, Exemption, Ground, Outcome
+from requests_app.models.record import Abuse, Channel, Exemption, Ground, Outcome
 from requests_app.services.cases import IDENTITY_METHODS
+from requests_app.services.decisions import ScopeResult
 from requests_app.services.holds import REASON_LENGTH
 from requests_app.services.intake import ALIASES, MESSAGE_LENGTH, NAME_LENGTH, check_email
 
@@ -266,6 +267,21 @@ class DecisionForm(PlainForm):
         widget=forms.Textarea(attrs={"rows": 6}),
         error_messages={"required": "Enter the reasoning"},
     )
+    abuse = forms.ChoiceField(
+        label="Under Art. 12(5), the request is",
+        choices=[("", "Neither"), *Abuse.choices],
+        required=False,
+    )
+    proof = forms.CharField(
+        label="Proof of that",
+        required=False,
+        max_length=8000,
+        help_text=(
+            "Only for Art. 12(5): facts that show it, beyond the number of requests. The burden is"
+            " on the controller."
+        ),
+        widget=forms.Textarea(attrs={"rows": 4}),
+    )
     says_when_needed = True  # “(optional)” would be wrong: what is needed depends on the outcome
     granting = frozenset({Outcome.GRANTED, Outcome.PARTLY_GRANTED})
 
@@ -291,16 +307,36 @@ class DecisionForm(PlainForm):
                 choices=[("", "None"), *Exemption.choices],
                 required=False,
             )
+            self.fields[f"necessity_{item.pk}"] = forms.CharField(
+                label=f"Why {item.target} has to be kept",
+                required=False,
+                max_length=8000,
+                help_text="Only for what is kept. The person will read this in their letter.",
+                widget=forms.Textarea(attrs={"rows": 3}),
+            )
+            self.fields[f"review_{item.pk}"] = forms.DateField(
+                label=f"When keeping {item.target} is looked at again",
+                required=False,
+                help_text="Only for what is kept; at most a year ahead. For example 2027-05-31.",
+                widget=forms.DateInput(attrs={"class": "short", "placeholder": ""}),
+                error_messages={"invalid": "Enter the date as year-month-day"},
+            )
 
-    def item_fields(self) -> list[tuple[forms.BoundField, forms.BoundField]]:
-        """Result and exemption of each scope item, side by side for the page."""
-        return [(self[f"item_{i.pk}"], self[f"exemption_{i.pk}"]) for i in self.items]
+    def item_fields(self) -> list[list[forms.BoundField]]:
+        """The four fields of each scope item, together for the page."""
+        names = ("item", "exemption", "necessity", "review")
+        return [[self[f"{name}_{item.pk}"] for name in names] for item in self.items]
 
-    def scope_results(self) -> dict[int, tuple[str, str]]:
-        """Item id to (result, exemption), for the items that were decided."""
+    def scope_results(self) -> dict[int, ScopeResult]:
+        """What happens to the items that were decided, by id."""
         data = self.cleaned_data
         return {
-            item.pk: (data[f"item_{item.pk}"], data[f"exemption_{item.pk}"])
+            item.pk: ScopeResult(
+                result=data[f"item_{item.pk}"],
+                exemption=data[f"exemption_{item.pk}"],
+                necessity=data[f"necessity_{item.pk}"],
+                review_on=data[f"review_{item.pk}"],
+            )
             for item in self.items
             if data[f"item_{item.pk}"]
         }
@@ -308,6 +344,10 @@ class DecisionForm(PlainForm):
     def clean(self) -> dict[str, Any]:
         data = super().clean() or self.cleaned_data
         granted = data.get("outcome") in self.granting
+        if data.get("outcome") == Outcome.EXCESSIVE:
+            for name, asked in (("abuse", "Select which of the two"), ("proof", "Enter the proof")):
+                if not data.get(name):
+                    self.add_error(name, asked)
         if granted and not data.get("grounds"):
             self.add_error("grounds", "Select at least one ground")
         for item in self.items:
@@ -316,6 +356,14 @@ class DecisionForm(PlainForm):
                 self.add_error(f"item_{item.pk}", f"Select what happens to {item.target}")
             if result == ScopeItem.Result.KEEP and not exemption:
                 self.add_error(f"exemption_{item.pk}", "Select the exemption that applies")
+            if result == ScopeItem.Result.KEEP and not data.get(f"necessity_{item.pk}"):
+                self.add_error(f"necessity_{item.pk}", f"Say why {item.target} has to be kept")
+            if (
+                result == ScopeItem.Result.KEEP
+                and f"review_{item.pk}" not in self.errors
+                and not data.get(f"review_{item.pk}")
+            ):
+                self.add_error(f"review_{item.pk}", "Enter when this is looked at again")
             if result == ScopeItem.Result.ERASE and exemption:
                 self.add_error(f"exemption_{item.pk}", "What is erased has no exemption")
         return data

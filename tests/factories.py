@@ -21,6 +21,7 @@ from requests_app.models.people import Role
 from requests_app.models.record import Channel
 from requests_app.models.runs import Verdict
 from requests_app.services import cases, intake, letters, manifests, runs
+from requests_app.services.decisions import ScopeResult
 from requests_app.services.runs import Lease, ProbeRow
 from requests_app.verifier import canonical
 from rtbf import celery_app
@@ -33,6 +34,11 @@ MESSAGE = "Please forget my canary street"
 ANSWER = "Canarytown"
 FACTS = (("Where was Zelda Quillfeather born?", ANSWER), ("What is her pet called?", "Brimble"))
 CANARIES = (NAME, EMAIL, ALIAS, "canary", "Quillfeather", ANSWER, "Brimble")
+
+ERASED = ScopeResult("erase")
+KEPT = ScopeResult(
+    "keep", "17-3-e", "An invoice is before the court.", timezone.localdate() + timedelta(days=200)
+)
 
 _numbers = count(1)
 
@@ -99,11 +105,12 @@ def case_in_review(**changes: Any) -> Case:
 def propose(case: Case, *, outcome: str = "granted", by: StaffMember | None = None) -> Case:
     """Propose a fitting decision: everything erased, or everything kept."""
     results = {
-        "granted": ("erase", ""),
-        "refused": ("keep", "17-3-e"),
-        "cannot_identify": ("open", ""),
-        "excessive": ("open", ""),
+        "granted": ERASED,
+        "refused": KEPT,
+        "cannot_identify": ScopeResult("open"),
+        "excessive": ScopeResult("open"),
     }
+    refused_as_such = {"abuse": "excessive", "proof": "Forty requests a week, to harm."}
     cases.propose_decision(
         case_id=case.id,
         outcome=outcome,
@@ -111,6 +118,7 @@ def propose(case: Case, *, outcome: str = "granted", by: StaffMember | None = No
         reasoning="No purpose is left for the canary records.",
         scope_results={item.pk: results[outcome] for item in case.scope_items.all()},
         actor_member=by or make_staff(Role.OFFICER),
+        **(refused_as_such if outcome == "excessive" else {}),
     )
     return Case.objects.get(pk=case.pk)
 

@@ -38,6 +38,13 @@ class Exemption(models.TextChoices):
     E = "17-3-e", _("(e) legal claims")
 
 
+class Abuse(models.TextChoices):
+    """Why a request may be refused as such, Art. 12(5) GDPR; the controller bears the burden."""
+
+    UNFOUNDED = "unfounded", _("Manifestly unfounded")
+    EXCESSIVE = "excessive", _("Excessive, in particular because of its repetitive character")
+
+
 class Outcome(models.TextChoices):
     GRANTED = "granted", _("Granted")
     PARTLY_GRANTED = "partly_granted", _("Partly granted")
@@ -120,9 +127,14 @@ class ScopeItem(models.Model):
     target = models.CharField(max_length=80)  # a system's or model's name, never a person's
     result = models.CharField(max_length=8, choices=Result.choices, default=Result.OPEN)
     exemption = models.CharField(max_length=8, choices=Exemption.choices, blank=True)
+    review_on = models.DateField(null=True, blank=True)  # of what is kept: does it still apply?
 
     class Meta:
         constraints = [
+            models.CheckConstraint(
+                condition=~Q(result="keep") | Q(review_on__isnull=False),
+                name="scope_keep_is_reviewed",
+            ),
             models.UniqueConstraint(fields=["case", "kind", "target"], name="scope_item_once"),
             models.CheckConstraint(
                 condition=~Q(result="keep") | ~Q(exemption=""), name="scope_keep_needs_exemption"
@@ -136,7 +148,8 @@ class ScopeItem(models.Model):
 class Decision(models.Model):
     """Proposed by one, approved by another.
 
-    Personal data: none; the reasoning lies in the vault as `decision/<id>/reasoning`.
+    Personal data: none; the reasoning lies in the vault as `decision/<id>/reasoning`, the proof of
+    Art. 12(5) as `decision/<id>/proof`.
     """
 
     class State(models.TextChoices):
@@ -147,6 +160,7 @@ class Decision(models.Model):
     case = models.ForeignKey(Case, on_delete=models.PROTECT, related_name="decisions")
     state = models.CharField(max_length=10, choices=State.choices, default=State.PROPOSED)
     outcome = models.CharField(max_length=16, choices=Outcome.choices)
+    abuse = models.CharField(max_length=10, choices=Abuse.choices, blank=True)  # Art. 12(5) only
     grounds = models.JSONField(default=list)  # of Ground values
     proposed_by = models.ForeignKey(StaffMember, on_delete=models.PROTECT, related_name="+")
     proposed_at = models.DateTimeField()
@@ -157,6 +171,9 @@ class Decision(models.Model):
 
     class Meta:
         constraints = [
+            models.CheckConstraint(
+                condition=Q(outcome="excessive") ^ Q(abuse=""), name="decision_abuse_is_named"
+            ),
             models.CheckConstraint(
                 condition=Q(approved_by__isnull=True) | ~Q(approved_by=F("proposed_by")),
                 name="decision_needs_two_people",

@@ -240,7 +240,7 @@ def seal_case(*, case_id: UUID, actor: Actor, rule: str = "") -> Case:
         type="case.sealed",
         actor=actor.name,
         case=case,
-        data={"events": events_with_next(case), "rule": rule},
+        data={"events": events_with_next(case), **({"rule": rule} if rule else {})},
     )
     audit.erase_openings(case)
     vault.destroy_key(case)

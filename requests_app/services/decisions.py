@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
@@ -13,7 +16,7 @@ from requests_app.actors import staff_actor
 from requests_app.lifecycle import CaseStatus
 from requests_app.models import Case, Decision, ScopeItem, StaffMember
 from requests_app.models.people import Role
-from requests_app.models.record import Exemption, Ground, Outcome
+from requests_app.models.record import Abuse, Exemption, Ground, Outcome
 from requests_app.services.errors import Invalid, NotAllowed, WrongState
 from requests_app.services.holds import refuse_while_held
 from requests_app.services.locking import advance, clean_text, lock_case, require_role
@@ -21,6 +24,7 @@ from requests_app.services.run_rows import queue_run
 
 ERASE, KEEP, OPEN = ScopeItem.Result.ERASE, ScopeItem.Result.KEEP, ScopeItem.Result.OPEN
 REASONING_LENGTH = 10_000
+LONGEST_KEPT = timedelta(days=366)  # an exemption is looked at again at least once a year
 
 # What each outcome asks of the scope items: the results that must all occur, and no others.
 RESULTS: dict[str, frozenset[str]] = {
@@ -32,6 +36,16 @@ RESULTS: dict[str, frozenset[str]] = {
 }
 
 
+@dataclass(frozen=True)
+class ScopeResult:
+    """What is to happen to one scope item; what is kept needs all four."""
+
+    result: str
+    exemption: str = ""
+    necessity: str = ""  # why the exemption applies to this item; goes into the vault
+    review_on: date | None = None
+
+
 @transaction.atomic
 def propose_decision(
     *,
@@ -39,29 +53,41 @@ def propose_decision(
     outcome: str,
     grounds: Sequence[str],
     reasoning: str,
-    scope_results: Mapping[int, tuple[str, str]],
+    scope_results: Mapping[int, ScopeResult],
     actor_member: StaffMember,
+    abuse: str = "",
+    proof: str = "",
 ) -> Decision:
-    """Propose a decision; `scope_results` maps scope item id -> (result, exemption or "").
+    """Propose a decision; `scope_results` maps scope items by id.
 
     Granting needs a ground of Art. 17(1); keeping anything needs an exemption of Art. 17(3) for
-    that item; reasoning is needed always. Raises Invalid, NotAllowed, WrongState.
+    that item, why it applies, and when that is looked at again; refusing the request as such needs
+    to say whether it is unfounded or excessive, with proof (Art. 12(5)); reasoning is needed
+    always. The entry names the controller's position on models as personal data
+    (RTBF_MODELS_ARE_PERSONAL_DATA). Raises Invalid, NotAllowed, WrongState.
     """
     require_role(actor_member, Role.OFFICER, Role.APPROVER)
     case = lock_case(case_id)
     advance(case, CaseStatus.AWAITING_APPROVAL)
     reasoning = clean_text(reasoning, what="The reasoning", longest=REASONING_LENGTH)
     grounds = _checked_grounds(outcome, grounds)
+    proof = _checked_proof(outcome, abuse, proof)
     items = _settle_scope(case, outcome, scope_results)
     case.save()
     decision = Decision.objects.create(
         case=case,
         outcome=outcome,
+        abuse=abuse,
         grounds=list(grounds),
         proposed_by=actor_member,
         proposed_at=timezone.now(),
     )
+    necessity = {str(item.pk): scope_results[item.pk].necessity for item in _kept(items)}
+    for item_id, text in necessity.items():
+        vault.put(case, f"scope/{item_id}/reasoning", text)
     vault.put(case, f"decision/{decision.pk}/reasoning", reasoning)
+    if proof:
+        vault.put(case, f"decision/{decision.pk}/proof", proof)
     audit.append_entry(
         type="decision.proposed",
         actor=staff_actor(actor_member).name,
@@ -69,10 +95,16 @@ def propose_decision(
         data={
             "decision": decision.pk,
             "outcome": outcome,
+            "abuse": abuse,
             "grounds": list(grounds),
             "scope": [_as_data(item) for item in items],
+            "models_are_personal_data": settings.RTBF_MODELS_ARE_PERSONAL_DATA,
         },
-        commitments={"reasoning": reasoning},
+        commitments={
+            "reasoning": reasoning,
+            **({"necessity": necessity} if necessity else {}),
+            **({"proof": proof} if proof else {}),
+        },
     )
     return decision
 
@@ -88,7 +120,7 @@ def return_decision(*, case_id: UUID, reason: str, actor_member: StaffMember) ->
     decision = _open_proposal(case)
     decision.state = Decision.State.RETURNED
     decision.save(update_fields=["state"])
-    case.scope_items.update(result=OPEN, exemption="")
+    case.scope_items.update(result=OPEN, exemption="", review_on=None)
     vault.put(case, f"decision/{decision.pk}/returned", reason)
     audit.append_entry(
         type="decision.returned",
@@ -157,21 +189,36 @@ def _checked_grounds(outcome: str, grounds: Sequence[str]) -> list[str]:
     return unique
 
 
-def _settle_scope(
-    case: Case, outcome: str, results: Mapping[int, tuple[str, str]]
-) -> list[ScopeItem]:
+def _checked_proof(outcome: str, abuse: str, proof: str) -> str:
+    """The proof of Art. 12(5), which that outcome needs and no other has."""
+    if outcome != Outcome.EXCESSIVE:
+        if abuse or proof.strip():
+            raise Invalid("Only a request refused under Art. 12(5) GDPR has a proof of that.")
+        return ""
+    if abuse not in Abuse.values:
+        raise Invalid("Say whether the request is manifestly unfounded or excessive.")
+    return clean_text(proof, what="The proof for Art. 12(5) GDPR", longest=REASONING_LENGTH)
+
+
+def _kept(items: Sequence[ScopeItem]) -> list[ScopeItem]:
+    return [item for item in items if item.result == KEEP]
+
+
+def _settle_scope(case: Case, outcome: str, results: Mapping[int, ScopeResult]) -> list[ScopeItem]:
     """Write the result of every scope item, after checking that they make up the outcome."""
     items = list(case.scope_items.order_by("id"))
     if unknown := set(results) - {item.pk for item in items}:
         raise Invalid(f"{len(unknown)} scope items do not belong to this case.")
     for item in items:
-        item.result, item.exemption = results.get(item.pk, (OPEN, ""))
+        given = results.get(item.pk, ScopeResult(OPEN))
+        item.result, item.exemption, item.review_on = given.result, given.exemption, given.review_on
         if item.result not in ScopeItem.Result.values:
             raise Invalid(f"There is no result “{item.result}” for a scope item.")
         if item.result == KEEP and item.exemption not in Exemption.values:
             raise Invalid(f"Keeping {item.target} needs an exemption of Art. 17(3) GDPR.")
         if item.result != KEEP and item.exemption:
             raise Invalid(f"{item.target} has an exemption but is not kept.")
+        _check_kept(item, given)
     if {str(item.result) for item in items} != {str(result) for result in RESULTS[outcome]}:
         wanted = " and ".join(sorted(RESULTS[outcome]))
         raise Invalid(
@@ -179,8 +226,20 @@ def _settle_scope(
             " item one of them."
         )
     for item in items:
-        item.save(update_fields=["result", "exemption"])
+        item.save(update_fields=["result", "exemption", "review_on"])
     return items
+
+
+def _check_kept(item: ScopeItem, given: ScopeResult) -> None:
+    """What is kept says why, and when that is looked at again; nothing else has either."""
+    if item.result != KEEP:
+        if given.necessity.strip() or given.review_on:
+            raise Invalid(f"{item.target} is not kept: it needs no reason to keep it.")
+        return
+    clean_text(given.necessity, what=f"Why {item.target} is kept", longest=REASONING_LENGTH)
+    today = timezone.localdate()
+    if given.review_on is None or not today < given.review_on <= today + LONGEST_KEPT:
+        raise Invalid(f"{item.target} is kept: name a day within a year to look at it again.")
 
 
 def _as_data(item: ScopeItem) -> dict[str, str]:
@@ -189,4 +248,5 @@ def _as_data(item: ScopeItem) -> dict[str, str]:
         "target": item.target,
         "result": item.result,
         "exemption": item.exemption,
+        "review_on": item.review_on.isoformat() if item.review_on else "",
     }

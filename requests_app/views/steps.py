@@ -16,9 +16,10 @@ from requests_app.forms import DecisionForm, FactsForm, IdentityForm, ReturnForm
 from requests_app.lifecycle import CaseStatus
 from requests_app.models import Case, Decision, ErasureRun, ScopeItem
 from requests_app.models.people import Role
-from requests_app.models.record import Exemption, Ground, Outcome
+from requests_app.models.record import Abuse, Exemption, Ground, Outcome
 from requests_app.permissions import member, role_required
 from requests_app.services import cases
+from requests_app.services.decisions import ScopeResult
 from requests_app.services.errors import Invalid, WrongState
 from requests_app.services.run_rows import fell_back
 from requests_app.views.common import find_case, posted, refusals_in_words
@@ -103,6 +104,8 @@ def decision(request: HttpRequest, reference: str) -> HttpResponse:
                 grounds=data["grounds"],
                 reasoning=data["reasoning"],
                 scope_results=form.scope_results(),
+                abuse=data["abuse"],
+                proof=data["proof"],
                 actor_member=member(request),
             )
         except WrongState:
@@ -149,7 +152,11 @@ def approval(request: HttpRequest, reference: str) -> HttpResponse:
         proposal=proposal,
         grounds=[Ground(code).label for code in proposal.grounds],
         reasoning=vault.get(case, f"decision/{proposal.pk}/reasoning"),
-        scope_items=case.scope_items.order_by("id"),
+        proof=vault.get(case, f"decision/{proposal.pk}/proof", default=""),
+        scope_items=[
+            (item, vault.get(case, f"scope/{item.pk}/reasoning", default=""))
+            for item in case.scope_items.order_by("id")
+        ],
         models=case.scope_items.filter(
             kind=ScopeItem.Kind.MODEL, result=ScopeItem.Result.ERASE
         ).values_list("target", flat=True),
@@ -227,12 +234,14 @@ def _effects(form: DecisionForm) -> dict[str, Any]:
     results = form.scope_results()
     lines = []
     for item in form.items:
-        result, exemption = results.get(item.pk, (ScopeItem.Result.OPEN.value, ""))
+        given = results.get(item.pk, ScopeResult(ScopeItem.Result.OPEN.value))
         lines.append(
             {
                 "item": item,
-                "result": ScopeItem.Result(result).label,
-                "exemption": Exemption(exemption).label if exemption else "",
+                "result": ScopeItem.Result(given.result).label,
+                "exemption": Exemption(given.exemption).label if given.exemption else "",
+                "necessity": given.necessity,
+                "review_on": given.review_on,
             }
         )
     sent = MultiValueDict(form.data)  # a QueryDict keeps every value of a field
@@ -241,12 +250,15 @@ def _effects(form: DecisionForm) -> dict[str, Any]:
         "outcome": Outcome(data["outcome"]).label,
         "grounds": [Ground(code).label for code in data["grounds"]],
         "reasoning": data["reasoning"],
+        "abuse": Abuse(data["abuse"]).label if data["abuse"] else "",
+        "proof": data["proof"],
         "lines": lines,
         "hidden": hidden,
         "models": [
             item.target
             for item in form.items
             if item.kind == ScopeItem.Kind.MODEL
-            and results.get(item.pk, ("", ""))[0] == ScopeItem.Result.ERASE
+            and item.pk in results
+            and results[item.pk].result == ScopeItem.Result.ERASE
         ],
     }

@@ -1,5 +1,7 @@
 """The path of a case: identity, facts, two people, answer, export, seal."""
 
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -27,10 +29,13 @@ from requests_app.models import (
 from requests_app.models.people import Role
 from requests_app.models.runs import Verdict
 from requests_app.services import cases, letters
+from requests_app.services.decisions import ScopeResult
 from requests_app.services.errors import Invalid, NotAllowed, NotFound, WrongState
 from requests_app.verifier import canonical
 from tests import factories
 from tests.factories import (
+    ERASED,
+    KEPT,
     case_in_review,
     completed_case,
     confirmed_case,
@@ -134,9 +139,37 @@ def test_a_proposal_waits_for_a_second_person(officer: StaffMember) -> None:
     assert "canary" in vault.get(case, f"decision/{decision.pk}/reasoning")
     data = last_data(case, "decision.proposed")
     assert data["outcome"] == "granted"
-    assert data["scope"] == [
-        {"kind": "model", "target": "demo", "result": "erase", "exemption": ""}
-    ]
+    item = {"kind": "model", "target": "demo", "result": "erase", "exemption": "", "review_on": ""}
+    assert data["scope"] == [item]
+    assert data["models_are_personal_data"] == "yes"
+
+
+def test_what_is_kept_says_why_and_until_when_it_is_looked_at_again() -> None:
+    case = propose(case_in_review(), outcome="refused")
+    item = case.scope_items.get()
+    assert vault.get(case, f"scope/{item.pk}/reasoning") == KEPT.necessity
+    assert item.review_on == KEPT.review_on
+    data = last_data(case, "decision.proposed")
+    assert set(data["necessity"]) == {"commitment"}
+    assert KEPT.necessity not in str(data)
+
+
+def test_a_request_refused_as_such_names_which_and_keeps_the_proof_in_the_vault() -> None:
+    case = propose(case_in_review(), outcome="excessive")
+    decision = Decision.objects.get()
+    assert decision.abuse == "excessive"
+    assert vault.get(case, f"decision/{decision.pk}/proof") == "Forty requests a week, to harm."
+    assert set(last_data(case, "decision.proposed")["proof"]) == {"commitment"}
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Decision.objects.update(abuse="")
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Decision.objects.update(outcome="refused")
+
+
+def test_the_database_refuses_to_keep_without_a_day_of_review() -> None:
+    case = propose(case_in_review(), outcome="refused")
+    with pytest.raises(IntegrityError), transaction.atomic():
+        case.scope_items.update(review_on=None)
 
 
 @pytest.mark.parametrize(
@@ -146,15 +179,25 @@ def test_a_proposal_waits_for_a_second_person(officer: StaffMember) -> None:
         ({"grounds": []}, "at least one ground"),
         ({"grounds": ["17-1-z"]}, "Not a ground"),
         ({"reasoning": "  "}, "reasoning is missing"),
-        ({"result": ("keep", "")}, "needs an exemption"),
-        ({"result": ("keep", "17-3-a")}, "needs the results “erase”"),
-        ({"result": ("erase", "17-3-a")}, "has an exemption but"),
-        ({"result": ("burn", "")}, "no result “burn”"),
+        ({"result": replace(KEPT, exemption="")}, "needs an exemption"),
+        ({"result": KEPT}, "needs the results “erase”"),
+        ({"result": ScopeResult("erase", "17-3-a")}, "has an exemption but"),
+        ({"result": ScopeResult("burn")}, "no result “burn”"),
         ({"scope_results": {}}, "needs the results “erase”"),
-        ({"scope_results": {10**9: ("erase", "")}}, "do not belong"),
-        ({"outcome": "refused", "result": ("erase", "")}, "needs the results “keep”"),
+        ({"scope_results": {10**9: ERASED}}, "do not belong"),
+        ({"outcome": "refused", "result": replace(KEPT, necessity=" ")}, "Why .* is missing"),
+        ({"outcome": "refused", "result": replace(KEPT, review_on=None)}, "within a year"),
+        ({"outcome": "refused", "result": replace(KEPT, review_on=date(2020, 1, 1))}, "within a"),
+        ({"result": replace(ERASED, necessity="Why not")}, "is not kept"),
+        ({"abuse": "excessive", "proof": "Forty"}, "Only a request refused under Art. 12"),
+        ({"outcome": "excessive", "result": ScopeResult("open")}, "unfounded or excessive"),
+        (
+            {"outcome": "excessive", "abuse": "unfounded", "result": ScopeResult("open")},
+            "proof for Art. 12.5. GDPR is missing",
+        ),
+        ({"outcome": "refused", "result": ERASED}, "needs the results “keep”"),
         ({"outcome": "partly_granted"}, "“erase” and “keep”|needs the results"),
-        ({"outcome": "excessive"}, "needs the results “open”"),
+        ({"outcome": "excessive", "abuse": "excessive", "proof": "x"}, "results “open”"),
     ],
 )
 def test_a_proposal_that_does_not_hold_together_is_refused(
@@ -167,7 +210,7 @@ def test_a_proposal_that_does_not_hold_together_is_refused(
         "outcome": "granted",
         "grounds": ["17-1-a"],
         "reasoning": "Reasons.",
-        "scope_results": {item.pk: changes.pop("result", ("erase", ""))},
+        "scope_results": {item.pk: changes.pop("result", ERASED)},
         **changes,
     }
     with pytest.raises(Invalid, match=message):

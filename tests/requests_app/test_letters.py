@@ -171,7 +171,7 @@ def test_a_partial_answer_says_what_is_kept_and_why(
 ) -> None:
     case = case_in_review(scope=("model", "data_store:crm"))
     results = {
-        item.pk: ("erase", "") if item.kind == "model" else ("keep", "17-3-e")
+        item.pk: factories.ERASED if item.kind == "model" else factories.KEPT
         for item in case.scope_items.all()
     }
     cases.propose_decision(

@@ -271,7 +271,12 @@ def test_check_page_carries_every_answer_to_the_proposal(officer: StaffMember) -
         step="check",
         outcome="partly_granted",
         grounds=["17-1-a", "17-1-b"],
-        **{f"item_{store.pk}": "keep", f"exemption_{store.pk}": "17-3-b"},
+        **{
+            f"item_{store.pk}": "keep",
+            f"exemption_{store.pk}": "17-3-b",
+            f"necessity_{store.pk}": "Tax law asks for it.",
+            f"review_{store.pk}": factories.KEPT.review_on,
+        },
     )
     page = text(as_staff(officer).post(f"{base}/decision", fields))
     hidden = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', page)
@@ -284,6 +289,8 @@ def test_check_page_carries_every_answer_to_the_proposal(officer: StaffMember) -
     assert decision.grounds == ["17-1-a", "17-1-b"]
     store.refresh_from_db()
     assert (store.result, store.exemption) == ("keep", "17-3-b")
+    assert store.review_on == factories.KEPT.review_on
+    assert vault.get(case, f"scope/{store.pk}/reasoning") == "Tax law asks for it."
 
 
 @pytest.mark.parametrize(
