@@ -7,7 +7,7 @@ from typing import Any
 
 from django import forms
 
-from requests_app.models import ScopeItem
+from requests_app.models import Mandate, ScopeItem
 from requests_app.models.record import Abuse, Channel, Exemption, Ground, Outcome
 from requests_app.services.cases import IDENTITY_METHODS
 from requests_app.services.decisions import ScopeResult
@@ -196,6 +196,48 @@ class IdentityForm(PlainForm):
         max_length=1000,
         help_text="Kept in the vault, destroyed when the case is sealed.",
         widget=forms.Textarea(attrs={"rows": 3}),
+    )
+
+
+class MandateForm(PlainForm):
+    kind = forms.ChoiceField(
+        label="Who is the sender?",
+        choices=Mandate.Kind.choices,
+        widget=forms.RadioSelect,
+        error_messages={"required": "Select who the sender is"},
+    )
+    sender = forms.CharField(
+        label="Name of the sender",
+        max_length=NAME_LENGTH,
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+        error_messages={"required": "Enter the sender's name"},
+    )
+    note = forms.CharField(
+        label="What was seen",
+        max_length=2000,
+        help_text="Which document, of which date. No copy is kept; this note goes with sealing.",
+        widget=forms.Textarea(attrs={"rows": 3}),
+        error_messages={"required": "Say what was seen"},
+    )
+    valid_until = forms.DateField(
+        label="Valid until",
+        required=False,
+        help_text="If the mandate names an end. For example 2027-05-31.",
+        widget=forms.DateInput(attrs={"class": "short", "placeholder": ""}),
+        error_messages={"invalid": "Enter the date as year-month-day"},
+    )
+    covers_answers = forms.BooleanField(
+        label="The mandate covers receiving the answer",
+        required=False,
+        help_text="If not, the sender can no longer follow the request, and the person can.",
+    )
+    person_email = forms.EmailField(
+        label="The person's own e-mail address",
+        required=False,
+        max_length=254,
+        validators=[check_email],
+        help_text="Only if the mandate does not cover the answer; without it letters go by post.",
+        widget=forms.EmailInput(attrs={"autocomplete": "off"}),
     )
 
 
@@ -422,4 +464,18 @@ class NewCaseForm(AliasesMixin, PlainForm):
         max_length=MESSAGE_LENGTH,
         widget=forms.Textarea(attrs={"rows": 5}),
     )
-    field_order = ["channel", "received_on", "name", "email", "aliases", "systems", "message"]
+    on_behalf = forms.BooleanField(
+        label="It was sent for somebody else, by an agent, a parent or an organisation",
+        required=False,
+        help_text="The name is that of the person the data is about. The mandate is checked next.",
+    )
+    field_order = [
+        "channel",
+        "received_on",
+        "name",
+        "on_behalf",
+        "email",
+        "aliases",
+        "systems",
+        "message",
+    ]

@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path
 
-from requests_app.views import holds, public, record, runs, staff, steps, wizard
+from requests_app.views import holds, people, public, record, runs, staff, steps, wizard
 
 urlpatterns: list[URLPattern] = [
     path("", wizard.start, name="start"),
@@ -29,6 +29,8 @@ urlpatterns: list[URLPattern] = [
         "app/cases/<slug:reference>/letters/<int:letter_id>", staff.case_letter, name="case_letter"
     ),
     path("app/cases/<slug:reference>/identity", steps.identity, name="case_identity"),
+    path("app/cases/<slug:reference>/mandate", people.mandate, name="case_mandate"),
+    path("app/cases/<slug:reference>/join", people.join, name="case_join"),
     path("app/cases/<slug:reference>/facts", steps.facts, name="case_facts"),
     path("app/cases/<slug:reference>/decision", steps.decision, name="case_decision"),
     path("app/cases/<slug:reference>/approval", steps.approval, name="case_approval"),

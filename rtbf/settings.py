@@ -76,8 +76,8 @@ RTBF_CONTROLLER_PHONE = env("RTBF_CONTROLLER_PHONE", "+32 2 555 01 00")
 RTBF_CONTROLLER_ADDRESS = env("RTBF_CONTROLLER_ADDRESS", "1 Example Street, 1000 Brussels, Belgium")
 RTBF_AUTHORITY_NAME = env_own("RTBF_AUTHORITY_NAME", "Data Protection Authority (Belgium)")
 RTBF_AUTHORITY_URL = env("RTBF_AUTHORITY_URL", "https://www.dataprotectionauthority.be")
-# Does a model that learned somebody's data hold personal data? The controller's position, which each
-# decision records and from which none follows by itself (EDPB Opinion 28/2024: case by case).
+# Does a model that learned somebody's data hold personal data? The controller's position: each
+# decision records it, and none follows from it by itself (EDPB Opinion 28/2024: case by case).
 RTBF_MODELS_ARE_PERSONAL_DATA = env("RTBF_MODELS_ARE_PERSONAL_DATA", "yes")
 if RTBF_MODELS_ARE_PERSONAL_DATA not in ("yes", "case_by_case", "no"):
     raise ImproperlyConfigured("RTBF_MODELS_ARE_PERSONAL_DATA is yes, case_by_case or no.")

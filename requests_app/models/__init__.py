@@ -2,6 +2,7 @@
 
 from requests_app.models.holds import LegalHold
 from requests_app.models.log import AuditEntry, AuditKey, AuditOpening, Checkpoint, LogHead
+from requests_app.models.mandates import Mandate
 from requests_app.models.people import DataSubject, StaffMember
 from requests_app.models.rechecks import Recheck
 from requests_app.models.record import Case, Decision, Letter, ScopeItem
@@ -24,6 +25,7 @@ __all__ = [
     "LegalHold",
     "Letter",
     "LogHead",
+    "Mandate",
     "ProbeResult",
     "Recheck",
     "Release",

@@ -57,7 +57,7 @@ class Case(models.Model):
     """One erasure request from receipt to sealing.
 
     Personal data: none in clear; contact, name, facts and letters lie in the vault (`VaultItem`)
-    under the case's own key and go when the case is sealed.
+    under the case's own key and go when the case is sealed, as do the digests of codes and contact.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -67,6 +67,7 @@ class Case(models.Model):
     channel = models.CharField(max_length=12, choices=Channel.choices)
     jurisdiction = models.CharField(max_length=8, default="EU")
     language = models.CharField(max_length=8, default="en")
+    on_behalf = models.BooleanField(default=False)  # filed for somebody else: needs a mandate
 
     # Art. 12(3), counted after Regulation 1182/71 (deadlines.py); dates in the controller's zone.
     received_at = models.DateTimeField()
@@ -85,6 +86,7 @@ class Case(models.Model):
     code_sent_at = models.DateTimeField(null=True, blank=True)
     email_confirmed_at = models.DateTimeField(null=True, blank=True)
     access_digest = models.CharField(max_length=64, blank=True)  # of the subject's access code
+    contact_digest = models.CharField(max_length=64, blank=True)  # keyed; once verified only
 
     identity_method = models.CharField(max_length=32, blank=True)
     identity_checked_at = models.DateTimeField(null=True, blank=True)
@@ -100,6 +102,7 @@ class Case(models.Model):
         indexes = [
             models.Index(fields=["status", "due", "id"], name="case_status_due"),
             models.Index(fields=["due", "id"], name="case_due"),
+            models.Index(fields=["contact_digest"], name="case_contact"),
         ]
 
     def __str__(self) -> str:

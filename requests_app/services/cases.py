@@ -22,6 +22,7 @@ from requests_app.services.decisions import (
     propose_decision,
     return_decision,
 )
+from requests_app.services.duplicates import note_contact
 from requests_app.services.errors import Invalid, WrongState
 from requests_app.services.holds import refuse_while_held
 from requests_app.services.intake import ALIASES, NAME_LENGTH
@@ -35,6 +36,7 @@ from requests_app.services.locking import (
     require_role,
     require_status,
 )
+from requests_app.services.mandates import require_mandate
 from requests_app.services.run_rows import attempts_of, fell_back, is_within, queue_run
 from requests_app.services.run_values import ATTEMPTS
 
@@ -68,7 +70,9 @@ def record_identity(*, case_id: UUID, method: str, note: str, actor: Actor) -> C
         )
     note = clean_text(note, what="The note", longest=NOTE_LENGTH, required=False)
     case = lock_case(case_id)
+    require_mandate(case)
     advance(case, CaseStatus.IN_REVIEW)
+    note_contact(case)
     case.identity_method = method
     case.identity_checked_at = timezone.now()
     case.identity_checked_by = StaffMember.objects.get(pseudonym=actor.pseudonym)
@@ -234,7 +238,7 @@ def seal_case(*, case_id: UUID, actor: Actor, rule: str = "") -> Case:
     if case.letters.filter(sent_at=None).exists():
         raise WrongState(f"{case.reference} has a letter that was not sent yet.")
     case.sealed_at = timezone.now()
-    case.code_digest = case.access_digest = ""
+    case.code_digest = case.access_digest = case.contact_digest = ""
     case.save()
     audit.append_entry(
         type="case.sealed",

@@ -28,6 +28,7 @@ from requests_app.services.codes import (
     code_matches,
     new_code,
 )
+from requests_app.services.duplicates import note_contact
 from requests_app.services.errors import (
     CodeExpired,
     CodeWrong,
@@ -63,6 +64,7 @@ class Intake:
     message: str = ""
     language: str = "en"
     scope: tuple[str, ...] = ()
+    on_behalf: bool = False  # filed by an agent, a parent, … for the person named
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def open_case(*, intake: Intake, received_at: datetime, channel: str, actor: Act
         status=first_status(mailbox_unconfirmed=by_form),
         channel=channel,
         language=intake.language,
+        on_behalf=intake.on_behalf,
         received_at=received_at,
         received_on=received_on,
         base_due_raw=due.base_due_raw,
@@ -139,6 +142,7 @@ def confirm_email(*, reference: str, code: str) -> Case:
             raise CodeExpired("This code has run out. Ask for a new one.")
         advance(case, CaseStatus.IDENTITY_CHECK)
         case.email_confirmed_at = timezone.now()
+        note_contact(case)
         case.save()
         vault.remove(case, "code")
         audit.append_entry(
@@ -229,6 +233,7 @@ def _checked(intake: Intake, *, email_required: bool) -> Intake:
         ),
         language=intake.language,
         scope=intake.scope,
+        on_behalf=intake.on_behalf,
     )
 
 
@@ -287,6 +292,7 @@ def _append_received(
             "reference": case.reference,
             "channel": case.channel,
             "language": case.language,
+            "on_behalf": case.on_behalf,
             "jurisdiction": case.jurisdiction,
             "received_on": case.received_on.isoformat(),
             "base_due": case.base_due.isoformat(),

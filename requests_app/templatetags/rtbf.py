@@ -136,6 +136,8 @@ EVENT_WORDS = {
     "case.received": "Request received",
     "case.email_confirmed": "E-mail address confirmed",
     "case.identity_recorded": "Identity check recorded",
+    "case.mandate_recorded": "Mandate recorded",
+    "case.joined": "Recorded as of the same person as another case",
     "case.facts_attached": "Facts attached",
     "case.evidence_accepted": "Evidence accepted as it is",
     "case.rechecked": "Measured again",

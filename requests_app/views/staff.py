@@ -18,10 +18,11 @@ from requests_app import selectors, vault
 from requests_app.actors import staff_actor
 from requests_app.forms import NewCaseForm, scope_of
 from requests_app.lifecycle import CaseStatus, RunState
-from requests_app.models import Case, ErasureRun, LegalHold, Letter
+from requests_app.models import Case, ErasureRun, LegalHold, Letter, Mandate
 from requests_app.models.people import Role
 from requests_app.permissions import DECIDE, member, role_required, sees_personal_data
 from requests_app.services import intake
+from requests_app.services.duplicates import same_contact
 from requests_app.services.errors import Invalid
 from requests_app.services.holds import hold_of
 from requests_app.services.run_rows import fell_back
@@ -107,6 +108,7 @@ def new_case(request: HttpRequest) -> HttpResponse:
                     aliases=data["aliases"],
                     message=data["message"],
                     scope=scope_of(data["systems"]),
+                    on_behalf=data["on_behalf"],
                 ),
                 received_at=received,
                 channel=data["channel"],
@@ -144,6 +146,8 @@ def case_page(request: HttpRequest, reference: str) -> HttpResponse:
         "letters": case.letters.order_by("-created_at"),
         "timeline": [(item, names[item.actor]) for item in reversed(items)],
         "moved": case.base_due != case.base_due_raw,
+        "same_contact": same_contact(case),
+        "mandate": Mandate.objects.filter(case=case).first(),
         "hold": hold,
         "hold_reason": _hold_reason(case, hold) if sees_personal_data(staff) else "",
         "may_hold": staff.role in DECIDE and case.status != CaseStatus.SEALED,

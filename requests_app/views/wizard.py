@@ -134,6 +134,7 @@ def _send(draft_id: UUID | None, answers: dict[str, Any]) -> OpenedCase:
                 message=message,
                 language=get_language() or "en",
                 scope=scope_of(what["systems"]),
+                on_behalf=answers["who"]["who"] == "someone_else",
             ),
             received_at=timezone.now(),
             channel=Channel.FORM,

@@ -1,0 +1,54 @@
+"""Who asks, and for whom: the mandate of a sender, and several requests of one person."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods, require_POST
+
+from requests_app.actors import staff_actor
+from requests_app.forms import MandateForm
+from requests_app.models.people import Role
+from requests_app.permissions import member, role_required
+from requests_app.services import duplicates, mandates
+from requests_app.services.errors import Invalid, WrongState
+from requests_app.views.common import find_case, posted, refusals_in_words
+
+
+@role_required(Role.INTAKE, Role.OFFICER, Role.APPROVER)
+@require_http_methods(["GET", "POST"])
+@refusals_in_words
+def mandate(request: HttpRequest, reference: str) -> HttpResponse:
+    """What shows that the sender may ask for the person; a new access code is shown once."""
+    case = find_case(reference)
+    form = MandateForm(posted(request))
+    if request.method == "POST" and form.is_valid():
+        try:
+            code = mandates.record_mandate(
+                case_id=case.id, actor=staff_actor(member(request)), **form.cleaned_data
+            )
+        except WrongState:
+            raise
+        except Invalid as refused:
+            form.add_error(None, str(refused))
+        else:
+            if code:
+                shown = {"case": case, "access_code": code}
+                return render(request, "staff/mandate_done.html", shown)
+            messages.success(request, "Mandate recorded.")
+            return redirect("case", reference=case.reference)
+    status = 422 if form.errors else 200
+    return render(request, "staff/mandate.html", {"case": case, "form": form}, status=status)
+
+
+@role_required(Role.INTAKE, Role.OFFICER, Role.APPROVER)
+@require_POST
+@refusals_in_words
+def join(request: HttpRequest, reference: str) -> HttpResponse:
+    """Record that another verified request from the same address is of the same person."""
+    case = find_case(reference)
+    other = request.POST.get("other", "")
+    duplicates.join_cases(case_id=case.id, reference=other, actor=staff_actor(member(request)))
+    messages.success(request, "Recorded: both requests are of the same person.")
+    return redirect("case", reference=case.reference)
