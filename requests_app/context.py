@@ -1,7 +1,9 @@
-"""What every page may name: the controller, the authority, whether the data is made up."""
+"""What every page may name: controller, authority, how long an answer may take, made-up data."""
 
 from django.conf import settings
 from django.http import HttpRequest
+
+from requests_app.jurisdictions import current
 
 
 def controller(request: HttpRequest) -> dict[str, object]:
@@ -13,5 +15,6 @@ def controller(request: HttpRequest) -> dict[str, object]:
             "address": settings.RTBF_CONTROLLER_ADDRESS,
         },
         "authority": {"name": settings.RTBF_AUTHORITY_NAME, "url": settings.RTBF_AUTHORITY_URL},
+        "answer_period": str(current(settings.RTBF_JURISDICTION).period),
         "demo_data": settings.RTBF_DEMO_DATA,
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 from django import forms
 
+from requests_app.jurisdictions import current, regions
 from requests_app.models import Mandate, ScopeItem
 from requests_app.models.record import Abuse, Channel, Exemption, Ground, Outcome
 from requests_app.services.cases import IDENTITY_METHODS
@@ -431,7 +432,7 @@ class NewCaseForm(AliasesMixin, PlainForm):
     )
     received_on = forms.DateField(
         label="Date of receipt",
-        help_text="The one-month period runs from this day. For example 2026-11-22.",
+        help_text="The period for the answer runs from this day. For example 2026-11-22.",
         widget=forms.DateInput(attrs={"class": "short", "placeholder": ""}),
         error_messages={
             "required": "Enter the date of receipt",
@@ -469,9 +470,15 @@ class NewCaseForm(AliasesMixin, PlainForm):
         required=False,
         help_text="The name is that of the person the data is about. The mandate is checked next.",
     )
+    region = forms.ChoiceField(
+        label="Whose law counts the deadline?",
+        choices=[("", "The usual one"), *((name, current(name).title) for name in regions())],
+        required=False,
+    )
     field_order = [
         "channel",
         "received_on",
+        "region",
         "name",
         "on_behalf",
         "email",

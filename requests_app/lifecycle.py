@@ -46,6 +46,7 @@ class RecheckState(models.TextChoices):
 
 
 C, R, K = CaseStatus, RunState, RecheckState
+CLOSED = (C.COMPLETED, C.WITHDRAWN, C.SEALED)  # no answer is owed any more
 
 CASE_MOVES: dict[CaseStatus, frozenset[CaseStatus]] = {
     # Never confirmed and kept long enough, a request is sealed as it is.

@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from requests_app import audit, vault
-from requests_app.lifecycle import CaseStatus
+from requests_app.lifecycle import CLOSED, CaseStatus
 from requests_app.models import Case, ErasureRun, Recheck, Release, RunEvent, StaffMember
 from requests_app.models.runs import Verdict
 from requests_app.services import evidence_tables
@@ -27,7 +27,6 @@ from requests_app.services.rechecks import SUPERSEDED, next_due
 from requests_app.services.run_rows import fell_back
 from requests_app.verifier import canonical
 
-CLOSED = (CaseStatus.COMPLETED, CaseStatus.WITHDRAWN, CaseStatus.SEALED)
 NO_CASE = UUID(int=0)
 SHOWN = ("question", "n", "before", "after", "control", "bound", "threshold", "holds")
 

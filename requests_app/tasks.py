@@ -5,7 +5,7 @@ from django.conf import settings
 from django.contrib.sessions.backends.db import SessionStore
 
 from requests_app import vault
-from requests_app.services import letters, rechecks, retention, runs, wake
+from requests_app.services import letters, rechecks, reminders, retention, runs, wake
 from requests_app.services.rechecks import RECHECK_TASK
 from requests_app.services.run_rows import RUN_TASK
 
@@ -37,6 +37,13 @@ def send_letters() -> None:
     """Mail the codes and announce the letters that wait."""
     letters.send_pending_codes()
     letters.send_pending_letters()
+
+
+@shared_task(name="requests_app.remind_staff")
+def remind_staff() -> None:
+    """Remind staff of deadlines that near or have passed."""
+    reminders.queue_reminders()
+    reminders.send_reminders()
 
 
 @shared_task(name="requests_app.purge_drafts")

@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path
 
-from requests_app.views import holds, people, public, record, runs, staff, steps, wizard
+from requests_app.views import clock, holds, people, public, record, runs, staff, steps, wizard
 
 urlpatterns: list[URLPattern] = [
     path("", wizard.start, name="start"),
@@ -42,6 +42,8 @@ urlpatterns: list[URLPattern] = [
     path("app/cases/<slug:reference>/answer", steps.answer, name="case_answer"),
     path("app/cases/<slug:reference>/hold", holds.hold, name="case_hold"),
     path("app/cases/<slug:reference>/hold/release", holds.release, name="case_hold_release"),
+    path("app/cases/<slug:reference>/extension", clock.extension, name="case_extension"),
+    path("app/cases/<slug:reference>/suspension", clock.suspension, name="case_suspension"),
     path("app/cases/<slug:reference>/exports", record.exports_page, name="exports"),
     path("app/cases/<slug:reference>/exports/<slug:name>", record.export, name="export"),
     path("app/runs/<uuid:run_id>", runs.run_page, name="run"),

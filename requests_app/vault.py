@@ -6,7 +6,8 @@ random nonce). The data key is wrapped by the key-encryption key, which lies out
 makes for itself. Destroying the wrapped key makes every item of the case unreadable for good.
 
 Item names: `email`, `name`, `aliases`, `message`, `facts`, `code` (until mailed),
-`identity/note`, `scope/<id>/reasoning`, `decision/<id>/reasoning`, `letter/<id>`.
+`identity/note`, `scope/<id>/reasoning`, `decision/<id>/reasoning`, `extension/reasons`,
+`suspension/<id>/reason`, `letter/<id>`.
 """
 
 from __future__ import annotations

@@ -81,7 +81,9 @@ RTBF_AUTHORITY_URL = env("RTBF_AUTHORITY_URL", "https://www.dataprotectionauthor
 RTBF_MODELS_ARE_PERSONAL_DATA = env("RTBF_MODELS_ARE_PERSONAL_DATA", "yes")
 if RTBF_MODELS_ARE_PERSONAL_DATA not in ("yes", "case_by_case", "no"):
     raise ImproperlyConfigured("RTBF_MODELS_ARE_PERSONAL_DATA is yes, case_by_case or no.")
+RTBF_JURISDICTION = env("RTBF_JURISDICTION", "EU")  # whose law counts the deadlines
 RTBF_HOLIDAY_COUNTRY = env("RTBF_HOLIDAY_COUNTRY", "BE")
+RTBF_ESCALATION_MAIL = env("RTBF_ESCALATION_MAIL", "")  # empty: each case officer
 RTBF_MODELS = env("RTBF_MODELS", "demo").split(",")  # base models in service, by name
 RTBF_LOG_ORIGIN = env("RTBF_LOG_ORIGIN", "rtbf.example/log/embedded")
 RTBF_PUBLIC_URL = env("RTBF_PUBLIC_URL", "http://127.0.0.1:8000")
@@ -203,6 +205,7 @@ CELERY_BEAT_SCHEDULE = {
     "sweep-rechecks": {"task": "requests_app.sweep_rechecks", "schedule": RTBF_SWEEP_SECONDS},
     "queue-rechecks": {"task": "requests_app.queue_rechecks", "schedule": 3600},
     "send-letters": {"task": "requests_app.send_letters", "schedule": RTBF_SWEEP_SECONDS},
+    "remind-staff": {"task": "requests_app.remind_staff", "schedule": 3600},
     "purge-drafts": {"task": "requests_app.purge_drafts", "schedule": 3600},
     "apply-retention": {"task": "requests_app.apply_retention", "schedule": 6 * 3600},
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import count
 from queue import Empty
 from typing import Any
@@ -68,7 +68,11 @@ def make_intake(**changes: Any) -> intake.Intake:
 
 
 def open_case(
-    *, received_at: datetime | None = None, channel: str = Channel.FORM, **changes: Any
+    *,
+    received_at: datetime | None = None,
+    channel: str = Channel.FORM,
+    region: str = "",
+    **changes: Any,
 ) -> intake.OpenedCase:
     """A case waiting for its code (or, for a staff channel, for the identity check)."""
     actor = SUBJECT if channel == Channel.FORM else staff_actor(make_staff(Role.INTAKE))
@@ -77,7 +81,15 @@ def open_case(
         received_at=received_at or timezone.now(),
         channel=channel,
         actor=actor,
+        region=region,
     )
+
+
+def due_on(case: Case, day: date) -> None:
+    """As if the first period of the case ended on that day."""
+    dates = dict.fromkeys(("base_due_raw", "base_due", "internal_due", "due"), day)
+    received = day - timedelta(days=31)
+    Case.objects.filter(pk=case.pk).update(received_on=received, **dates)
 
 
 def mailed_code() -> str:

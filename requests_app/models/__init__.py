@@ -1,5 +1,6 @@
 """Tables of the legal record. Only services write them; `lifecycle` knows the allowed moves."""
 
+from requests_app.models.clock import Reminder, Suspension
 from requests_app.models.holds import LegalHold
 from requests_app.models.log import AuditEntry, AuditKey, AuditOpening, Checkpoint, LogHead
 from requests_app.models.mandates import Mandate
@@ -29,9 +30,11 @@ __all__ = [
     "ProbeResult",
     "Recheck",
     "Release",
+    "Reminder",
     "Revocation",
     "RunEvent",
     "ScopeItem",
     "StaffMember",
+    "Suspension",
     "VaultItem",
 ]

@@ -53,6 +53,13 @@ class Outcome(models.TextChoices):
     EXCESSIVE = "excessive", _("Manifestly unfounded or excessive (Art. 12(5))")
 
 
+class ExtensionCause(models.TextChoices):
+    """Why a period may be extended, Art. 12(3) GDPR: nothing else may be the reason."""
+
+    COMPLEXITY = "complexity", _("the complexity of the request")
+    NUMBER = "number", _("the number of requests")
+
+
 class Case(models.Model):
     """One erasure request from receipt to sealing.
 
@@ -65,11 +72,13 @@ class Case(models.Model):
     subject = models.ForeignKey(DataSubject, on_delete=models.PROTECT, related_name="cases")
     status = models.CharField(max_length=24, choices=CaseStatus.choices)
     channel = models.CharField(max_length=12, choices=Channel.choices)
-    jurisdiction = models.CharField(max_length=8, default="EU")
+    jurisdiction = models.CharField(max_length=16)  # a profile of jurisdictions.py: EU/2026-1
     language = models.CharField(max_length=8, default="en")
     on_behalf = models.BooleanField(default=False)  # filed for somebody else: needs a mandate
 
-    # Art. 12(3), counted after Regulation 1182/71 (deadlines.py); dates in the controller's zone.
+    # Counted by the profile (deadlines.py); dates in the controller's zone, each to its last hour.
+    calendar = models.CharField(max_length=8)  # whose public holidays: BE, GB-SCT
+    calendar_version = models.CharField(max_length=24, blank=True)
     received_at = models.DateTimeField()
     received_on = models.DateField()
     base_due_raw = models.DateField()
@@ -77,7 +86,8 @@ class Case(models.Model):
     extension_due = models.DateField()
     internal_due = models.DateField()
     due = models.DateField()  # base_due, or extension_due once extended
-    extended_at = models.DateTimeField(null=True, blank=True)
+    extended_on = models.DateField(null=True, blank=True)
+    extension_cause = models.CharField(max_length=12, choices=ExtensionCause.choices, blank=True)
 
     # Mailbox confirmation; only digests are stored.
     code_digest = models.CharField(max_length=64, blank=True)
@@ -103,6 +113,25 @@ class Case(models.Model):
             models.Index(fields=["status", "due", "id"], name="case_status_due"),
             models.Index(fields=["due", "id"], name="case_due"),
             models.Index(fields=["contact_digest"], name="case_contact"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(
+                    base_due_raw__gte=F("received_on"),
+                    base_due__gte=F("base_due_raw"),
+                    extension_due__gte=F("base_due"),
+                ),
+                name="case_dates_in_order",
+            ),
+            models.CheckConstraint(
+                condition=Q(extended_on__isnull=True, extension_cause="", due=F("base_due"))
+                | Q(extended_on__isnull=False, due=F("extension_due")) & ~Q(extension_cause=""),
+                name="case_due_is_base_or_extended",
+            ),
+            models.CheckConstraint(
+                condition=Q(extended_on__isnull=True) | Q(extended_on__lte=F("base_due")),
+                name="case_extended_before_base_due",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -215,6 +244,11 @@ class Letter(models.Model):
     class Meta:
         indexes = [
             models.Index(fields=["created_at"], condition=Q(sent_at=None), name="letter_unsent")
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["case"], condition=Q(kind="extension"), name="letter_one_extension"
+            )
         ]
 
     def __str__(self) -> str:

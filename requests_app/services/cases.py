@@ -17,6 +17,7 @@ from requests_app.lifecycle import CaseStatus
 from requests_app.models import AuditEntry, Case, Decision, ErasureRun, Letter, StaffMember
 from requests_app.models.people import Role
 from requests_app.services.answers import answer_letter
+from requests_app.services.clock import require_answered
 from requests_app.services.decisions import (
     approve_decision,
     propose_decision,
@@ -71,6 +72,7 @@ def record_identity(*, case_id: UUID, method: str, note: str, actor: Actor) -> C
     note = clean_text(note, what="The note", longest=NOTE_LENGTH, required=False)
     case = lock_case(case_id)
     require_mandate(case)
+    require_answered(case)
     advance(case, CaseStatus.IN_REVIEW)
     note_contact(case)
     case.identity_method = method

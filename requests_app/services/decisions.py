@@ -17,6 +17,7 @@ from requests_app.lifecycle import CaseStatus
 from requests_app.models import Case, Decision, ScopeItem, StaffMember
 from requests_app.models.people import Role
 from requests_app.models.record import Abuse, Exemption, Ground, Outcome
+from requests_app.services.clock import require_answered
 from requests_app.services.errors import Invalid, NotAllowed, WrongState
 from requests_app.services.holds import refuse_while_held
 from requests_app.services.locking import advance, clean_text, lock_case, require_role
@@ -68,6 +69,7 @@ def propose_decision(
     """
     require_role(actor_member, Role.OFFICER, Role.APPROVER)
     case = lock_case(case_id)
+    require_answered(case)
     advance(case, CaseStatus.AWAITING_APPROVAL)
     reasoning = clean_text(reasoning, what="The reasoning", longest=REASONING_LENGTH)
     grounds = _checked_grounds(outcome, grounds)

@@ -16,7 +16,8 @@ from django.utils import timezone
 
 from requests_app import audit, vault
 from requests_app.actors import SUBJECT, Actor
-from requests_app.deadlines import deadlines
+from requests_app.deadlines import CALENDAR_VERSION, calendar_of, deadlines
+from requests_app.jurisdictions import current, profile
 from requests_app.lifecycle import CaseStatus, first_status
 from requests_app.models import Case, DataSubject, Decision, ScopeItem
 from requests_app.models.record import Channel
@@ -76,11 +77,14 @@ class OpenedCase:
 
 
 @transaction.atomic
-def open_case(*, intake: Intake, received_at: datetime, channel: str, actor: Actor) -> OpenedCase:
+def open_case(
+    *, intake: Intake, received_at: datetime, channel: str, actor: Actor, region: str = ""
+) -> OpenedCase:
     """Open a case; the clock of Art. 12(3) GDPR runs from `received_at` (an aware time).
 
     By form the case waits for the mailed code; any other channel is entered by staff, goes to the
-    identity check and is acknowledged at once. Raises Invalid or NotAllowed.
+    identity check and is acknowledged at once. `region` (`EU`, `UK`, `CA`) says whose law counts;
+    empty is RTBF_JURISDICTION. Raises Invalid or NotAllowed, UnknownProfile for another region.
     """
     by_form = _check_channel(channel, actor)
     intake = _checked(intake, email_required=by_form)
@@ -88,13 +92,18 @@ def open_case(*, intake: Intake, received_at: datetime, channel: str, actor: Act
         raise Invalid("The time of receipt must be a time with its zone, and not in the future.")
     targets = _scope_targets(intake.scope)
     received_on = timezone.localtime(received_at, timezone.get_default_timezone()).date()
-    due = deadlines(received_on, country=settings.RTBF_HOLIDAY_COUNTRY)
+    law = current(region or settings.RTBF_JURISDICTION)
+    calendar = calendar_of(law, settings.RTBF_HOLIDAY_COUNTRY)
+    due = deadlines(received_on, profile=law, calendar=calendar)
     access_code = new_code(ACCESS_LENGTH)
     case = Case(
         id=uuid4(),
         subject=DataSubject.objects.create(),
         status=first_status(mailbox_unconfirmed=by_form),
         channel=channel,
+        jurisdiction=law.id,
+        calendar=calendar,
+        calendar_version=CALENDAR_VERSION,
         language=intake.language,
         on_behalf=intake.on_behalf,
         received_at=received_at,
@@ -294,6 +303,7 @@ def _append_received(
             "language": case.language,
             "on_behalf": case.on_behalf,
             "jurisdiction": case.jurisdiction,
+            "calendar": f"{case.calendar}, {case.calendar_version}",
             "received_on": case.received_on.isoformat(),
             "base_due": case.base_due.isoformat(),
             "extension_due": case.extension_due.isoformat(),
@@ -331,6 +341,7 @@ def _spend_try(reference: str) -> UUID:
 
 
 def _acknowledge(case: Case) -> None:
+    law = profile(case.jurisdiction)
     items = case.scope_items.order_by("id")
     given = "shown when you sent the request" if case.channel == Channel.FORM else "we gave you"
     write_letter(
@@ -339,6 +350,7 @@ def _acknowledge(case: Case) -> None:
         {
             "received_on": spell_date(case.received_on),
             "due": spell_date(case.base_due),
+            "period": f"{law.period} from receipt, {law.law}",
             "understood": [
                 f"Erase my data from: {item.target} ({item.get_kind_display().lower()})"
                 for item in items

@@ -29,6 +29,7 @@ from django.utils.formats import date_format
 
 from requests_app import audit, vault
 from requests_app.actors import SYSTEM, Actor
+from requests_app.jurisdictions import profile
 from requests_app.models import Case, Letter, VaultItem
 from requests_app.services import wake
 from requests_app.services.errors import Invalid, NotFound, WrongState
@@ -92,7 +93,7 @@ def write_letter(case: Case, kind: str, slots: Mapping[str, object]) -> Letter:
 
     The exact text lies in the vault; `Letter.sha256` is the digest of its UTF-8 bytes.
     """
-    text = render(kind, {**common_slots(case), **slots})
+    text = render(kind, slots_of(case, kind, slots))
     letter = Letter.objects.create(
         case=case,
         kind=kind,
@@ -106,8 +107,16 @@ def write_letter(case: Case, kind: str, slots: Mapping[str, object]) -> Letter:
     return letter
 
 
+def slots_of(case: Case, kind: str, slots: Mapping[str, object]) -> dict[str, object]:
+    """The slots of one letter: its own, and of the common ones those that it has a place for."""
+    wanted = load_template(kind).slots
+    common = {name: value for name, value in common_slots(case).items() if name in wanted}
+    return {**common, **slots}
+
+
 def common_slots(case: Case) -> dict[str, object]:
-    """What every letter says: whose, which, and whom to turn to."""
+    """What letters say: whose, which, and whom to turn to under the law of the case."""
+    law = profile(case.jurisdiction)
     return {
         "reference": case.reference,
         "today": spell_date(timezone.localdate()),
@@ -118,6 +127,8 @@ def common_slots(case: Case) -> dict[str, object]:
         "controller_phone": settings.RTBF_CONTROLLER_PHONE,
         "authority_name": settings.RTBF_AUTHORITY_NAME,
         "authority_url": settings.RTBF_AUTHORITY_URL,
+        "complaint": law.complaint,
+        "remedy": law.remedy,
     }
 
 

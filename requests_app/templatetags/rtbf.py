@@ -11,13 +11,12 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from requests_app.lifecycle import CaseStatus, RunState
-from requests_app.models import Case
+from requests_app.lifecycle import CLOSED, CaseStatus, RunState
+from requests_app.models import Case, Reminder
 from requests_app.models.runs import Verdict
 
 register = template.Library()
 
-CLOSED = frozenset({CaseStatus.COMPLETED, CaseStatus.WITHDRAWN, CaseStatus.SEALED})
 # Glyph and tone beside the word: never the colour alone (WCAG 1.4.1).
 LOOKS: dict[str, tuple[str, str]] = {
     CaseStatus.AWAITING_CONFIRMATION: ("○", ""),
@@ -143,6 +142,9 @@ EVENT_WORDS = {
     "case.rechecked": "Measured again",
     "case.reopened": "Reopened: the erasure no longer holds",
     "case.completed": "Answered, case complete",
+    "case.extended": "Period extended, with reasons",
+    "case.suspended": "Clock suspended: the person was asked",
+    "case.resumed": "Clock runs again: the person answered",
     "case.withdrawn": "Request withdrawn",
     "case.sealed": "Case sealed",
     "hold.placed": "Legal hold placed",
@@ -159,6 +161,7 @@ EVENT_WORDS = {
     "run.failed": "Erasure run failed",
     "run.cancel_requested": "Cancelling asked for",
     "run.cancelled": "Erasure run cancelled",
+    "deadline.reminded": "Staff reminded",
     "letter.sent": "Letter sent",
     "bundle.exported": "Bundle exported",
 }
@@ -168,3 +171,9 @@ EVENT_WORDS = {
 def event_words(kind: str) -> str:
     """An event type as a sentence; a type without words as it stands in the log."""
     return EVENT_WORDS.get(kind, kind)
+
+
+@register.filter
+def stage_words(stage: str) -> str:
+    """What staff were reminded of."""
+    return str(Reminder.Stage(stage).label)

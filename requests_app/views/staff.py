@@ -27,6 +27,7 @@ from requests_app.services.errors import Invalid
 from requests_app.services.holds import hold_of
 from requests_app.services.run_rows import fell_back
 from requests_app.views.checklist import checklist
+from requests_app.views.clock import clock_box
 from requests_app.views.common import actor_names, find_case, posted, refusals_in_words
 from requests_app.views.public import letter_download
 
@@ -112,6 +113,7 @@ def new_case(request: HttpRequest) -> HttpResponse:
                 ),
                 received_at=received,
                 channel=data["channel"],
+                region=data["region"],
                 actor=staff_actor(member(request)),
             )
         except Invalid as refused:
@@ -145,7 +147,7 @@ def case_page(request: HttpRequest, reference: str) -> HttpResponse:
         "fell_back": [run.model_name for run in case.runs.order_by("model_name") if fell_back(run)],
         "letters": case.letters.order_by("-created_at"),
         "timeline": [(item, names[item.actor]) for item in reversed(items)],
-        "moved": case.base_due != case.base_due_raw,
+        "clock": clock_box(case, staff),
         "same_contact": same_contact(case),
         "mandate": Mandate.objects.filter(case=case).first(),
         "hold": hold,

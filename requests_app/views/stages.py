@@ -51,7 +51,7 @@ POSITION = {
     S.SEALED: 6,
 }
 TEXTS = (
-    "Your request arrived. The one-month period runs from this day.",
+    "Your request arrived. The period for our answer runs from this day.",
     "We check, as far as needed, that the request is yours.",
     "One person proposes what is erased, another approves it.",
     "Your data is erased where the decision says so, and suppressed in the models.",

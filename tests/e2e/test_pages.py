@@ -210,6 +210,35 @@ def test_officer_and_approver_take_a_case_to_an_erasure_run(
     assert case.runs.get().state == RunState.QUEUED
 
 
+def test_officer_reads_the_extension_letter_and_sends_it(
+    open_window: Window, picture: Picture, officer: StaffMember
+) -> None:
+    case = factories.open_case(channel="phone").case
+    path = f"/app/cases/{case.reference}"
+    paths = [path, f"{path}/extension", f"{path}/suspension"]
+    check_everywhere(open_window, picture, paths, member=officer)
+    page = open_window(member=officer)
+    page.goto(path)
+    page.get_by_role("link", name="Extend the period").click()
+    page.get_by_label("The complexity of the request").check()
+    page.get_by_label("The reasons, as the person will read them").fill(
+        "Four models have to be trained and measured, which takes six weeks."
+    )
+    page.get_by_label("What is already done").fill(
+        "Your records are blocked and left out of training."
+    )
+    page.get_by_role("button", name="Read the letter").click()
+    expect(page.locator("#letter")).to_contain_text("which takes six weeks")
+    picture(page, "staff-extension-letter-light-1280")
+    assert not barriers(page)
+    page.get_by_role("button", name="Extend the period and send the letter").click()
+    expect(page.locator("#notice-unsent")).to_contain_text("has not been sent")
+    picture(page, "staff-case-extended-light-1280")
+    assert not barriers(page)
+    case.refresh_from_db()
+    assert case.due == case.extension_due
+
+
 def test_run_page_follows_the_run_by_itself_to_its_end(
     open_window: Window, picture: Picture, officer: StaffMember
 ) -> None:

@@ -32,8 +32,10 @@ def test_every_letter_of_the_issue_is_there() -> None:
     assert set(KINDS) == {
         "acknowledgement",
         "completion",
+        "extension",
         "mail_code",
         "mail_notice",
+        "mail_reminder",
         "partial",
         "refusal",
         "withdrawal",
@@ -66,7 +68,7 @@ def test_a_letter_is_not_written_with_any_slot_empty(kind: str, empty: object) -
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("mail_")])
 def test_every_letter_names_authority_court_and_contact(kind: str) -> None:
     text = letters.load_template(kind).text
-    for needed in ("Art. 77", "Art. 79", "authority_name", "authority_url", "controller_email"):
+    for needed in ("complaint", "remedy", "authority_name", "authority_url", "controller_email"):
         assert needed in text
 
 

@@ -627,7 +627,7 @@ def page(member: StaffMember, path: str) -> str:
 
 def test_staff_see_a_case_that_fell_back_as_a_task(officer: StaffMember) -> None:
     case = fallen_case()
-    Case.objects.filter(pk=case.pk).update(due=timezone.localdate() - timedelta(days=90))
+    factories.due_on(case, timezone.localdate() - timedelta(days=90))
     today = page(officer, "/app/")
     assert 'id="count-fell-back"><b>1</b>' in today
     assert 'id="count-overdue"><b>0</b>' in today  # it was answered in time

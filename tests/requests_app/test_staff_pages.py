@@ -220,7 +220,7 @@ def test_today_counts_what_waits(officer: StaffMember) -> None:
     assert "Nothing needs you" in text(as_staff(officer).get("/app/"))
     factories.confirmed_case(received_at=timezone.now() - timedelta(days=60))
     soon = factories.confirmed_case()
-    Case.objects.filter(pk=soon.pk).update(due=timezone.localdate() + timedelta(days=3))
+    factories.due_on(soon, timezone.localdate() + timedelta(days=3))
     page = text(as_staff(officer).get("/app/"))
     assert re.search(r'id="count-overdue"><b>1</b>', page)
     assert re.search(r'id="count-soon"><b>1</b>', page)

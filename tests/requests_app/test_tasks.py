@@ -41,6 +41,13 @@ def test_the_mail_task_sends_codes_and_letters_that_wait() -> None:
     assert not vault.has(case, "code")
 
 
+def test_beat_starts_tasks_that_exist_and_reminds_staff_every_hour(settings: Settings) -> None:
+    schedule = settings.CELERY_BEAT_SCHEDULE
+    celery_app.loader.import_default_modules()
+    assert {entry["task"] for entry in schedule.values()} <= set(celery_app.tasks)
+    assert schedule["remind-staff"] == {"task": "requests_app.remind_staff", "schedule": 3600}
+
+
 def test_the_purge_task_deletes_old_drafts_only() -> None:
     old, new = vault.save_draft(None, {}), vault.save_draft(None, {})
     Draft.objects.filter(pk=old.pk).update(created_at=timezone.now() - timedelta(days=2))
