@@ -10,13 +10,14 @@ import argparse
 import hashlib
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from .checks import Result, verify
 from .errors import Invalid
 from .statements import CLAIMS
-from .trust import parse_trust
+from .trust import TIME, parse_trust
 
 VERIFIED, INVALID, COULD_NOT_RUN, NOT_AUTHENTICATED, WARNED = 0, 1, 2, 3, 4
 VERDICTS = {
@@ -96,6 +97,9 @@ def _print_result(result: Result, code: int, *, as_json: bool) -> None:
                 "log": {"origin": result.head.origin, "size": result.head.size},
                 "events": result.events,
                 "runs": [_summary(run) for run in result.runs],
+                "cosignatures": [
+                    {"witness": mark.key.name, "at": _time(mark.at)} for mark in result.cosignatures
+                ],
                 "warnings": result.warnings,
                 "limitations": result.limitations,
             }
@@ -111,6 +115,10 @@ def _print_result(result: Result, code: int, *, as_json: bool) -> None:
             f"Run {run['number']} on {run['model']}: {run['state']}, verdict"
             f" {run['verdict'] or 'none'}, adapter {run['adapter'] or 'none'}"
         )
+    lines += [
+        f"Cosigned by {mark.key.name} at {_time(mark.at)}: the witness had seen no other history."
+        for mark in result.cosignatures
+    ]
     if code == NOT_AUTHENTICATED:
         lines.append(
             "The keys were taken from the bundle itself. Get the trust file from the controller and"
@@ -119,6 +127,10 @@ def _print_result(result: Result, code: int, *, as_json: bool) -> None:
     lines += [f"Warning: {warning}" for warning in result.warnings]
     lines += ["What this does not show:", *(f"- {limit}" for limit in result.limitations)]
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _time(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime(TIME)
 
 
 def _summary(run: Any) -> dict[str, Any]:

@@ -3,7 +3,8 @@
  1. The archive has the one form that bundles have (archive.py): nothing hidden, nothing twice.
  2. `statement.dsse.json` is signed by a trusted attest key; only then is it read.
  3. The files are exactly those that the statement lists, with the digests it lists.
- 4. `log/checkpoint` is signed by a trusted log key of its origin, and is the one stated.
+ 4. `log/checkpoint` is signed by a trusted log key of its origin, and is the one stated; the
+    cosignatures of pinned witnesses on it are good.
  5. Each event is canonical, of this case and log, continues the chain of the case, and is in the
     checkpointed tree at the index of its proof; the last one is the stated head of the case.
  6. The chain is closed by an entry that counts the case's entries; otherwise a warning.
@@ -15,7 +16,8 @@
     everywhere; no run is left out.
  9. Each test-result statement is signed and agrees with its run.
 10. A given adapter file is one that the statement names.
-11. Keys were valid at the size of the log; a key retired since is a warning.
+11. Keys were valid at the size of the log; a key retired or revoked since is a warning. Witnesses
+    were pinned, but none has cosigned: a warning.
 12. The limits of the claim are part of the result; an unpinned trust file never authenticates.
 """
 
@@ -28,7 +30,7 @@ from typing import Any
 
 from . import archive, canonical, dsse, merkle, notes, statements
 from .errors import Invalid
-from .notes import NoteKey, TreeHead
+from .notes import Cosignature, NoteKey, TreeHead
 from .runs import check_runs
 from .trust import Trust, parse_trust
 
@@ -59,6 +61,7 @@ class Result:
     authenticated: bool
     warnings: tuple[str, ...]
     limitations: tuple[str, ...]
+    cosignatures: tuple[Cosignature, ...] = ()  # of pinned witnesses
 
 
 def verify(
@@ -86,15 +89,24 @@ def verify(
     )
     predicate = _predicate(statement)
     _check_files(files, predicate)  # 3
-    head, log_key = _check_checkpoint(files, predicate, trust.for_purpose("log"))  # 4
+    head, log_keys = _check_checkpoint(files, predicate, trust.for_purpose("log"))  # 4
+    witnesses = trust.for_purpose("witness") if trust.pinned else []
+    cosigned = notes.cosignatures(
+        files[statements.CHECKPOINT], witnesses, file=statements.CHECKPOINT
+    )
     events = _check_events(files, predicate, head)  # 5
     warnings = [_check_closed(events)]  # 6
     _check_consistency(files, events[0], head, since, trust.for_purpose("log"))  # 7
     check_runs(files, statement, events)  # 8
     _check_test_results(files, predicate, attest)  # 9
     _check_adapter(statement, adapter_sha256)  # 10
-    for key, purpose in ((attest_key, "attest"), (log_key, "log")):  # 11
-        warnings.append(trust.check_size(key, purpose, head.size, file=statements.STATEMENT))
+    for signers, purpose, file in (  # 11
+        ([attest_key], "attest", statements.STATEMENT),
+        (log_keys, "log", statements.CHECKPOINT),
+    ):
+        warnings.append(trust.check_size(signers, purpose, head.size, cosigned=cosigned, file=file))
+    if witnesses and not cosigned:
+        warnings.append("None of the witnesses that the trust file names has cosigned.")
     return Result(  # 12
         case=predicate["case"],
         claim=predicate["claim"]["name"],
@@ -105,8 +117,10 @@ def verify(
         warnings=tuple(warning for warning in warnings if warning),
         limitations=(
             *(f"{name}: {statements.LIMITATIONS[name]}" for name in predicate["limitations"]),
-            statements.NO_WITNESS,
+            *(() if cosigned else (statements.NO_WITNESS,)),
+            *((statements.STAMP_UNCHECKED,) if statements.STAMP in files else ()),
         ),
+        cosignatures=cosigned,
     )
 
 
@@ -146,13 +160,13 @@ def _check_files(files: Mapping[str, bytes], predicate: Mapping[str, Any]) -> No
 
 def _check_checkpoint(
     files: Mapping[str, bytes], predicate: Mapping[str, Any], keys: list[NoteKey]
-) -> tuple[TreeHead, NoteKey]:
+) -> tuple[TreeHead, tuple[NoteKey, ...]]:
     file = statements.CHECKPOINT
-    head, key = notes.open_checkpoint(_file(files, file), keys, file=file)
+    head, signers = notes.open_checkpoint(_file(files, file), keys, file=file)
     stated = {"origin": head.origin, "size": head.size, "root": notes.encode(head.root)}
     if predicate["log"] != stated:
         raise Invalid("The checkpoint is not the one that the statement names.", file=file)
-    return head, key
+    return head, signers
 
 
 def _check_events(

@@ -7,6 +7,8 @@ TEST_RESULT_TYPE = "https://in-toto.io/attestation/test-result/v0.1"
 
 STATEMENT = "statement.dsse.json"
 CHECKPOINT = "log/checkpoint"
+STAMP = "log/checkpoint.tsr"  # RFC 3161, over the bytes of log/checkpoint
+STAMP_CHAIN = "log/tsa-chain.pem"
 CONSISTENCY = "log/consistency.json"
 TRUST = "keys/trust.txt"
 
@@ -75,8 +77,11 @@ LIMITS = {  # by level; without a level no model was touched
     "merged": ("L1", "L3", "L4", "L5", "L6", "L8"),
 }
 NO_WITNESS = (
-    "No witness and no time-stamping authority has signed the checkpoint: whoever holds the log key"
+    "No witness that the trust file names has cosigned the checkpoint: whoever holds the log key"
     " could have written another history before handing this one out."
+)
+STAMP_UNCHECKED = (
+    "The enclosed time stamp (log/checkpoint.tsr) was not checked here; README.txt says how to."
 )
 
 

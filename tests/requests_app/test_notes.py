@@ -1,6 +1,10 @@
 """Signed notes, checkpoints, proof files, envelopes and canonical JSON: vectors and round trips."""
 
+import base64
+import contextlib
+import hashlib
 import json
+from collections.abc import Callable
 
 import pytest
 import rfc8785
@@ -19,6 +23,20 @@ SIGNATURE = (
     "Uw2QOkn8srV1yJGh2VYRlL1Tnagv1YEq6TfXppzi2ONncAlTgK7Ztg1ERYNZXsYjOBH3mFXmRKuwHjG1Yu72IneyaQM="
 )
 NOTE = f"This is an example message.\n\n— example.com/foo {SIGNATURE}\n".encode()
+# A checkpoint of a public log (Certificate Transparency, staging) with cosignatures of others.
+PUBLIC_NOTE = """\
+arche2025h1.staging.ct.transparency.dev
+1432088532
+U7WM79jrzyhGZ5/GUBTpM7NzwdyfFx61t3RovgcC4Ro=
+
+— arche2025h1.staging.ct.transparency.dev ui8GwCF1+kWqZrxGdhj4aX3gcw7XUlXQQabg/27lefwhUkzbC3NygNI75MdhL1bfTW9g8Ei59RA23oHP7Ry1k3ZFWwQ=
+— transparency.dev/DEV:witness-little-garden 2AQqhwAAAABqEiEgzgFIqqhbUoDwjMWE6UP8nd8/KYTzwZ2rhIgcqoXHAwVkjZr4AscylP3v7sEodkRAErumC2q44vdgJY096st5BQ==
+— remora.n621.de 2net5wAAAABqEiEgPlfF3V06o0Y+fHM+J5J9s27wgxxcOVSpZ/2g/KSiXCg9DEZI+aVCIobWX9sXTynk5XeU/zZ0WBxtqB0DrAWfBw==
+""".encode()  # noqa: E501
+PUBLIC_LOG = (
+    "arche2025h1.staging.ct.transparency.dev+ba2f06c0+AU0vHmlGCS/PdN8b2OaGmKprLI8HKM+dJ472xgFYh15f"
+)
+PUBLIC_WITNESS = "remora.n621.de+da77ade7+BOvN63jn/bLvkieywe8R6UYAtVtNbZpXh34x7onlmtw2"
 PRIVATE = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 ORIGIN = "rtbf.example/log/test"
 KEY = notes.note_key(ORIGIN, PRIVATE)
@@ -38,17 +56,17 @@ def checkpoint(head: TreeHead = HEAD) -> bytes:
 def test_the_example_key_and_note_of_the_specification_verify() -> None:
     key = notes.parse_vkey(VKEY)
     assert (key.name, key.key_id.hex(), key.vkey) == ("example.com/foo", "530d903a", VKEY)
-    assert notes.open_note(NOTE, [key], file="note") == ("This is an example message.\n", key)
+    assert notes.open_note(NOTE, [key], file="note") == ("This is an example message.\n", (key,))
 
 
 def test_a_signed_checkpoint_comes_back_as_it_was_signed() -> None:
-    assert notes.open_checkpoint(checkpoint(), [KEY], file="x") == (HEAD, KEY)
+    assert notes.open_checkpoint(checkpoint(), [KEY], file="x") == (HEAD, (KEY,))
 
 
 def test_lines_of_unknown_signers_are_passed_over_but_one_known_must_have_signed() -> None:
     stranger = notes.note_key("witness.example", Ed25519PrivateKey.generate())
     both = checkpoint() + b"\xe2\x80\x94 witness.example " + notes.encode(b"\x01" * 68).encode()
-    assert notes.open_note(both + b"\n", [KEY], file="x")[1] == KEY
+    assert notes.open_note(both + b"\n", [KEY], file="x")[1] == (KEY,)
     with pytest.raises(Invalid, match="No trusted key"):
         notes.open_note(checkpoint(), [stranger], file="x")
 
@@ -106,6 +124,88 @@ def test_a_name_that_a_note_cannot_carry_is_refused(name: str) -> None:
         notes.note_key(name, PRIVATE)
 
 
+# --- Cosignatures -------------------------------------------------------------------------------
+WITNESS = notes.note_key("witness.example/w1", PRIVATE, kind=notes.COSIGNATURE)
+
+
+def cosigned(at: int = 1679315147, head: TreeHead = HEAD) -> bytes:
+    text = notes.checkpoint_text(head)
+    line = notes.cosign(text, name=WITNESS.name, private=PRIVATE, at=at)
+    return checkpoint(head) + line.encode()
+
+
+def test_a_public_checkpoint_and_the_cosignature_of_a_public_witness_verify() -> None:
+    log = notes.parse_vkey(PUBLIC_LOG)
+    witness = notes.parse_vkey(PUBLIC_WITNESS, kind=notes.COSIGNATURE)
+    assert (witness.vkey, witness.key_id.hex()) == (PUBLIC_WITNESS, "da77ade7")
+    head, signers = notes.open_checkpoint(PUBLIC_NOTE, [log], file="note")
+    assert (head.size, signers) == (1_432_088_532, (log,))
+    (mark,) = notes.cosignatures(PUBLIC_NOTE, [witness], file="note")
+    assert (mark.key, mark.at) == (witness, 0x6A122120)
+    with pytest.raises(Invalid, match="cosignature of remora"):
+        notes.cosignatures(PUBLIC_NOTE.replace(b"1432088532", b"1432088533"), [witness], file="x")
+
+
+def test_a_cosignature_is_spelled_as_c2sp_specifies_it() -> None:
+    """Key id and message recomputed here: SHA-256 over name and 0x04, time, then the whole text."""
+    line = cosigned().decode().splitlines()[-1]
+    dash, name, encoded = line.split(" ")
+    material = base64.b64decode(encoded)
+    public = PRIVATE.public_key().public_bytes_raw()
+    assert (dash, name) == ("\u2014", "witness.example/w1")
+    assert material[:4] == hashlib.sha256(b"witness.example/w1\n\x04" + public).digest()[:4]
+    assert material[4:12] == (1679315147).to_bytes(8, "big")
+    text = f"{ORIGIN}\n5\n{base64.b64encode(HEAD.root).decode()}\n"
+    message = f"cosignature/v1\ntime 1679315147\n{text}".encode()
+    PRIVATE.public_key().verify(material[12:], message)
+    assert len(material) == 76
+
+
+@given(st.integers(0, notes.LATEST), st.integers(0, 2**40), st.binary(min_size=32, max_size=32))
+def test_a_cosignature_comes_back_as_it_was_given(at: int, size: int, root: bytes) -> None:
+    note = cosigned(at, TreeHead(ORIGIN, size, root))
+    assert notes.cosignatures(note, [WITNESS], file="x") == (notes.Cosignature(WITNESS, at),)
+    assert notes.open_checkpoint(note, [KEY], file="x")[1] == (KEY,)
+
+
+def test_cosignatures_of_others_are_passed_over_and_none_is_no_error() -> None:
+    stranger = notes.note_key(WITNESS.name, Ed25519PrivateKey.generate(), kind=notes.COSIGNATURE)
+    assert notes.cosignatures(cosigned(), [stranger], file="x") == ()
+    assert notes.cosignatures(checkpoint(), [WITNESS], file="x") == ()
+
+
+def test_no_flipped_bit_keeps_a_cosignature_of_a_pinned_witness() -> None:
+    note = cosigned()
+    for bit in range(len(note) * 8):
+        changed = bytearray(note)
+        changed[bit // 8] ^= 1 << bit % 8
+        try:
+            found = notes.cosignatures(bytes(changed), [WITNESS], file="x")
+        except Invalid:
+            continue
+        # Only where the line became that of somebody else, or the log's own line changed.
+        if found:
+            with pytest.raises(Invalid):
+                notes.open_checkpoint(bytes(changed), [KEY], file="x")
+
+
+def test_a_signature_of_one_type_is_none_of_the_other() -> None:
+    """The log's key under type 4, and the witness's under type 1: other key ids, other messages."""
+    text = notes.checkpoint_text(HEAD)
+    as_witness = notes.note_key(ORIGIN, PRIVATE, kind=notes.COSIGNATURE)
+    assert notes.cosignatures(checkpoint(), [as_witness], file="x") == ()
+    plain = notes.signature_line(text, name=WITNESS.name, private=PRIVATE).encode()
+    assert notes.cosignatures(checkpoint() + plain, [WITNESS], file="x") == ()
+    for vkey, kind in ((WITNESS.vkey, notes.ED25519), (KEY.vkey, notes.COSIGNATURE)):
+        with pytest.raises(Invalid, match="not an Ed25519 key of type"):
+            notes.parse_vkey(vkey, kind=kind)
+
+
+def test_a_time_that_no_clock_shows_is_refused() -> None:
+    with pytest.raises(Invalid, match="does not fit"):
+        notes.cosignatures(cosigned(at=notes.LATEST + 1), [WITNESS], file="x")
+
+
 @given(st.integers(0, 2**40), st.lists(st.binary(min_size=32, max_size=32), max_size=8))
 def test_a_proof_file_comes_back_as_it_was_written(index: int, path: list[bytes]) -> None:
     proof = InclusionProof(index=index, path=tuple(path), note=checkpoint())
@@ -126,9 +226,32 @@ def test_garbage_is_refused_with_our_own_error(data: bytes) -> None:
         lambda: notes.open_note(data, [KEY], file="x"),
         lambda: dsse.open_statement(data, [KEY], predicate_type="t", file="x"),
         lambda: parse_trust(data, pinned=True, file="x"),
+        lambda: notes.cosignatures(data, [WITNESS], file="x"),
+        lambda: notes.parse_vkey(data.decode("latin-1")),
     ):
         with pytest.raises(Invalid):
             parse()
+
+
+def decided(parse: Callable[[], object]) -> None:
+    """Whatever it says, it is a result or our own error."""
+    with contextlib.suppress(Invalid):
+        parse()
+
+
+@given(st.data())
+def test_what_looks_almost_right_never_ends_in_another_error_than_ours(data: st.DataObject) -> None:
+    note, text = cosigned(), f"log {KEY.vkey} from=1 to=9 revoked=5@2026-01-01T00:00:00Z\n"
+    whole = text.encode() + f"attest {VKEY}\nwitness {WITNESS.vkey}\n".encode()
+    for good, parse in (
+        (note, lambda x: notes.cosignatures(x, [WITNESS], file="x")),
+        (note, lambda x: notes.open_checkpoint(x, [KEY], file="x")),
+        (whole, lambda x: parse_trust(x, pinned=True, file="x")),
+    ):
+        start = data.draw(st.integers(0, len(good)))
+        end = data.draw(st.integers(start, min(len(good), start + 4)))
+        changed = good[:start] + data.draw(st.binary(max_size=4)) + good[end:]
+        decided(lambda parse=parse, changed=changed: parse(changed))
 
 
 # --- Canonical JSON -----------------------------------------------------------------------------
@@ -230,11 +353,48 @@ def test_a_trust_file_gives_keys_by_purpose_and_the_sizes_they_are_good_for() ->
     text = f"# keys\n\nlog {KEY.vkey} from=2 to=9\nattest {VKEY}\n"
     trust = parse_trust(text.encode(), pinned=True, file="x")
     assert trust.for_purpose("log") == [KEY]
-    assert trust.check_size(notes.parse_vkey(VKEY), "attest", 7, file="x") == ""
-    assert "retired" in trust.check_size(KEY, "log", 9, file="x")
+    assert trust.check_size([notes.parse_vkey(VKEY)], "attest", 7, file="x") == ""
+    assert "retired" in trust.check_size([KEY], "log", 9, file="x")
     for size in (2, 10):
         with pytest.raises(Invalid, match="not trusted for a log"):
-            trust.check_size(KEY, "log", size, file="x")
+            trust.check_size([KEY], "log", size, file="x")
+
+
+def test_a_revoked_key_counts_above_the_size_only_where_a_witness_was_earlier() -> None:
+    text = f"log {KEY.vkey} from=2 to=9 revoked=5@2026-01-01T00:00:00Z\nattest {VKEY}\n"
+    trust = parse_trust(text.encode(), pinned=True, file="x")
+    revoked_at = 1_767_225_600
+    assert "revoked for log sizes above 5" in trust.check_size([KEY], "log", 5, file="x")
+    for marks, counts in (
+        ((), False),
+        ((notes.Cosignature(WITNESS, revoked_at),), False),
+        ((notes.Cosignature(WITNESS, revoked_at - 1),), True),
+    ):
+        if counts:
+            warning = trust.check_size([KEY], "log", 6, cosigned=marks, file="x")
+            assert "before the revocation" in warning
+        else:
+            with pytest.raises(Invalid, match="not trusted for a log"):
+                trust.check_size([KEY], "log", 6, cosigned=marks, file="x")
+    early = (notes.Cosignature(WITNESS, 1),)
+    with pytest.raises(Invalid, match="not trusted for a log"):  # beyond its retirement as well
+        trust.check_size([KEY], "log", 10, cosigned=early, file="x")
+
+
+def test_of_several_signers_the_one_in_use_is_what_counts() -> None:
+    new = notes.note_key(ORIGIN, Ed25519PrivateKey.generate())
+    text = f"log {KEY.vkey} to=9\nlog {new.vkey} from=9\nattest {VKEY}\n"
+    trust = parse_trust(text.encode(), pinned=True, file="x")
+    for signers in ([KEY, new], [new, KEY]):
+        assert trust.check_size(signers, "log", 10, file="x") == ""
+        assert "retired" in trust.check_size(signers, "log", 9, file="x")
+
+
+def test_witnesses_are_trusted_for_cosignatures_alone() -> None:
+    text = f"log {KEY.vkey}\nattest {VKEY}\nwitness {WITNESS.vkey}\n"
+    trust = parse_trust(text.encode(), pinned=True, file="x")
+    assert trust.for_purpose("witness") == [WITNESS]
+    assert WITNESS not in trust.for_purpose("log")
 
 
 @pytest.mark.parametrize(
@@ -245,6 +405,13 @@ def test_a_trust_file_gives_keys_by_purpose_and_the_sizes_they_are_good_for() ->
         f"attest {VKEY}\n",
         f"sign {VKEY}\n",
         f"log {VKEY} from=x\nattest {VKEY}",
+        f"log {VKEY} from=\u0665\nattest {VKEY}",
+        f"log {VKEY} revoked=5\nattest {VKEY}",
+        f"log {VKEY} revoked=5@2026-13-01T00:00:00Z\nattest {VKEY}",
+        f"log {VKEY} revoked=5@2026-01-01\nattest {VKEY}",
+        f"log {VKEY}\nattest {VKEY}\nwitness {VKEY}",
+        f"log {WITNESS.vkey}\nattest {VKEY}",
+        f"log {VKEY}\nattest {VKEY}\nwitness {WITNESS.vkey} from=1",
     ],
 )
 def test_a_trust_file_without_both_purposes_or_with_odd_lines_is_refused(text: str) -> None:
