@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from requests_app import audit, keys
-from requests_app.models import Case, Checkpoint, ErasureRun
+from requests_app import audit, keys, marks
+from requests_app.models import Case, ErasureRun
 from requests_app.verifier import merkle, statements
 from requests_app.verifier.runs import claim_of, run_facts
 
@@ -73,9 +73,10 @@ class Run:
 
 @dataclass(frozen=True)
 class LogProofs:
-    """A signed checkpoint and the proofs that hang on it."""
+    """A signed checkpoint with the marks of others on it, and the proofs that hang on it."""
 
     note: bytes
+    stamp: marks.Stamp | None
     origin: str
     size: int
     root: bytes
@@ -135,7 +136,9 @@ def gather(case: Case) -> Dossier:
 
 def as_exported(dossier: Dossier, *, since: int | None = None) -> Dossier:
     """The dossier as of the case's last closing entry, with proofs against the first checkpoint
-    that covers it. The same entry gives the same dossier, whatever happens later.
+    that covers it and gets no more marks. The same entry gives the same dossier, whatever happens
+    later, unless a key is taken out of use: a new attest key signs anew, and against a checkpoint
+    that knows it; a checkpoint for which its log key was revoked is passed over.
 
     `since` is a log size an auditor holds a checkpoint of; the consistency proof starts there
     instead of at the start of the case. Raises BundleNotReady, ValueError for an impossible size.
@@ -145,17 +148,19 @@ def as_exported(dossier: Dossier, *, since: int | None = None) -> Dossier:
         raise BundleNotReady("Prepare the bundle first: the export is an entry of the log itself.")
     events = dossier.events[: closing[-1] + 1]
     covered = max(events[-1].seq, keys.known_since(keys.attest_key()))
-    checkpoint = Checkpoint.objects.filter(size__gt=covered).order_by("size").first()
+    checkpoint = marks.closed_after(covered)
     if checkpoint is None:
         raise BundleNotReady(
-            "The signer has not signed the log since this export was prepared. It does so within"
-            " seconds while it runs (manage.py sign_checkpoints)."
+            "The signer has not signed the log since this export was prepared, or witnesses are"
+            " still being asked. That takes seconds while the signer (manage.py sign_checkpoints)"
+            " and the legal queue run, and two minutes if a witness does not answer."
         )
     tree = audit.log_tree(checkpoint.size)
     first = events[0].seq if since is None else since
     origin = checkpoint.note.partition("\n")[0]
     log = LogProofs(
-        note=checkpoint.note.encode(),
+        note=marks.cosigned_note(checkpoint),
+        stamp=marks.stamp_of(checkpoint),
         origin=origin,
         size=checkpoint.size,
         root=bytes(checkpoint.root),

@@ -1,7 +1,9 @@
 """Signing keys of the record: the log key signs checkpoints, the attest key signs statements.
 
 Both are Ed25519, unencrypted PKCS#8 PEM in a file that only its owner can read. The log key belongs
-to the signer alone and lies in its folder; the attest key lies in RTBF_KEY_DIR.
+to the signer alone and lies in its folder; the attest key lies in RTBF_KEY_DIR. A key that is to
+follow waits beside it as `<purpose>.next.pem` until its entry `key.rotated` is in the log, and then
+takes its place; the old private key is gone. What a key is good for is counted in log entries.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import os
 import secrets
 import stat
 from dataclasses import dataclass
+from datetime import UTC
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -21,17 +24,26 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from django.conf import settings
 from django.db import transaction
+from django.utils import timezone
 
 from requests_app import audit
 from requests_app.models import AuditKey
 from requests_app.verifier import notes
+from requests_app.verifier.trust import TIME
 
 ATTEST_FILE = "attest.pem"
 LOG_FILE = "log.pem"
 
 
+REASONS = ("compromised", "lost", "misused")  # why a key is revoked; no free text enters the log
+
+
 class KeyFileError(Exception):
     """A key file cannot be used; the message says what to do."""
+
+
+class KeyChangeRefused(Exception):
+    """A key is not rotated or revoked; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,10 @@ class SigningKey:
     def vkey(self) -> str:
         return notes.note_key(self.name, self.private).vkey
 
+    @property
+    def public(self) -> bytes:
+        return self.private.public_key().public_bytes_raw()
+
 
 def log_key(folder: Path) -> SigningKey:
     """The signer's key, made on first use; its name is the origin of the log."""
@@ -52,11 +68,17 @@ def log_key(folder: Path) -> SigningKey:
     return SigningKey(settings.RTBF_LOG_ORIGIN, _read_or_make(folder / LOG_FILE))
 
 
+def next_log_key(folder: Path) -> SigningKey | None:
+    """The key that waits in the signer's folder to follow its present one, if there is one."""
+    path = _next(folder / LOG_FILE)
+    return SigningKey(settings.RTBF_LOG_ORIGIN, _read(path)) if path.exists() else None
+
+
 def attest_key() -> SigningKey:
     """The key that signs statements, known to the log from its first use on.
 
     The embedded installation makes one; in production KeyFileError says how to make it, so that
-    several web machines share one key.
+    several web machines share one key. KeyFileError too for a key that was retired.
     """
     path = settings.RTBF_KEY_DIR / ATTEST_FILE
     if settings.RTBF_PRODUCTION and not path.exists():
@@ -65,13 +87,108 @@ def attest_key() -> SigningKey:
             f"(umask 077; openssl genpkey -algorithm ed25519 -out {path})"
         )
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    key = SigningKey(f"{settings.RTBF_LOG_ORIGIN}/attest", _read_or_make(path))
-    if not AuditKey.objects.filter(vkey=key.vkey).exists():
+    key = SigningKey(_attest_name(), _read_or_make(path))
+    row = AuditKey.objects.filter(vkey=key.vkey).first()
+    if row is None:
         with transaction.atomic():
             audit.register_key(purpose=AuditKey.Purpose.ATTEST, vkey=key.vkey, name=key.name)
+    elif row.valid_to is not None:
+        raise KeyFileError(
+            f"{path} holds a key that was retired at log size {row.valid_to}. Put the present one"
+            " there; if a rotation was interrupted here, run `manage.py rotate_key attest` again."
+        )
     return key
 
 
+# --- Rotation and revocation --------------------------------------------------------------------
+def prepare_log_key(folder: Path) -> SigningKey:
+    """Make the key that shall follow the signer's (once); the signer does the rest by itself."""
+    if not (folder / LOG_FILE).exists():
+        raise KeyChangeRefused(f"There is no log key in {folder} yet.")
+    return SigningKey(settings.RTBF_LOG_ORIGIN, _read_or_make(_next(folder / LOG_FILE)))
+
+
+def replace_log_key(folder: Path) -> None:
+    """Put the next key in the place of the old one, which is gone then."""
+    _replace(folder / LOG_FILE)
+
+
+def rotate_attest_key() -> SigningKey:
+    """Follow the attest key by a new one: entry in the log, then the file. Safe to repeat."""
+    path = settings.RTBF_KEY_DIR / ATTEST_FILE
+    if not path.exists():
+        raise KeyChangeRefused(f"There is no key {path} yet.")
+    if not _next(path).exists():
+        attest_key()  # refuses one that was retired elsewhere
+    old = SigningKey(_attest_name(), _read(path))
+    new = SigningKey(_attest_name(), _read_or_make(_next(path)))
+    record_rotation(purpose=AuditKey.Purpose.ATTEST, old=old, new=new)
+    _replace(path)
+    return new
+
+
+@transaction.atomic
+def record_rotation(*, purpose: str, old: SigningKey, new: SigningKey) -> AuditKey:
+    """Enter `key.rotated`, once: `old` is good up to the size before the entry, `new` after it."""
+    if old.vkey == new.vkey:
+        raise KeyChangeRefused("The next key is the present one.")
+    entry = audit.append_entry(
+        type="key.rotated",
+        actor=audit.SYSTEM,
+        data={"purpose": purpose, "retired": old.vkey, "vkey": new.vkey},
+        idem_key=f"key.rotated:{new.public.hex()}",
+    )
+    row = AuditKey.objects.filter(vkey=new.vkey).first()
+    if row is not None:
+        return row
+    rows = AuditKey.objects.filter(vkey=old.vkey)
+    if rows.filter(valid_to__isnull=False).exists():
+        raise KeyChangeRefused("The key that is to be followed was retired before.")
+    rows.update(valid_to=entry.seq)
+    return AuditKey.objects.create(
+        name=new.name, purpose=purpose, vkey=new.vkey, valid_from=entry.seq
+    )
+
+
+@transaction.atomic
+def revoke_key(*, vkey: str, from_size: int, reason: str) -> AuditKey:
+    """Enter `key.revoked`: what the key signed for larger logs than `from_size` counts no more.
+
+    Unless a witness cosigned it before now, see verifier/trust.py. Only a retired key: rotate it
+    first, or nothing could be signed. Raises KeyChangeRefused, ValueError for an unknown reason.
+    """
+    if reason not in REASONS:
+        raise ValueError(f"“{reason}” is not one of {', '.join(REASONS)}.")
+    key = AuditKey.objects.filter(vkey=vkey).first()
+    if key is None:
+        raise KeyChangeRefused(f"The log knows no key {vkey}.")
+    _refuse_revoked(key)
+    if key.valid_to is None:
+        raise KeyChangeRefused(
+            f"The key is in use. Rotate it first: manage.py rotate_key {key.purpose}"
+        )
+    if not key.valid_from <= from_size <= key.valid_to:
+        raise KeyChangeRefused(
+            f"The key was used for log sizes above {key.valid_from} up to {key.valid_to}."
+        )
+    audit.append_entry(
+        type="key.revoked",
+        actor=audit.SYSTEM,
+        data={"purpose": key.purpose, "vkey": vkey, "from_size": from_size, "reason": reason},
+    )
+    key.refresh_from_db()  # the append locked the log: from here on nobody else changes a key
+    _refuse_revoked(key)
+    key.revoked_from, key.revoked_at = from_size, timezone.now()
+    key.save(update_fields=["revoked_from", "revoked_at"])
+    return key
+
+
+def _refuse_revoked(key: AuditKey) -> None:
+    if key.revoked_at is not None:
+        raise KeyChangeRefused(f"The key was revoked before, from size {key.revoked_from}.")
+
+
+# --- What others are told -----------------------------------------------------------------------
 def known_since(key: SigningKey) -> int:
     """Index of the log entry that made the key known."""
     return AuditKey.objects.get(vkey=key.vkey).valid_from
@@ -80,22 +197,64 @@ def known_since(key: SigningKey) -> int:
 def trust_text(*, known_at: int | None = None) -> str:
     """The trust file: each public key of the record, its purpose, and the log sizes it is for.
 
-    Whoever verifies must get it from the controller by another way than the bundle. With `known_at`
-    only what was known at that size of the log: what a bundle encloses must not change later.
+    Whoever verifies must get it from the controller by another way than the bundle, and the keys of
+    witnesses from these: they stand here as comments. With `known_at` only what was known at that
+    size of the log: what a bundle encloses must not change later.
     """
     lines = [f"# Public keys of {settings.RTBF_LOG_ORIGIN} ({settings.RTBF_CONTROLLER_NAME})"]
     for key in AuditKey.objects.order_by("purpose", "valid_from", "id"):
-        if known_at is not None and key.valid_from >= known_at:
-            continue
-        retired = known_at is None and key.valid_to is not None
-        until = f" to={key.valid_to}" if retired else ""
-        lines.append(f"{key.purpose} {key.vkey} from={key.valid_from}{until}")
+        if known_at is None:
+            lines.append(_trust_line(key))
+        elif key.valid_from < known_at:
+            lines.append(f"{key.purpose} {key.vkey} from={key.valid_from}")
+    if known_at is None and settings.RTBF_WITNESSES:
+        lines.append(
+            "# Compare with what the witness itself publishes, then remove the # before it:"
+        )
+        lines += [f"# witness {vkey}" for vkey in settings.RTBF_WITNESSES.values()]
     return "\n".join(lines) + "\n"
+
+
+def _trust_line(key: AuditKey) -> str:
+    line = f"{key.purpose} {key.vkey} from={key.valid_from}"
+    if key.valid_to is not None:
+        line += f" to={key.valid_to}"
+    if key.revoked_at is not None:
+        line += f" revoked={key.revoked_from}@{key.revoked_at.astimezone(UTC).strftime(TIME)}"
+    return line
+
+
+def _attest_name() -> str:
+    return f"{settings.RTBF_LOG_ORIGIN}/attest"
+
+
+def _next(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.next.pem")
+
+
+def _replace(path: Path) -> None:
+    """Put the next key in the place of `path`, if that was not done yet; survives a power cut."""
+    if _next(path).exists():
+        _next(path).replace(path)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder written to disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _read_or_make(path: Path) -> Ed25519PrivateKey:
     if not path.exists():
         _make(path)
+    return _read(path)
+
+
+def _read(path: Path) -> Ed25519PrivateKey:
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise KeyFileError(f"Others can read {path}. Run: chmod 600 {path}")
     try:
@@ -115,9 +274,12 @@ def _make(path: Path) -> None:
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(pem)
+        file.flush()
+        os.fsync(file.fileno())
     try:
         os.link(partial, path)  # atomic: the first process wins, the others read its key
     except FileExistsError:
         pass
     finally:
         partial.unlink()
+    sync_folder(path.parent)

@@ -4,6 +4,10 @@ It remembers what it signed last (size, root, frontier) outside the database and
 does not extend it. Who rewrites the database therefore gets no fresh signature for it. Order of one
 step: read the head, hash the new entries' bytes, check the consistency proof from the remembered
 root, remember the new state, store the checkpoint; after a crash the same checkpoint is made again.
+
+Keys change over from its own folder, never on the word of the database: a next key there is
+entered in the log, the checkpoint over that entry is signed by both, and then the old key is gone.
+A log key in the database that was never in the folder stops it.
 """
 
 from __future__ import annotations
@@ -13,14 +17,14 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from requests_app import audit, keys
+from requests_app import audit, keys, marks
 from requests_app.audit import LogError, StoredLog
 from requests_app.keys import SigningKey
 from requests_app.models import AuditKey, Checkpoint, LogHead
@@ -36,11 +40,16 @@ class SignerRefused(Exception):
 
 @dataclass(frozen=True)
 class Signer:
-    """An opened signer: its folder, its key, and what it signed last (None before the first)."""
+    """An opened signer: its folder, its key, and what it signed last (None before the first).
+
+    `held`: all verifier keys that were in its folder; `following`: the key that changes over.
+    """
 
     folder: Path
     key: SigningKey
     signed: StoredLog | None
+    held: frozenset[str]
+    following: SigningKey | None = None
 
 
 @contextmanager
@@ -56,17 +65,18 @@ def open_signer(folder: Path) -> Iterator[Signer]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SignerRefused(f"Another signer is at work in {folder}; stop it first.") from None
-        signed = _read_state(folder)
+        signed, held = _read_state(folder)
         if signed is None and Checkpoint.objects.exists():
             raise SignerRefused(
                 f"The log has checkpoints, but {folder / STATE_FILE} is missing. Restore the"
                 " signer's folder from its own backup; without it the log must begin a new origin."
             )
         key = keys.log_key(folder)
-        _register(key)
+        signer = _resumed(Signer(folder, key, signed, held | {key.vkey}))
+        _register(signer)
         if signed is not None:
             _check_all(signed)
-        yield Signer(folder, key, signed)
+        yield signer
 
 
 def sign_next(signer: Signer) -> tuple[Signer, Checkpoint | None]:
@@ -75,6 +85,19 @@ def sign_next(signer: Signer) -> tuple[Signer, Checkpoint | None]:
     None when there is nothing new. Raises SignerRefused when the log does not extend what was
     signed before.
     """
+    signer, checkpoint = _sign_head(_resumed(signer))
+    following = signer.following or keys.next_log_key(signer.folder)
+    if following is None:
+        return signer, checkpoint
+    if signer.following is None:
+        keys.record_rotation(purpose=AuditKey.Purpose.LOG, old=signer.key, new=following)
+        signer, checkpoint = _sign_head(_resumed(signer))
+    keys.replace_log_key(signer.folder)
+    return replace(signer, key=following, following=None), checkpoint
+
+
+def _sign_head(signer: Signer) -> tuple[Signer, Checkpoint | None]:
+    """Sign the present head, if it is new, by the key and by the one that follows it."""
     head = LogHead.objects.filter(id=1).first()
     if head is None or head.size == 0:
         return signer, None
@@ -88,10 +111,11 @@ def sign_next(signer: Signer) -> tuple[Signer, Checkpoint | None]:
         )
     if head.size == before.size and Checkpoint.objects.filter(size=head.size).exists():
         return signer, None
+    _check_keys(signer)
     found = _extend(before, head)
-    _write_state(signer.folder, found)
-    checkpoint = _store(signer.key, found)
-    return Signer(signer.folder, signer.key, found), checkpoint
+    _write_state(signer.folder, found, signer.held)
+    checkpoint = _store(signer, found)
+    return replace(signer, signed=found), checkpoint
 
 
 def _extend(before: StoredLog, head: LogHead) -> StoredLog:
@@ -132,33 +156,72 @@ def _check_all(signed: StoredLog) -> None:
         )
 
 
-def _register(key: SigningKey) -> None:
-    other = AuditKey.objects.filter(purpose=AuditKey.Purpose.LOG).exclude(vkey=key.vkey).first()
-    if other is not None:
-        raise SignerRefused(
-            f"The log is signed by {other.vkey}, but this folder holds another key. Restore the"
-            " signer's folder from its own backup."
-        )
-    if not AuditKey.objects.filter(vkey=key.vkey).exists():
+def _register(signer: Signer) -> None:
+    _check_keys(signer)
+    if not AuditKey.objects.filter(vkey=signer.key.vkey).exists():
+        key = signer.key
         with transaction.atomic():
             audit.register_key(purpose=AuditKey.Purpose.LOG, vkey=key.vkey, name=key.name)
 
 
-def _store(key: SigningKey, log: StoredLog) -> Checkpoint:
-    head = notes.TreeHead(origin=key.name, size=log.size, root=log.root)
-    note = notes.sign_note(notes.checkpoint_text(head), name=key.name, private=key.private)
-    return Checkpoint.objects.create(
-        size=log.size, root=log.root, note=note.decode(), created_at=timezone.now()
-    )
+def _resumed(signer: Signer) -> Signer:
+    """The signer in its change-over, if the next key of its folder is entered in the log."""
+    following = keys.next_log_key(signer.folder)
+    row = AuditKey.objects.filter(vkey=following.vkey).first() if following else None
+    if following is None or row is None:
+        return signer
+    if row.valid_to is not None or following.vkey == signer.key.vkey:
+        raise SignerRefused("The next key in the signer's folder was in use before; remove it.")
+    return replace(signer, following=following, held=signer.held | {following.vkey})
 
 
-def _read_state(folder: Path) -> StoredLog | None:
+def _check_keys(signer: Signer) -> None:
+    """Refuse log keys that were never in this folder, and a key that is not the present one."""
+    rows = {row.vkey: row for row in AuditKey.objects.filter(purpose=AuditKey.Purpose.LOG)}
+    strangers = sorted(rows.keys() - signer.held)
+    if strangers:
+        raise SignerRefused(
+            f"The log names the log key {strangers[0]}, but this folder holds another key and never"
+            " held that one. Restore the signer's folder from its own backup."
+        )
+    row = rows.get(signer.key.vkey)
+    if row is None and signer.signed is not None:
+        raise SignerRefused(
+            f"The log does not know the key {signer.key.vkey} of this folder. A new key comes in by"
+            " `manage.py rotate_key log`. Restore the signer's folder from its own backup."
+        )
+    if row is not None and row.valid_to is not None and signer.following is None:
+        raise SignerRefused(
+            f"The key of this folder was retired at log size {row.valid_to}. Restore the signer's"
+            " folder from its latest backup."
+        )
+
+
+def _store(signer: Signer, log: StoredLog) -> Checkpoint:
+    head = notes.TreeHead(origin=signer.key.name, size=log.size, root=log.root)
+    text = notes.checkpoint_text(head)
+    note = notes.sign_note(text, name=signer.key.name, private=signer.key.private).decode()
+    if signer.following is not None:
+        also = signer.following
+        note += notes.signature_line(text, name=also.name, private=also.private)
+    with transaction.atomic():
+        checkpoint = Checkpoint.objects.create(
+            size=log.size, root=log.root, note=note, created_at=timezone.now()
+        )
+        if not marks.are_asked_for():
+            marks.close(checkpoint)
+    return checkpoint
+
+
+def _read_state(folder: Path) -> tuple[StoredLog | None, frozenset[str]]:
+    """What was signed last, and the verifier keys held so far."""
     path = folder / STATE_FILE
     if not path.exists():
-        return None
+        return None, frozenset()
     try:
         state = json.loads(path.read_text())
         log = StoredLog(int(state["size"]), tuple(bytes.fromhex(n) for n in state["frontier"]))
+        held = frozenset(map(str, state.get("keys", [])))  # before keys could change there was one
         intact = log.root.hex() == state["root"] and len(log.frontier) == log.size.bit_count()
     except (ValueError, KeyError, TypeError):
         intact = False
@@ -169,16 +232,17 @@ def _read_state(folder: Path) -> StoredLog | None:
             f"{path} is of the log {state.get('origin')}, but RTBF_LOG_ORIGIN is"
             f" {settings.RTBF_LOG_ORIGIN}. Set the origin, or RTBF_SIGNER_DIR, to what belongs."
         )
-    return log
+    return log, held
 
 
-def _write_state(folder: Path, log: StoredLog) -> None:
+def _write_state(folder: Path, log: StoredLog, held: frozenset[str]) -> None:
     """Replace the state in one step that survives a crash of the machine."""
     state = {
         "origin": settings.RTBF_LOG_ORIGIN,
         "size": log.size,
         "root": log.root.hex(),
         "frontier": [node.hex() for node in log.frontier],
+        "keys": sorted(held),
     }
     partial = folder / f"{STATE_FILE}.partial"
     with partial.open("w") as file:
@@ -186,8 +250,4 @@ def _write_state(folder: Path, log: StoredLog) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(folder / STATE_FILE)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    keys.sync_folder(folder)

@@ -4,7 +4,7 @@ from celery import shared_task
 from django.conf import settings
 from django.contrib.sessions.backends.db import SessionStore
 
-from requests_app import vault
+from requests_app import marks, publication, vault
 from requests_app.services import letters, rechecks, reminders, retention, runs, wake
 from requests_app.services.rechecks import RECHECK_TASK
 from requests_app.services.run_rows import RUN_TASK
@@ -57,3 +57,15 @@ def apply_retention() -> None:
     """Seal what has been kept for its time, and forget log-ins that ran out."""
     retention.apply_retention()
     SessionStore.clear_expired()
+
+
+@shared_task(name="requests_app.collect_marks")
+def collect_marks() -> None:
+    """Ask witnesses and the time-stamping authority about the newest checkpoint."""
+    marks.collect()
+
+
+@shared_task(name="requests_app.publish_checkpoint")
+def publish_checkpoint() -> None:
+    """Put the newest checkpoint where the operator cannot quietly replace it, when it is due."""
+    publication.publish()

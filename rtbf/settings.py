@@ -5,13 +5,18 @@ plain HTTP on this machine. `RTBF_PRODUCTION=1` switches on everything a public 
 refuses to start without its own secrets.
 """
 
+import json
 import os
 import secrets
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import dj_database_url
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
+
+from requests_app.verifier import notes
+from requests_app.verifier.errors import Invalid
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -30,6 +35,21 @@ def env_map(name: str) -> dict[str, str]:
     if not all(key.strip() and value.strip() for key, _, value in pairs):
         raise ImproperlyConfigured(f"Write {name} as key=value,key=value.")
     return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def env_witnesses(name: str) -> dict[str, str]:
+    """`url=vkey,url=vkey`: https, or this machine; keys of c2sp.org/tlog-cosignature."""
+    witnesses = env_map(name)
+    for url, vkey in witnesses.items():
+        parts = urlsplit(url)
+        local = parts.hostname in {"127.0.0.1", "::1", "localhost"}
+        if parts.scheme != "https" and not (parts.scheme == "http" and local):
+            raise ImproperlyConfigured(f"{name}: {url} is not https.")
+        try:
+            notes.parse_vkey(vkey, kind=notes.COSIGNATURE)
+        except Invalid as problem:
+            raise ImproperlyConfigured(f"{name}: {problem}") from None
+    return witnesses
 
 
 def env_secret(name: str, *, file_name: str) -> str:
@@ -104,6 +124,13 @@ RTBF_VERIFICATION_PROFILE = env("RTBF_VERIFICATION_PROFILE", "fast")
 RTBF_CONTROLS = env_map("RTBF_CONTROLS")
 RTBF_MODEL_DTYPE = env("RTBF_MODEL_DTYPE", "float32")
 RTBF_MODEL_DEVICE_MAP = env("RTBF_MODEL_DEVICE_MAP", "cpu")
+
+# --- Who else vouches for the log ---------------------------------------------------------------
+RTBF_WITNESSES = env_witnesses("RTBF_WITNESSES")
+RTBF_TSA_URL = env("RTBF_TSA_URL", "")
+RTBF_TSA_CERTIFICATE = env("RTBF_TSA_CERTIFICATE", "")
+RTBF_CHECKPOINT_MAIL = env("RTBF_CHECKPOINT_MAIL", "")
+RTBF_CHECKPOINT_PUBLISH_HOURS = float(env("RTBF_CHECKPOINT_PUBLISH_HOURS", "24"))
 
 # --- Django -------------------------------------------------------------------------------------
 SECRET_KEY = env_secret("RTBF_SECRET_KEY", file_name="secret_key")
@@ -208,6 +235,8 @@ CELERY_BEAT_SCHEDULE = {
     "remind-staff": {"task": "requests_app.remind_staff", "schedule": 3600},
     "purge-drafts": {"task": "requests_app.purge_drafts", "schedule": 3600},
     "apply-retention": {"task": "requests_app.apply_retention", "schedule": 6 * 3600},
+    "collect-marks": {"task": "requests_app.collect_marks", "schedule": RTBF_SWEEP_SECONDS},
+    "publish-checkpoint": {"task": "requests_app.publish_checkpoint", "schedule": 600},
 }
 CACHES = {
     "default": {
@@ -254,6 +283,19 @@ TIME_ZONE = env("RTBF_TIME_ZONE", "Europe/Brussels")
 STATIC_URL = "static/"
 STATIC_ROOT = env("RTBF_STATIC_ROOT", str(RTBF_VAR_DIR / "static"))
 WHITENOISE_USE_FINDERS = not RTBF_PRODUCTION
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    "checkpoints": {
+        "BACKEND": env("RTBF_CHECKPOINT_STORAGE", "django.core.files.storage.FileSystemStorage"),
+        "OPTIONS": json.loads(
+            env(
+                "RTBF_CHECKPOINT_OPTIONS",
+                json.dumps({"location": str(RTBF_VAR_DIR / "checkpoints")}),
+            )
+        ),
+    },
+}
 
 # --- Headers ------------------------------------------------------------------------------------
 CONTENT_SECURITY_POLICY = {

@@ -1,8 +1,8 @@
 """The evidence bundle: one ZIP that verifies offline (`python -m requests_app.verifier`).
 
 Made as of the case's last `bundle.exported` or `case.sealed` entry, against the first signed
-checkpoint that covers it: asked for again, it has the same bytes. It never holds adapter weights or
-personal data.
+checkpoint that covers it and gets no more marks of others: asked for again, it has the same bytes.
+It never holds adapter weights or personal data.
 """
 
 from __future__ import annotations
@@ -64,6 +64,10 @@ def _log_files(dossier: Dossier, log: LogProofs) -> dict[str, bytes]:
             }
         ),
     }
+    if log.stamp is not None:
+        files[statements.STAMP] = log.stamp.response
+        if log.stamp.chain:
+            files[statements.STAMP_CHAIN] = log.stamp.chain
     for event, path in zip(dossier.events, log.inclusion, strict=True):
         files[event.file] = event.raw
         files[statements.proof_name(event.case_seq)] = notes.proof_file(

@@ -2,7 +2,14 @@
 
 from requests_app.models.clock import Reminder, Suspension
 from requests_app.models.holds import LegalHold
-from requests_app.models.log import AuditEntry, AuditKey, AuditOpening, Checkpoint, LogHead
+from requests_app.models.log import (
+    AuditEntry,
+    AuditKey,
+    AuditOpening,
+    Checkpoint,
+    CheckpointMark,
+    LogHead,
+)
 from requests_app.models.mandates import Mandate
 from requests_app.models.people import DataSubject, StaffMember
 from requests_app.models.rechecks import Recheck
@@ -19,6 +26,7 @@ __all__ = [
     "Case",
     "CaseKey",
     "Checkpoint",
+    "CheckpointMark",
     "DataSubject",
     "Decision",
     "Draft",

@@ -58,6 +58,37 @@ class Checkpoint(models.Model):
         return f"checkpoint {self.size}"
 
 
+class CheckpointMark(models.Model):
+    """What others added to a checkpoint, and that nothing more is added to it (`marks`).
+
+    Cosignatures and time stamps carry their own signatures. A closed checkpoint gets no more of
+    them, so that bundles made of it stay the same.
+
+    Personal data: none.
+    """
+
+    class Kind(models.TextChoices):
+        COSIGNATURE = "cosignature"  # a witness's signature line; the name is its verifier key
+        STAMP = "stamp"  # an RFC 3161 response, DER
+        STAMP_CHAIN = "stamp_chain"  # the certificates it was checked with, PEM
+        CLOSED = "closed"
+        PUBLISHED = "published"  # the name says where
+
+    checkpoint = models.ForeignKey(Checkpoint, on_delete=models.PROTECT, related_name="marks")
+    kind = models.CharField(max_length=12, choices=Kind.choices)
+    name = models.CharField(max_length=200, blank=True)
+    data = models.BinaryField(default=bytes)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["checkpoint", "kind", "name"], name="mark_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name} on {self.checkpoint_id}"
+
+
 class AuditKey(models.Model):
     """A public key of the record: who signs what, from which tree size on.
 
@@ -73,6 +104,8 @@ class AuditKey(models.Model):
     vkey = models.CharField(max_length=200, unique=True)  # C2SP signed-note verifier key
     valid_from = models.PositiveBigIntegerField(default=0)
     valid_to = models.PositiveBigIntegerField(null=True, blank=True)
+    revoked_from = models.PositiveBigIntegerField(null=True, blank=True)  # good up to this size
+    revoked_at = models.DateTimeField(null=True, blank=True)
 
     def __str__(self) -> str:
         return self.vkey

@@ -10,7 +10,7 @@ from django.shortcuts import redirect, render
 from django.utils.dateparse import parse_datetime
 from django.views.decorators.http import require_GET, require_http_methods
 
-from requests_app import audit, dossier, exports
+from requests_app import audit, dossier, exports, marks
 from requests_app.actors import staff_actor
 from requests_app.lifecycle import CaseStatus
 from requests_app.models import AuditEntry, AuditKey, Checkpoint, LogHead
@@ -74,7 +74,7 @@ def exports_page(request: HttpRequest, reference: str) -> HttpResponse:
         messages.success(request, "The export is entered in the log. The signer signs it next.")
         return redirect("exports", reference=case.reference)
     closed = [entry for entry in audit.case_entries(case.id) if entry.type in CLOSING]
-    ready = bool(closed) and Checkpoint.objects.filter(size__gt=closed[-1].seq).exists()
+    ready = bool(closed) and marks.closed_after(closed[-1].seq) is not None
     context = {
         "case": case,
         "exports": [(name, exports.load(name)) for name in exports.names()],

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError, close_old_connections
 
-from requests_app.keys import KeyFileError
+from requests_app.keys import KeyChangeRefused, KeyFileError
 from requests_app.signer import SignerRefused, open_signer, sign_next
 
 
@@ -26,7 +26,7 @@ class Command(BaseCommand):
                 signal.signal(number, lambda *_: stop.set())
         try:
             self._sign(stop, once=options["once"], interval=options["interval"])
-        except (SignerRefused, KeyFileError) as problem:
+        except (SignerRefused, KeyFileError, KeyChangeRefused) as problem:
             raise CommandError(f"Nothing was signed. {problem}") from None
 
     def _sign(self, stop: threading.Event, *, once: bool, interval: float) -> None:
