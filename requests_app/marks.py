@@ -99,10 +99,11 @@ def close(checkpoint: Checkpoint, stamp: Stamp | None = None) -> None:
 def collect() -> Checkpoint | None:
     """Ask for the marks that the newest checkpoint lacks; the checkpoint if it is closed now."""
     last = newest_closed()
-    waiting = list(Checkpoint.objects.filter(size__gt=last.size if last else 0).order_by("size"))
-    if not waiting:
+    waiting = Checkpoint.objects.filter(size__gt=last.size if last else 0).order_by("size")
+    oldest, newest = waiting.first(), waiting.last()
+    if oldest is None or newest is None:
         return None
-    newest, waited = waiting[-1], timezone.now() - waiting[0].created_at
+    waited = timezone.now() - oldest.created_at
     for number, url, key in _missing(newest):
         try:
             line = ask_witness(url, key, newest)

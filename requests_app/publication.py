@@ -22,8 +22,6 @@ from django.utils import timezone
 from requests_app import marks
 from requests_app.models import Checkpoint, CheckpointMark
 
-logger = logging.getLogger(__name__)
-
 CLAIM_SECONDS = 300  # how long one process may take over one place
 STORAGE = "checkpoints"  # its alias in STORAGES
 Kind = CheckpointMark.Kind
@@ -41,14 +39,15 @@ def publish() -> None:
     for place, send in _places().items():
         if not _is_due(place, checkpoint) or not cache.add(_claim(place), 1, CLAIM_SECONDS):
             continue
+        logger = logging.getLogger(f"{__name__}.{place}")
         try:
             send(checkpoint)
         except AlreadyTaken:
-            logger.error("%s in the storage has another note than the log: a fork?", checkpoint)
+            text = "There is another checkpoint of %d entries than the log has: a fork?"
+            logger.error(text, checkpoint.size)
         except (smtplib.SMTPException, OSError) as problem:  # their texts may quote an address
-            logger.warning(
-                "%s not published by %s (%s).", checkpoint, place, type(problem).__name__
-            )
+            text = "The checkpoint of %d entries was not published (%s)."
+            logger.warning(text, checkpoint.size, type(problem).__name__)
         else:
             checkpoint.marks.get_or_create(
                 kind=Kind.PUBLISHED, name=place, defaults={"created_at": timezone.now()}

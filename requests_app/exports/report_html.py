@@ -39,7 +39,7 @@ def content(dossier: Dossier) -> dict[str, Any]:
         "claim": statements.CLAIMS[dossier.claim],
         "runs": [_run(dossier, fact) for fact in dossier.run_facts],
         "events": [{"seq": str(event.seq), **event.body} for event in dossier.events],
-        "limitations": [*limits, statements.NO_WITNESS] if log else limits,
+        "limitations": [*limits, statements.ONE_HISTORY] if log else limits,
         "log": {"origin": log.origin, "size": str(log.size)} if log else None,
     }
 

@@ -80,6 +80,11 @@ NO_WITNESS = (
     "No witness that the trust file names has cosigned the checkpoint: whoever holds the log key"
     " could have written another history before handing this one out."
 )
+ONE_HISTORY = (  # in reports, which do not know whom their reader trusts
+    "Whoever holds the log key could have written another history of the log. That there is only"
+    " one is shown by nothing but the cosignature of a witness whose key the reader has from the"
+    " witness itself; the verifier says who cosigned."
+)
 STAMP_UNCHECKED = (
     "The enclosed time stamp (log/checkpoint.tsr) was not checked here; README.txt says how to."
 )

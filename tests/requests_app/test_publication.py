@@ -127,7 +127,7 @@ def test_what_hinders_the_mail_hinders_no_storage_is_logged_without_data_and_tri
     settings.EMAIL_BACKEND = "tests.broken_mail.EmailBackend"
     tasks.publish_checkpoint()
     assert len(files(folder)) == 1
-    assert "not published by mail" in caplog.text
+    assert "requests_app.publication.mail" in [record.name for record in caplog.records]
     assert OFFICER not in caplog.text
     settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
     tasks.publish_checkpoint()
@@ -140,7 +140,7 @@ def test_what_hinders_the_storage_hinders_no_mail(folder: Path, caplog) -> None:
     signed()
     tasks.publish_checkpoint()
     assert len(mail.outbox) == 1
-    assert "not published by storage" in caplog.text
+    assert "requests_app.publication.storage" in [record.name for record in caplog.records]
     folder.unlink()
     tasks.publish_checkpoint()
     assert len(files(folder)) == 1

@@ -271,6 +271,19 @@ def test_a_signers_folder_from_before_the_rotation_is_refused(settings, tmp_path
 
 
 @pytest.mark.django_db
+def test_a_state_from_before_keys_could_change_is_taken_over(settings) -> None:
+    append()
+    sign()
+    path = Path(settings.RTBF_SIGNER_DIR) / STATE_FILE
+    state = json.loads(path.read_text())
+    assert state.pop("keys") == log_vkeys()
+    path.write_text(json.dumps(state))
+    append()
+    assert sign() is not None
+    assert json.loads(path.read_text())["keys"] == log_vkeys()
+
+
+@pytest.mark.django_db
 def test_a_key_file_put_in_the_place_of_the_old_one_by_hand_is_refused(settings) -> None:
     append()
     sign()
