@@ -20,7 +20,7 @@ def close_all(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('requests_app', '0016_mandates_and_duplicates'),
+        ('requests_app', '0011_clock'),
     ]
 
     operations = [
