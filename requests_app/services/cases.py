@@ -73,6 +73,7 @@ def record_identity(*, case_id: UUID, method: str, note: str, actor: Actor) -> C
     case = lock_case(case_id)
     require_mandate(case)
     require_answered(case)
+    require_status(case, CaseStatus.IDENTITY_CHECK)
     advance(case, CaseStatus.IN_REVIEW)
     note_contact(case)
     case.identity_method = method

@@ -144,6 +144,16 @@ def test_a_proposal_waits_for_a_second_person(officer: StaffMember) -> None:
     assert data["models_are_personal_data"] == "yes"
 
 
+def test_a_proposal_is_not_undone_by_recording_the_identity_again(officer: StaffMember) -> None:
+    case = propose(case_in_review(), by=officer)
+    with pytest.raises(WrongState):
+        cases.record_identity(
+            case_id=case.id, method="mailbox", note="", actor=staff_actor(officer)
+        )
+    case.refresh_from_db()
+    assert case.status == CaseStatus.AWAITING_APPROVAL
+
+
 def test_what_is_kept_says_why_and_until_when_it_is_looked_at_again() -> None:
     case = propose(case_in_review(), outcome="refused")
     item = case.scope_items.get()
