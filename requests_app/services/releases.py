@@ -38,6 +38,7 @@ from requests_app.services.manifests import (
 )
 from requests_app.services.rechecks import queue_rechecks
 from requests_app.services.run_values import ProbeRow, canonical_bytes
+from requests_app.services.suppression import sync_tags
 
 ACTIVE = (RunState.QUEUED, RunState.RUNNING)
 WEIGHTS = frozenset({"quarantined", "brought_back", "destroyed"})
@@ -90,6 +91,7 @@ def revoke_case(*, case_id: UUID, actor_member: StaffMember) -> list[Release]:
     for model_name in models:
         live = locked_live(model_name)
         found.append(put_live(model_name, read_manifest(without_case(live, case.id))))
+    sync_tags(case, actor=staff_actor(actor_member))
     audit.append_entry(
         type="case.revoked",
         actor=staff_actor(actor_member).name,
