@@ -191,6 +191,8 @@ def rotate_tags(*, actor_member: StaffMember) -> int:
     for row in old:
         row.tag = suppression.carried_on(keys, bytes(row.tag), version=row.key_version)
         row.key_version = len(keys)
+    if not old:
+        return 0
     SuppressionTag.objects.bulk_update(old, ["tag", "key_version"], batch_size=500)
     audit.append_entry(
         type="suppression.rotated",

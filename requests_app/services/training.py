@@ -98,6 +98,8 @@ def register_training_set(
         "id_field": id_field,
         "fields": dict(fields or {}),
     }
+    if TrainingSet.objects.filter(name=name, **described).exists():
+        return TrainingSet.objects.get(name=name)
     found, created = TrainingSet.objects.update_or_create(
         name=name, defaults=described, create_defaults={**described, "created_at": timezone.now()}
     )
@@ -131,14 +133,16 @@ def source_of(name: str) -> tuple[Source, dict[str, str]]:
 @transaction.atomic
 def record_gate(*, envelope: bytes, training_set: str, clear: bool) -> None:
     """Log that a build was looked through, by the digest of the signed report."""
+    sha256 = hashlib.sha256(envelope).hexdigest()
     audit.append_entry(
         type="training.gated",
         actor=SYSTEM.name,
         data={
             "set": training_set,
-            "report": hashlib.sha256(envelope).hexdigest(),
+            "report": sha256,
             "verdict": "clear" if clear else "found",
         },
+        idem_key=f"training.gated/{sha256}",
     )
 
 
