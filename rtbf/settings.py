@@ -233,6 +233,11 @@ CELERY_BEAT_SCHEDULE = {
     "sweep-rechecks": {"task": "requests_app.sweep_rechecks", "schedule": RTBF_SWEEP_SECONDS},
     "queue-rechecks": {"task": "requests_app.queue_rechecks", "schedule": 3600},
     "sweep-searches": {"task": "requests_app.sweep_searches", "schedule": RTBF_SWEEP_SECONDS},
+    "publish-restrictions": {
+        "task": "workers.publish_restrictions",
+        "schedule": RTBF_SWEEP_SECONDS,
+        "options": {"queue": "legal", "expires": 2 * RTBF_SWEEP_SECONDS},
+    },
     "send-letters": {"task": "requests_app.send_letters", "schedule": RTBF_SWEEP_SECONDS},
     "remind-staff": {"task": "requests_app.remind_staff", "schedule": 3600},
     "purge-drafts": {"task": "requests_app.purge_drafts", "schedule": 3600},
