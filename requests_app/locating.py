@@ -7,7 +7,7 @@ record (a fact's value, a date of birth, a postcode): namesakes are not the pers
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
@@ -58,32 +58,47 @@ def person_of(given: SearchInput) -> Person:
     )
 
 
-def search(given: SearchInput) -> None:
-    """One search from its first record to its end, written. Raises LeaseLost."""
+Progress = Callable[[int, int], None]
+
+
+def silent(records: int, found: int) -> None:
+    """Progress that nobody looks at; the row of the search has it in any case."""
+
+
+def search(given: SearchInput, progress: Progress = silent) -> None:
+    """One search from its first record to its end, written. `progress` gets records, matches of
+    this pass. Raises LeaseLost."""
     person = person_of(given)
     found: list[FoundRecord] = []
-    count, error = 0, ""
+    count, matches, error = 0, 0, ""
     try:
         for record in training_data.records(given.source):
             count = record.number
             if (match := matched(record, person)) is not None:
                 found.append(match)
+                matches += 1
             if len(found) >= BATCH or count % EVERY == 0:
                 training.save_matches(given, records=count, found=found)
+                progress(count, matches)
                 found = []
         training.save_matches(given, records=count, found=found)
+        progress(count, matches)
     except (DataError, Invalid) as problem:  # ours: no data in them
         error = str(problem)
+    except LeaseLost:
+        raise
+    except Exception as problem:  # noqa: BLE001  (the text may quote the person's data)
+        error = f"unexpected error: {type(problem).__name__}"
     training.end_search(given, error=error)
 
 
-def work_off(search_id: UUID, owner: str) -> None:
+def work_off(search_id: UUID, owner: str, *, progress: Progress = silent) -> None:
     """Take up a search if nobody else has it; safe to call any number of times."""
     given = training.lease_search(search_id=search_id, owner=owner)
     if given is None:
         return
     try:
-        search(given)
+        search(given, progress)
     except LeaseLost:
         log.warning("search %s: another worker took over", search_id)
 

@@ -1,4 +1,4 @@
-"""Restriction of processing, GDPR Art. 18: the person is not spoken of and not trained on meanwhile.
+"""Restriction of processing, GDPR Art. 18: the person is not spoken of or trained on meanwhile.
 
 The names stay in the case's vault. Whoever serves reads keyed digests of them from a file that
 `workers.restrictions` writes; they close the gate. The case's identifiers stand on the suppression
