@@ -208,7 +208,7 @@ def _postgres_rows(dsn: str, query: str) -> Iterator[Mapping[str, Any]]:
         database.cursor("rtbf_records", row_factory=psycopg.rows.dict_row) as cursor,
     ):
         cursor.itersize = BATCH
-        cursor.execute(sql.SQL(query))  # type: ignore[arg-type]  # registered by an engineer
+        cursor.execute(sql.SQL(query))  # an engineer registered it
         yield from cursor
 
 

@@ -109,8 +109,8 @@ class Restrictions:
         before = (self.people, self.closed)
         try:
             self.people, self.closed = self._read(), False
-        except RestrictionError as error:
-            log.error("%s Nothing is answered meanwhile.", error)
+        except RestrictionError:
+            log.error("The restrictions cannot be read; nothing is answered until they can.")
             self.closed = True
         return (self.people, self.closed) != before
 
@@ -120,6 +120,8 @@ class Restrictions:
         if self.seen and not there:
             raise RestrictionError(f"{path} is gone: the worker of the legal queue writes it anew.")
         if there and time.time() - path.stat().st_mtime > STALE:
-            log.error("%s was not touched for a minute: is the legal worker running?", path)
+            log.error(
+                "The restrictions were not renewed for a minute: is the legal worker running?"
+            )
         self.seen = there
         return read_restrictions(self.root)

@@ -19,7 +19,7 @@ from tests import factories
 from tests.factories import digest, responding_case
 from tests.requests_app.test_releases import consolidated
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
 TODAY = date(2026, 11, 25)
 
 

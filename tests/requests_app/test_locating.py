@@ -23,7 +23,7 @@ from requests_app.verifier import canonical
 from tests import factories
 from tests.factories import NAME, case_in_review, propose
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 ROWS = [
     {"id": "r-1", "text": "Nothing to see in Lyon."},

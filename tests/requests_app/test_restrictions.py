@@ -18,7 +18,7 @@ from requests_app.verifier import canonical
 from tests import factories
 from tests.factories import case_in_review, completed_case, propose
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
 REASON = "The canary facts were checked and are right."
 
 
@@ -111,7 +111,6 @@ def test_who_may_restrict_and_on_which_grounds(officer: StaffMember, engineer: S
         restrict(case, officer)
 
 
-@pytest.mark.database
 def test_the_database_wants_a_notice_before_an_end(officer: StaffMember) -> None:
     case = case_in_review()
     restriction = restrict(case, officer)

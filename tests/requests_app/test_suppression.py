@@ -24,7 +24,7 @@ from requests_app.verifier import canonical
 from tests import factories
 from tests.factories import case_in_review, completed_case, executing_case, propose
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
 PHONE, CUSTOMER = "+32 2 555 01 77", "C-100234"
 IDENTIFIERS = [("phone", PHONE), ("customer_id", CUSTOMER)]
 
@@ -211,7 +211,6 @@ def test_keys_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         suppression.make_next_key()
 
 
-@pytest.mark.database
 def test_a_tag_stands_once_for_each_case() -> None:
     case = executing_case()
     row = SuppressionTag.objects.get(case_id=case.id)

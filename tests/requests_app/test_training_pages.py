@@ -10,7 +10,6 @@ from django.urls import reverse
 from requests_app import tasks
 from requests_app.models import ModelNode, RecordMatch, RecordSearch, StaffMember, SuppressionTag
 from requests_app.services import letters, lineage, training
-from tests import factories
 from tests.factories import case_in_review, completed_case, digest, executing_case
 from tests.requests_app.test_staff_pages import as_staff, text
 
@@ -106,9 +105,7 @@ def test_the_models_page_shows_what_came_of_what(
     assert "An ancestor is in quarantine" in shown
     assert f'data-node="{digest("copy")}" data-blocked="yes"' in shown
     assert "Still holds erased data" in shown
-    assert (
-        "quarantine" not in text(as_staff(officer).get(page)).split("<tbody>")[0].split("lede")[0]
-    )
+    assert 'name="action"' not in text(as_staff(officer).get(page))
     client.post(page, {"action": "lift", "sha256": digest("base")})
     assert 'data-blocked="no"' in text(client.get(page))
     assert ModelNode.objects.get(pk=digest("base")).quarantined_from is None
@@ -123,4 +120,3 @@ def test_strangers_see_nothing() -> None:
         ("models", []),
     ):
         assert Client().get(reverse(name, args=args)).status_code == 302
-    assert factories.NAME
