@@ -21,8 +21,8 @@ NAME = "training_gate"
 RECORDS = 100_000
 LISTED = 500
 PLANTED = 2_000
-RATE = 5_000.0
-"""Records a second: a million records then take some three minutes."""
+RATE = 2_000.0
+"""Records a second on one core: a million records then take less than ten minutes."""
 PROSE = (
     "the order of {year} came with {n} parts and was paid in {n} days",
     "our team met on {year}-0{d}-1{d}, about {n}00 people listened",

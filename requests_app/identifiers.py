@@ -134,14 +134,14 @@ def _codes(text: str, prefix: str, kinds: Collection[str]) -> Iterator[tuple[str
     is_phone, is_account = "phone" in kinds, "account" in kinds
     is_customer = "customer_id" in kinds
     count = len(tokens)
-    for start, (begin, end, word) in enumerate(tokens):
-        if not numeric[start] and not (
-            start + 1 < count
-            and numeric[start + 1]
-            and len(word) <= LEADING
-            and tokens[start + 1][0] - end == 1
-        ):
-            continue
+    starts = set()
+    for place in (place for place in range(count) if numeric[place]):
+        starts.add(place)
+        _, end, word = tokens[place - 1]
+        if place and len(word) <= LEADING and tokens[place][0] - end == 1:
+            starts.add(place - 1)
+    for start in sorted(starts):
+        begin, _, word = tokens[start]
         is_iban = _IBAN_START.match(word) is not None
         code, place = word, start
         while len(code) <= LONGEST:

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from requests_app.verifier.errors import Invalid as NotValid
 GATE_TYPE = "https://rtbf.example/attestation/training-gate/v1"
 CLEAR, FOUND = "clear", "found"
 EVERY = 5000  # records between two reports of progress
+REMEMBERED = 1 << 16  # answers of the list
 
 
 class GateRefused(Exception):
@@ -48,37 +51,33 @@ class Scan:
     sha256: str
 
 
-@dataclass(frozen=True)
 class Scanner:
     """Looks records up on a list; `fields` names the kind of identifier that a field holds."""
 
-    held: SuppressionList
-    training_set: str = ""
-    fields: Mapping[str, str] = field(default_factory=dict)
+    def __init__(
+        self, held: SuppressionList, training_set: str = "", fields: Mapping[str, str] | None = None
+    ) -> None:
+        self.kinds = held.kinds
+        self.fields = {name: kind for name, kind in (fields or {}).items() if kind in held.kinds}
+        self._record_kind = record_kind(training_set)
+        # The same years, prices and sender addresses stand in record after record.
+        self._holds = lru_cache(maxsize=REMEMBERED)(held.holds)
 
     def kinds_in(self, record: Record) -> set[str]:
         """The kinds of identifier by which a record is somebody's on the list."""
-        held, found = self.held, set()
-        kinds = held.kinds
-        own = record_kind(self.training_set)
-        if own in kinds and held.holds(own, record.record_id):
+        prefix, found = settings.RTBF_PHONE_PREFIX, set()
+        if self._record_kind in self.kinds and self._holds(self._record_kind, record.record_id):
             found.add("record")
-        for name, text in record.texts.items():
-            if (kind := self.fields.get(name)) in kinds and self._is_held(str(kind), text):
-                found.add(str(kind))
-            for kind, form in candidates(
-                text, phone_prefix=settings.RTBF_PHONE_PREFIX, kinds=kinds
-            ):
-                if held.holds(kind, form):
+        for text in record.texts.values():
+            for kind, form in candidates(text, phone_prefix=prefix, kinds=self.kinds):
+                if self._holds(kind, form):
+                    found.add(kind)
+        for name in self.fields.keys() & record.texts.keys():
+            kind = self.fields[name]
+            with suppress(NotAnIdentifier):
+                if self._holds(kind, normal_form(kind, record.texts[name], phone_prefix=prefix)):
                     found.add(kind)
         return found
-
-    def _is_held(self, kind: str, value: str) -> bool:
-        try:
-            form = normal_form(kind, value, phone_prefix=settings.RTBF_PHONE_PREFIX)
-        except NotAnIdentifier:
-            return False
-        return self.held.holds(kind, form)
 
 
 def scan(

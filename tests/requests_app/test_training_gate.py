@@ -231,7 +231,9 @@ def test_a_set_that_is_kept_by_an_exemption_is_not_gated_for_that_case(
         name="crm", location=str(file), id_field="id", actor_member=engineer
     )
     assert run("training_gate", "--set", "crm")[0] == 1
-    case.scope_items.create(kind="training_set", target="crm", result="keep", exemption="17-3-b")
+    case.scope_items.create(
+        kind="training_set", target="crm", result="keep", exemption="17-3-b", review_on="2027-01-01"
+    )
     assert run("training_gate", "--set", "crm")[0] == 0
     assert run("training_gate", "--file", file)[0] == 1
 
