@@ -1,14 +1,17 @@
 """The training gate: nobody on the list comes back, nobody else is taken, a report binds."""
 
 import json
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.db import connection
 from hypothesis import given
 from hypothesis import strategies as st
+from psycopg.conninfo import make_conninfo
 
 from requests_app import audit, keys, suppression, training_data, training_gate
 from requests_app.identifiers import normal_form
@@ -241,8 +244,6 @@ def test_a_set_that_is_kept_by_an_exemption_is_not_gated_for_that_case(
 def test_a_query_is_gated_through_the_file_that_is_written_of_it(
     run: Run, tmp_path: Path, engineer: StaffMember, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sqlite3
-
     executing_case()
     with sqlite3.connect(tmp_path / "crm.sqlite3") as database:
         database.execute("CREATE TABLE notes (id, text)")
@@ -267,8 +268,6 @@ def test_a_query_is_gated_through_the_file_that_is_written_of_it(
 
 
 def test_a_query_cannot_write_and_its_dsn_is_not_quoted(tmp_path: Path) -> None:
-    import sqlite3
-
     sqlite3.connect(tmp_path / "crm.sqlite3").close()
     source = Source("sql", f"sqlite:///{tmp_path / 'crm.sqlite3'}", "CREATE TABLE x (y)")
     with pytest.raises(DataError, match="one SELECT"):
@@ -277,6 +276,27 @@ def test_a_query_cannot_write_and_its_dsn_is_not_quoted(tmp_path: Path) -> None:
     with pytest.raises(DataError) as refused:
         list(training_data.records(source))
     assert "canary" not in f"{refused.value}{source}"
+
+
+@pytest.mark.database
+def test_rows_of_the_database_at_hand_are_read_and_never_written(tmp_path: Path) -> None:
+    if connection.vendor == "sqlite":
+        dsn, write = f"sqlite:///{tmp_path / 'a.sqlite3'}", "CREATE TABLE x (y)"
+        sqlite3.connect(tmp_path / "a.sqlite3").close()
+    else:
+        known = connection.get_connection_params()
+        names = ("host", "port", "user", "password", "dbname")
+        dsn = make_conninfo(**{name: known[name] for name in names if name in known})
+        write = "SELECT nextval('requests_app_scopeitem_id_seq')"
+    query = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200)"
+        " SELECT i AS id, 'text' AS t FROM n"
+    )
+    source = Source("sql", dsn, query, "id")
+    found = list(training_data.records(source))
+    assert [record.record_id for record in found] == [str(i) for i in range(1, 1201)]
+    with pytest.raises(DataError):
+        list(training_data.records(Source("sql", dsn, write)))
 
 
 def test_parquet_is_read_where_pyarrow_is(run: Run, tmp_path: Path) -> None:
