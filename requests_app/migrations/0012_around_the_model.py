@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('requests_app', '0016_mandates_and_duplicates'),
+        ('requests_app', '0011_clock'),
     ]
 
     operations = [

@@ -14,7 +14,6 @@ from django.views.decorators.http import require_http_methods
 from requests_app import selectors, vault
 from requests_app.forms import PlainForm, text_lines
 from requests_app.identifiers import KINDS, candidates
-from requests_app.lifecycle import CaseStatus
 from requests_app.models import Case, ModelNode, RecordMatch
 from requests_app.models.people import Role
 from requests_app.models.restrictions import RestrictionGround
@@ -128,7 +127,8 @@ def records(request: HttpRequest, reference: str) -> HttpResponse:
 def restriction(request: HttpRequest, reference: str) -> HttpResponse:
     """Restrict, announce the end, lift: `action` is restrict, announce or lift."""
     case = find_case(reference)
-    if case.status in suppression.NOT_YET:
+    now = restrictions.in_force(case)
+    if case.status in suppression.NOT_YET and now is None:
         raise WrongState(f"{case.reference} is closed, or its mailbox is not confirmed yet.")
     staff, action = member(request), request.POST.get("action", "")
     restrict_form = RestrictForm(posted(request) if action == "restrict" else None)
@@ -152,7 +152,7 @@ def restriction(request: HttpRequest, reference: str) -> HttpResponse:
         return redirect("case_restriction", reference=case.reference)
     context = {
         "case": case,
-        "now": restrictions.in_force(case),
+        "now": now,
         "earlier": case.restrictions.exclude(lifted_at=None).order_by("-restricted_at"),
         "restrict_form": restrict_form,
         "lift_form": lift_form,
@@ -236,10 +236,10 @@ def _held_or_suggested(case: Case) -> list[str]:
 
 def standing(case: Case) -> dict[str, Any]:
     """What the case page says of training data and restriction."""
+    restriction = restrictions.in_force(case)
     return {
-        "restriction": restrictions.in_force(case),
+        "restriction": restriction,
         "open_matches": case.matches.filter(state=RecordMatch.State.OPEN).count(),
         "confirmed_matches": case.matches.filter(state=RecordMatch.State.CONFIRMED).count(),
-        "around_is_open": case.status
-        not in (CaseStatus.AWAITING_CONFIRMATION, CaseStatus.WITHDRAWN, CaseStatus.SEALED),
+        "around_is_open": restriction is not None or case.status not in suppression.NOT_YET,
     }

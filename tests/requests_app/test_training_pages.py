@@ -8,8 +8,9 @@ from django.test import Client
 from django.urls import reverse
 
 from requests_app import tasks
+from requests_app.actors import SUBJECT
 from requests_app.models import ModelNode, RecordMatch, RecordSearch, StaffMember, SuppressionTag
-from requests_app.services import letters, lineage, training
+from requests_app.services import intake, letters, lineage, training
 from tests.factories import case_in_review, completed_case, digest, executing_case
 from tests.requests_app.test_staff_pages import as_staff, text
 
@@ -74,6 +75,19 @@ def test_restricting_and_lifting_by_buttons(officer: StaffMember) -> None:
     letters.send_pending_letters()
     client.post(page, {"action": "lift"})
     assert 'data-restricted="no"' in text(client.get(page))
+
+
+def test_a_restriction_can_be_lifted_after_the_request_was_withdrawn(officer: StaffMember) -> None:
+    case, client = case_in_review(), as_staff(officer)
+    page = reverse("case_restriction", args=[case.reference])
+    client.post(page, {"action": "restrict", "ground": "18-1-a"})
+    intake.withdraw_case(case_id=case.id, actor=SUBJECT)
+    assert page in text(client.get(reverse("case", args=[case.reference])))
+    client.post(page, {"action": "announce", "reason": "The request was withdrawn."})
+    letters.send_pending_letters()
+    client.post(page, {"action": "lift"})
+    assert client.get(page).status_code == 409
+    assert case.restrictions.get().lifted_at is not None
 
 
 def test_an_entry_is_kept_or_removed(officer: StaffMember, engineer: StaffMember) -> None:
