@@ -178,7 +178,9 @@ def check(envelope: bytes, path: Path, *, list_sha256: str, training_set: str) -
     the present list of `training_set`. 4. Its verdict is clear, with no record found.
     Raises GateRefused, or DataError if the file cannot be read.
     """
-    rows = AuditKey.objects.filter(purpose=AuditKey.Purpose.ATTEST, valid_to=None)
+    rows = AuditKey.objects.filter(
+        purpose=AuditKey.Purpose.ATTEST, valid_to=None, revoked_from=None
+    )
     known = [notes.parse_vkey(row.vkey) for row in rows]
     try:
         statement, _ = dsse.open_statement(

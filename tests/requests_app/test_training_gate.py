@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 
 from requests_app import audit, keys, suppression, training_data, training_gate
 from requests_app.identifiers import normal_form
-from requests_app.models import AuditEntry, StaffMember
+from requests_app.models import AuditEntry, AuditKey, StaffMember
 from requests_app.services import suppression as services
 from requests_app.services import training
 from requests_app.suppression import SuppressionList, make_list, record_kind, tag
@@ -134,6 +134,16 @@ def test_a_forged_or_foreign_report_is_refused(run: Run, tmp_path: Path) -> None
     report.write_bytes(true)
     assert run("check_gate_report", report, "--file", file)[0] == 0
     assert run("check_gate_report", report, "--file", file, "--set", "crm")[0] == 1
+
+
+@pytest.mark.parametrize("ended", ["valid_to", "revoked_from"])
+def test_a_report_of_a_key_that_is_out_of_use_is_refused(
+    run: Run, tmp_path: Path, ended: str
+) -> None:
+    file, report = build(tmp_path / "build.jsonl", CLEAN), tmp_path / "gate.json"
+    assert run("training_gate", "--file", file, "--report", report)[0] == 0
+    AuditKey.objects.filter(purpose="attest").update(**{ended: 1})
+    assert run("check_gate_report", report, "--file", file)[0] == 1
 
 
 @pytest.mark.parametrize(
