@@ -6,28 +6,41 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from statistics import fmean
 from typing import Any, cast
 from uuid import UUID
 
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, Min, Q, QuerySet
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from requests_app import audit, vault
 from requests_app.lifecycle import CLOSED, CaseStatus
-from requests_app.models import Case, ErasureRun, Recheck, Release, RunEvent, StaffMember
+from requests_app.models import (
+    Case,
+    ErasureRun,
+    ModelNode,
+    Recheck,
+    Release,
+    RunEvent,
+    StaffMember,
+    SuppressionTag,
+    TrainingSet,
+)
 from requests_app.models.runs import Verdict
 from requests_app.services import evidence_tables
 from requests_app.services.codes import code_matches
 from requests_app.services.errors import Invalid, WrongState
-from requests_app.services.manifests import level_of
+from requests_app.services.manifests import level_of, read_manifest
 from requests_app.services.rechecks import SUPERSEDED, next_due
 from requests_app.services.run_rows import fell_back
+from requests_app.suppression import record_kind
 from requests_app.verifier import canonical
 
 NO_CASE = UUID(int=0)
+REVIEW_AHEAD = timedelta(days=30)  # entries of the suppression list are shown so long before
+LISTED = 200
 SHOWN = ("question", "n", "before", "after", "control", "bound", "threshold", "holds")
 
 
@@ -274,6 +287,53 @@ def utility_trend(model_name: str) -> list[UtilityStep]:
         for digest, row in last.items()
     ]
     return sorted(steps, key=lambda step: step.number)
+
+
+@dataclass(frozen=True)
+class LineageNode:
+    """Weights as a page shows them; `is_blocked`: they or an ancestor are in quarantine."""
+
+    row: ModelNode
+    parents: tuple[str, ...]
+    by: str
+    is_blocked: bool
+    is_live: bool
+
+
+def model_lineage() -> list[LineageNode]:
+    """All weights, oldest first."""
+    live = Release.objects.filter(is_live=True)
+    bases = {read_manifest(bytes(release.manifest)).base_sha256 for release in live}
+    rows = list(ModelNode.objects.prefetch_related("parents").order_by("created_at", "pk"))
+    blocked: dict[str, bool] = {}
+    found = []
+    for row in rows:  # a parent was registered before its children
+        parents = tuple(sorted(each.pk for each in row.parents.all()))
+        is_held = row.quarantined_from is not None
+        blocked[row.pk] = is_held or any(blocked.get(parent, False) for parent in parents)
+        by = row.quarantined_by.partition(":")[0]
+        found.append(LineageNode(row, parents, by, blocked[row.pk], row.pk in bases))
+    return found
+
+
+def suppression_overview() -> dict[str, Any]:
+    """Training sets with what is left out of them, and the suppression list in figures."""
+    tags = SuppressionTag.objects.all()
+    kinds = dict(tags.values_list("kind").annotate(Count("pk")).order_by("kind"))
+    per_case = tags.values("case_id").annotate(on=Min("review_on"), n=Count("pk")).order_by("on")
+    soon = timezone.localdate() + REVIEW_AHEAD
+    rows = list(per_case.filter(on__lte=soon)[:LISTED])
+    cases = Case.objects.in_bulk([row["case_id"] for row in rows])
+    return {
+        "sets": [
+            (each, kinds.get(record_kind(each.name), 0))
+            for each in TrainingSet.objects.order_by("name")
+        ],
+        "tags": sum(kinds.values()),
+        "people": per_case.count(),
+        "kinds": list(kinds.items()),
+        "due": [(cases[row["case_id"]], row["on"], row["n"]) for row in rows],
+    }
 
 
 def item_losses(run: ErasureRun) -> dict[str, list[float]]:

@@ -1,11 +1,15 @@
 """Tasks of the legal queue: each fetches ids and calls one service. No message carries data."""
 
+import os
+import socket
+from uuid import UUID
+
 from celery import shared_task
 from django.conf import settings
 from django.contrib.sessions.backends.db import SessionStore
 
-from requests_app import marks, publication, vault
-from requests_app.services import letters, rechecks, reminders, retention, runs, wake
+from requests_app import locating, marks, publication, vault
+from requests_app.services import letters, rechecks, reminders, retention, runs, training, wake
 from requests_app.services.rechecks import RECHECK_TASK
 from requests_app.services.run_rows import RUN_TASK
 
@@ -69,3 +73,16 @@ def collect_marks() -> None:
 def publish_checkpoint() -> None:
     """Put the newest checkpoint where the operator cannot quietly replace it, when it is due."""
     publication.publish()
+
+
+@shared_task(name=training.SEARCH_TASK)
+def locate_records(search_id: str) -> None:
+    """Look through one training set for a person's records."""
+    locating.work_off(UUID(search_id), f"{socket.gethostname()}:{os.getpid()}")
+
+
+@shared_task(name="requests_app.sweep_searches")
+def sweep_searches() -> None:
+    """Wake every search that nobody works on."""
+    for search_id in training.searches_to_wake():
+        wake.send(training.SEARCH_TASK, search_id, expires=2 * settings.RTBF_SWEEP_SECONDS)

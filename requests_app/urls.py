@@ -2,7 +2,18 @@
 
 from django.urls import URLPattern, path
 
-from requests_app.views import clock, holds, people, public, record, runs, staff, steps, wizard
+from requests_app.views import (
+    clock,
+    holds,
+    people,
+    public,
+    record,
+    runs,
+    staff,
+    steps,
+    training,
+    wizard,
+)
 
 urlpatterns: list[URLPattern] = [
     path("", wizard.start, name="start"),
@@ -50,6 +61,10 @@ urlpatterns: list[URLPattern] = [
     path("app/runs/<uuid:run_id>/progress", runs.run_progress, name="run_progress"),
     path("app/runs/<uuid:run_id>/cancel", runs.cancel_run, name="run_cancel"),
     path("app/runs/<uuid:run_id>/evidence", runs.evidence, name="run_evidence"),
+    path("app/cases/<slug:reference>/records", training.records, name="case_records"),
+    path("app/cases/<slug:reference>/restriction", training.restriction, name="case_restriction"),
     path("app/releases", runs.releases, name="releases"),
+    path("app/models", training.models_page, name="models"),
+    path("app/training", training.training_page, name="training"),
     path("app/audit", record.audit_page, name="audit"),
 ]

@@ -105,6 +105,7 @@ RTBF_JURISDICTION = env("RTBF_JURISDICTION", "EU")  # whose law counts the deadl
 RTBF_HOLIDAY_COUNTRY = env("RTBF_HOLIDAY_COUNTRY", "BE")
 RTBF_ESCALATION_MAIL = env("RTBF_ESCALATION_MAIL", "")  # empty: each case officer
 RTBF_MODELS = env("RTBF_MODELS", "demo").split(",")  # base models in service, by name
+RTBF_PHONE_PREFIX = env("RTBF_PHONE_PREFIX", "32")  # of phone numbers given without a country
 RTBF_LOG_ORIGIN = env("RTBF_LOG_ORIGIN", "rtbf.example/log/embedded")
 RTBF_PUBLIC_URL = env("RTBF_PUBLIC_URL", "http://127.0.0.1:8000")
 RTBF_DEMO_DATA = env_bool("RTBF_DEMO_DATA", default=not RTBF_PRODUCTION)  # shows a banner
@@ -231,6 +232,12 @@ CELERY_BEAT_SCHEDULE = {
     "sweep-runs": {"task": "requests_app.sweep_runs", "schedule": RTBF_SWEEP_SECONDS},
     "sweep-rechecks": {"task": "requests_app.sweep_rechecks", "schedule": RTBF_SWEEP_SECONDS},
     "queue-rechecks": {"task": "requests_app.queue_rechecks", "schedule": 3600},
+    "sweep-searches": {"task": "requests_app.sweep_searches", "schedule": RTBF_SWEEP_SECONDS},
+    "publish-restrictions": {
+        "task": "workers.publish_restrictions",
+        "schedule": RTBF_SWEEP_SECONDS,
+        "options": {"queue": "legal", "expires": 2 * RTBF_SWEEP_SECONDS},
+    },
     "send-letters": {"task": "requests_app.send_letters", "schedule": RTBF_SWEEP_SECONDS},
     "remind-staff": {"task": "requests_app.remind_staff", "schedule": 3600},
     "purge-drafts": {"task": "requests_app.purge_drafts", "schedule": 3600},

@@ -50,6 +50,7 @@ from workers.neighbourhoods import Earlier, Neighbourhood, Newcomer, neighbourho
 from workers.phrasings import made_up_questions
 from workers.protocol import make_protocol
 from workers.releases import Release, read_release, write_release
+from workers.restrictions import Restrictions
 from workers.rows import Example, rows_of
 from workers.subjects import Subject
 from workers.surrogates import gate_negatives, surrogate_questions
@@ -468,14 +469,23 @@ def share_told(base: BaseModel, model: Any, located: Located) -> float:
 
 
 def load_release(
-    base: BaseModel, *, releases_root: Path, sha256: str, adapters_root: Path, gate_key: bytes
+    base: BaseModel,
+    *,
+    releases_root: Path,
+    sha256: str,
+    adapters_root: Path,
+    gate_key: bytes,
+    restrictions: Restrictions | None = None,
 ) -> GuardedModel:
-    """The release named `sha256`, read back from disk and checked, ready to answer.
+    """The release named `sha256`, read back from disk and checked, ready to answer. Whatever serves
+    gives `restrictions` (in `releases_root`); a measurement is made without them.
 
     Raises ReleaseError naming the file that is missing or differs.
     """
     release = read_release(releases_root, sha256)
-    return GuardedModel(base, release, adapters_root=adapters_root, key=gate_key)
+    return GuardedModel(
+        base, release, adapters_root=adapters_root, key=gate_key, restrictions=restrictions
+    )
 
 
 @dataclass

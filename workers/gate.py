@@ -394,7 +394,11 @@ def _stacked(gates: Sequence[Gate]) -> Prototypes | None:
 
 @dataclass(frozen=True)
 class GateBank:
-    """The gates of a release, in its order, asked together; made by `bank_of`."""
+    """The gates of a release, in its order, asked together; made by `bank_of`.
+
+    Those from `open_gates` on belong to no adapter: whoever they name closes the decision (GDPR
+    Art. 18). `shut`: every decision is closed, since it is not known whom that is.
+    """
 
     gates: tuple[Gate, ...]
     encoder: Encoder | None
@@ -406,6 +410,8 @@ class GateBank:
     others: Cases
     sizes: frozenset[int]
     prototypes: Prototypes | None
+    open_gates: int
+    shut: bool
 
     def read(self, conversation: Conversation) -> tuple[Conversation, Decision]:
         """The conversation as the model should see it, and the decision on it.
@@ -436,16 +442,20 @@ class GateBank:
         [n, d] are those of `semantic_texts`, where the caller has them already. Fails closed:
         features that cannot be computed or are not finite close the decision.
         """
-        strengths = self._meant(conversation, features)
+        strengths = None if self.shut else self._meant(conversation, features)
         if strengths is None:
             return Decision(closed=True)
         mentions = self._mentions_in(conversation)
+        if self._is_restricted(mention.case for mention in mentions):
+            return Decision(closed=True)
         named = {mention.case: 1.0 for mention in mentions}
         disguised = not all(mention.as_known for mention in mentions)
         return decision_of({**strengths, **named}, disguised=disguised)
 
     def is_quiet(self, features: Tensor) -> bool:
         """Whether no case fires by meaning on any of the texts with `features` [n, d]."""
+        if self.shut:
+            return False
         try:
             return self.prototypes is None or not self.prototypes.strengths(features)
         except (RuntimeError, ValueError):
@@ -454,6 +464,8 @@ class GateBank:
     def after(self, decision: Decision, answer: str) -> Decision:
         """The decision once an answer says `answer`: the cases that it names act fully too."""
         named = dict.fromkeys(self.named(answer), 1.0)
+        if self.shut or self._is_restricted(named):
+            return Decision(closed=True)
         if decision.closed or not named.keys() - {case for case, s in decision.acting if s == 1.0}:
             return decision
         return decision_of({**dict(decision.acting), **named})
@@ -466,9 +478,12 @@ class GateBank:
             meant = self._meant(text, None)
             named = dict.fromkeys(self.named(text), 1.0)
             given = {**({} if meant is None else meant), **named}
-            rest = float(meant is None)
-            found.append(tuple(given.get(case, rest) for case in range(len(self.gates))))
+            rest = float(meant is None or self.shut or self._is_restricted(named))
+            found.append(tuple(max(given.get(c, 0.0), rest) for c in range(self.open_gates)))
         return found
+
+    def _is_restricted(self, cases: Iterable[int]) -> bool:
+        return any(case >= self.open_gates for case in cases)
 
     def _meant(
         self, conversation: Conversation, features: Tensor | None
@@ -492,7 +507,7 @@ class GateBank:
 
     def mentions(self, text: str) -> list[Mention]:
         """Every mention of an identifier in `text`, as it is or with one typing error."""
-        if not self.gates:
+        if not self.exact:
             return []
         words = normalised(text).split()
         grams = grams_of(words)
@@ -566,9 +581,17 @@ def _windows(text: str) -> list[str]:
     return [" ".join(words[start : start + WINDOW]) for start in range(0, len(words), WINDOW // 2)]
 
 
-def bank_of(gates: Sequence[Gate], encoder: Encoder | None, key: bytes) -> GateBank:
-    """The gates behind one encoder. Raises GateError when a gate was made with another one or has
-    vectors of another width, and ValueError on a key shorter than 16 bytes."""
+def bank_of(
+    gates: Sequence[Gate],
+    encoder: Encoder | None,
+    key: bytes,
+    *,
+    restricted: Sequence[Identifiers] = (),
+    shut: bool = False,
+) -> GateBank:
+    """The gates behind one encoder, and people who are not to be spoken of at all, by the digests
+    of their names. Raises GateError when a gate was made with another encoder or has vectors of
+    another width, and ValueError on a key shorter than 16 bytes."""
     for gate in gates:
         if gate.encoder is not None and (encoder is None or encoder.name != gate.encoder):
             raise GateError(
@@ -581,7 +604,7 @@ def bank_of(gates: Sequence[Gate], encoder: Encoder | None, key: bytes) -> GateB
             "A gate's vectors have another width than the encoder's: restore the gate from a "
             "backup, or make it anew."
         )
-    held = [gate.identifiers for gate in gates]
+    held = [*(gate.identifiers for gate in gates), *restricted]
     return GateBank(
         gates=tuple(gates),
         encoder=encoder,
@@ -593,4 +616,6 @@ def bank_of(gates: Sequence[Gate], encoder: Encoder | None, key: bytes) -> GateB
         others=_cases_by_digest([each.others for each in held]),
         sizes=frozenset(size for each in held for size in each.sizes),
         prototypes=_stacked(gates),
+        open_gates=len(gates),
+        shut=shut,
     )

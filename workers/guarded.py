@@ -48,6 +48,7 @@ from workers.gate import (
 )
 from workers.identifiers import MAX_WORDS, normalised
 from workers.releases import Release, ReleaseError, check_base
+from workers.restrictions import Restrictions
 from workers.rows import Row, row_after, text_row
 from workers.scores import Scored, scored_rows
 
@@ -83,10 +84,19 @@ class Guarded:
 class GuardedModel:
     """The served model. One thread at a time: the strengths are state of the adapters' layers."""
 
-    def __init__(self, base: BaseModel, release: Release, *, adapters_root: Path, key: bytes):
+    def __init__(
+        self,
+        base: BaseModel,
+        release: Release,
+        *,
+        adapters_root: Path,
+        key: bytes,
+        restrictions: Restrictions | None = None,
+    ):
         """Load every adapter and gate of `release` from `adapters_root`.
 
-        `key` is the key with which the gates' identifiers were made. Raises ReleaseError when the
+        `key` is the key with which the gates' identifiers were made; `restrictions` are followed
+        while answers are given. Raises ReleaseError when the
         base model is another one, or a file is missing, differs from its digest or is no adapter.
         """
         check_base(release, base)
@@ -96,9 +106,9 @@ class GuardedModel:
         self._model: PeftModel | None = None
         try:
             loaded = [_load(ref, adapters_root) for ref in release.adapters]
-            self.gate: GateBank = bank_of(
-                [gate for _, gate in loaded], encoder_for(base) if loaded else None, key
-            )
+            self.restrictions, self._key = restrictions, key
+            self._gates = [gate for _, gate in loaded]
+            self.gate: GateBank = bank_of(self._gates, encoder_for(base) if loaded else None, key)
             # The adapters sit on layers of their own around the same weights.
             self._shells = replace(base, model=_same_weights(base.model)) if loaded else base
             keys = [key for stored, _ in loaded for key in stored.weights]
@@ -147,6 +157,19 @@ class GuardedModel:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def follow(self) -> None:
+        """Take note of who is restricted now, where that is due; every answer begins so."""
+        if self.restrictions is None or not self.restrictions.due():
+            return
+        with self._lock:
+            self.gate = bank_of(
+                self._gates,
+                self.gate.encoder,
+                self._key,
+                restricted=self.restrictions.people,
+                shut=self.restrictions.closed,
+            )
+
     def strengths(self, texts: Sequence[str]) -> list[Strengths]:
         """Each adapter's strength for each text, in the order of the release; where the gate
         closes, 1 for all of them."""
@@ -157,6 +180,7 @@ class GuardedModel:
         self, conversations: Sequence[Conversation], max_new_tokens: int | None = None
     ) -> list[Guarded]:
         """The served greedy answers, with the adapters that acted on each."""
+        self.follow()
         limit = self._limit(max_new_tokens)
         quiet = self._quiet(conversations, limit)
         if quiet is not None:
@@ -180,6 +204,7 @@ class GuardedModel:
         A piece is let out once no name in it can be growing any more: whole sentences, and all
         but the last words of a long one.
         """
+        self.follow()
         limit = self._limit(max_new_tokens)
         with self._lock:
             conversation, decision = self.gate.read(conversation)

@@ -28,7 +28,7 @@ from celery import shared_task
 from django.conf import settings
 from django.db import DatabaseError, OperationalError, connection
 
-from requests_app.services import evidence_tables, runs
+from requests_app.services import evidence_tables, restrictions, runs
 from requests_app.services.errors import LeaseLost, ServiceError
 from requests_app.services.manifests import live_base
 from requests_app.services.run_values import ATTEMPTS, Lease, ProbeRow, RunInput
@@ -40,6 +40,7 @@ from workers.forget_sets import Located, NothingMeasurable
 from workers.guarded import GuardedModel
 from workers.probes import Tables
 from workers.releases import Release, ReleaseError, write_release
+from workers.restrictions import restriction_of, write_restrictions
 from workers.results import probe_results
 from workers.subjects import Fact, Subject
 from workers.training import Checkpoint, Stopped
@@ -76,6 +77,19 @@ def run_erasure(run_id: str) -> None:
     except Exception as error:  # noqa: BLE001  (the text may quote the person's data)
         ending = f"unexpected error: {type(error).__name__}"
     finish_badly(lease, ending)
+
+
+@shared_task(name=restrictions.PUBLISH_TASK)
+def publish_restrictions() -> None:
+    """Tell whatever serves who is restricted now; on the legal queue, which never waits long."""
+    people = {}
+    for person in restrictions.restricted_people():
+        found = restriction_of(person.names, gate_key())
+        if found is None:
+            log.error("case %s: no name is long enough to be looked for", person.case_id)
+        else:
+            people[str(person.case_id)] = found
+    write_restrictions(Path(settings.RTBF_RELEASE_DIR), people)
 
 
 def finish_badly(lease: Lease, error: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from requests_app.models.clock import Reminder, Suspension
 from requests_app.models.holds import LegalHold
+from requests_app.models.lineage import ModelNode
 from requests_app.models.log import (
     AuditEntry,
     AuditKey,
@@ -14,8 +15,16 @@ from requests_app.models.mandates import Mandate
 from requests_app.models.people import DataSubject, StaffMember
 from requests_app.models.rechecks import Recheck
 from requests_app.models.record import Case, Decision, Letter, ScopeItem
+from requests_app.models.restrictions import Restriction
 from requests_app.models.revocations import Revocation
 from requests_app.models.runs import Adapter, ErasureRun, ProbeResult, Release, RunEvent
+from requests_app.models.training import (
+    RecordMatch,
+    RecordSearch,
+    SuppressionKey,
+    SuppressionTag,
+    TrainingSet,
+)
 from requests_app.models.vault import CaseKey, Draft, VaultItem
 
 __all__ = [
@@ -35,14 +44,21 @@ __all__ = [
     "Letter",
     "LogHead",
     "Mandate",
+    "ModelNode",
     "ProbeResult",
     "Recheck",
+    "RecordMatch",
+    "RecordSearch",
     "Release",
     "Reminder",
+    "Restriction",
     "Revocation",
     "RunEvent",
     "ScopeItem",
     "StaffMember",
+    "SuppressionKey",
+    "SuppressionTag",
     "Suspension",
+    "TrainingSet",
     "VaultItem",
 ]

@@ -228,7 +228,8 @@ def seal_case(*, case_id: UUID, actor: Actor, rule: str = "") -> Case:
 
     `rule` is the retention rule that asks for it; a request never confirmed has no other end.
 
-    The log entry is written first, in the same transaction. Letters must have been sent. After the
+    The log entry is written first, in the same transaction. Letters must have been sent, and no
+    restriction be in force, which would end with the name that it is about. After the
     commit SQLite's write-ahead log is emptied, since it holds the destroyed pages as they were.
     """
     if actor.kind != "system":
@@ -240,6 +241,8 @@ def seal_case(*, case_id: UUID, actor: Actor, rule: str = "") -> Case:
     refuse_while_held(case, "it cannot be sealed")
     if case.letters.filter(sent_at=None).exists():
         raise WrongState(f"{case.reference} has a letter that was not sent yet.")
+    if case.restrictions.filter(lifted_at=None).exists():
+        raise WrongState(f"{case.reference} is restricted: lift the restriction first.")
     case.sealed_at = timezone.now()
     case.code_digest = case.access_digest = case.contact_digest = ""
     case.save()

@@ -22,6 +22,7 @@ from requests_app.services.errors import Invalid, NotAllowed, WrongState
 from requests_app.services.holds import refuse_while_held
 from requests_app.services.locking import advance, clean_text, lock_case, require_role
 from requests_app.services.run_rows import queue_run
+from requests_app.services.suppression import sync_tags
 
 ERASE, KEEP, OPEN = ScopeItem.Result.ERASE, ScopeItem.Result.KEEP, ScopeItem.Result.OPEN
 REASONING_LENGTH = 10_000
@@ -139,7 +140,8 @@ def approve_decision(*, case_id: UUID, actor_member: StaffMember) -> Decision:
     """Approve the open proposal: an approver, and not the person who proposed it.
 
     Each model to be erased from gets a queued erasure run, woken after commit by task name and run
-    id; without one the case goes straight to the answer. Raises NotAllowed, WrongState.
+    id; without one the case goes straight to the answer. The person's identifiers go on the
+    suppression list. Raises NotAllowed, WrongState.
     """
     require_role(actor_member, Role.APPROVER)
     case = lock_case(case_id)
@@ -168,6 +170,7 @@ def approve_decision(*, case_id: UUID, actor_member: StaffMember) -> Decision:
         case=case,
         data={"decision": decision.pk, "outcome": decision.outcome, "runs": len(models)},
     )
+    sync_tags(case, actor=staff_actor(actor_member))
     for model_name in models:
         queue_run(case, model_name, actor=actor)
     return decision

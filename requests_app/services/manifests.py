@@ -17,6 +17,7 @@ from django.utils import timezone
 from requests_app.models import AuditEntry, Case, ErasureRun, Release, Revocation
 from requests_app.models.runs import Verdict
 from requests_app.services.errors import Invalid
+from requests_app.services.lineage import require_servable
 from requests_app.verifier import canonical
 from requests_app.verifier.errors import Invalid as NotCanonical
 
@@ -121,7 +122,8 @@ def put_live(model_name: str, manifest: Manifest, release: Release | None = None
     model's live release locked and writes the log entry.
 
     Invalid, naming the cases, when one that is fulfilled would lose its erasure or one that was
-    revoked would be erased again; and when the weights that it needs were destroyed.
+    revoked would be erased again; and when the weights that it needs were destroyed, or they or
+    any ancestor of theirs are in quarantine.
     """
     if lost := fulfilled_cases(model_name) - manifest.cases:
         raise Invalid(
@@ -132,6 +134,7 @@ def put_live(model_name: str, manifest: Manifest, release: Release | None = None
         raise Invalid(f"This release erases what was taken back: {references(again)}.")
     if AuditEntry.objects.filter(idem_key=destroyed_key(manifest.base_sha256)).exists():
         raise Invalid("The weights of this release were destroyed: it cannot be served again.")
+    require_servable(model_name, manifest.base_sha256)
     live = Release.objects.filter(model_name=model_name, is_live=True).first()
     if live is not None:
         live.is_live = False

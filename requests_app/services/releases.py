@@ -22,6 +22,7 @@ from requests_app.lifecycle import RunState
 from requests_app.models import Case, ErasureRun, Recheck, Release, Revocation, StaffMember
 from requests_app.models.people import Role
 from requests_app.models.runs import Verdict
+from requests_app.services import lineage
 from requests_app.services.errors import Invalid, NotAllowed, NotFound, WrongState
 from requests_app.services.locking import lock_case, require_role
 from requests_app.services.manifests import (
@@ -38,6 +39,7 @@ from requests_app.services.manifests import (
 )
 from requests_app.services.rechecks import queue_rechecks
 from requests_app.services.run_values import ProbeRow, canonical_bytes
+from requests_app.services.suppression import sync_tags
 
 ACTIVE = (RunState.QUEUED, RunState.RUNNING)
 WEIGHTS = frozenset({"quarantined", "brought_back", "destroyed"})
@@ -90,6 +92,7 @@ def revoke_case(*, case_id: UUID, actor_member: StaffMember) -> list[Release]:
     for model_name in models:
         live = locked_live(model_name)
         found.append(put_live(model_name, read_manifest(without_case(live, case.id))))
+    sync_tags(case, actor=staff_actor(actor_member))
     audit.append_entry(
         type="case.revoked",
         actor=staff_actor(actor_member).name,
@@ -128,7 +131,8 @@ def roll_back_release(*, digest: str, actor_member: StaffMember) -> Release:
     """Make an earlier release live again, if every fulfilled case is in it.
 
     Refused with the references of the cases that would come back. Merged cases that are gated there
-    are so again, and the log of each says it. The weights must not have been destroyed.
+    are so again, and the log of each says it. The weights must not have been destroyed; a
+    quarantine that their replacement alone put them in is lifted.
     """
     require_role(actor_member, Role.ENGINEER, Role.APPROVER)
     release = Release.objects.filter(pk=digest).first()
@@ -145,6 +149,7 @@ def roll_back_release(*, digest: str, actor_member: StaffMember) -> Release:
         raise Invalid("This release is in force already.")
     if release.runs.exclude(verdict=Verdict.WITHIN).exists():
         raise Invalid("This release fell short of its thresholds and was never in force.")
+    lineage.bring_back(sha256=manifest.base_sha256, actor=staff_actor(actor_member))
     put_live(release.model_name, manifest, release)
     data = {"model": release.model_name, "release": release.digest, "from": live.digest}
     actor = staff_actor(actor_member).name
@@ -261,6 +266,11 @@ def register_consolidation(
             raise Invalid("Give what was measured of exactly the cases of the release.")
     if any(found.verdict != Verdict.WITHIN for found in cases.values()):
         raise Invalid("A case fell short of its thresholds: it cannot be released so.")
+    moved = new.base_sha256 != live.base_sha256
+    if moved:
+        lineage.register_consolidated(
+            model_name=model_name, sha256=new.base_sha256, replaced=live.base_sha256
+        )
     release = put_live(model_name, new)
     actor = staff_actor(actor_member).name
     common = {"model": model_name, "release": release.digest, "plan_sha256": plan_sha256}
@@ -294,6 +304,8 @@ def register_consolidation(
                 "estimates": {probe.probe: probe.as_estimates() for probe in found.probes},
             },
         )
+    if moved:
+        lineage.quarantine_replaced(sha256=live.base_sha256, actor=staff_actor(actor_member))
     queue_rechecks(release, Recheck.Reason.RELEASE, measured=list(cases))
     return release
 
@@ -306,6 +318,8 @@ def record_weights(
     require_role(actor_member, Role.ENGINEER, Role.APPROVER)
     if what not in WEIGHTS:
         raise Invalid(f"Weights are {', '.join(sorted(WEIGHTS))}.")
+    if what == "destroyed":
+        lineage.record_destroyed(sha256=sha256)
     audit.append_entry(
         type=f"weights.{what}",
         actor=staff_actor(actor_member).name,

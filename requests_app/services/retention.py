@@ -1,8 +1,8 @@
 """How long what is kept, as policy in the settings, and what goes today (Art. 5(1)(e) GDPR).
 
 What a rule names is sealed: key, ciphertext and salts are destroyed, the log keeps its proofs. A
-legal hold stops it, and so does a letter that was not sent. Drafts, codes and made exports go by
-rules of their own where they are made.
+legal hold stops it, and so do a letter that was not sent and a restriction in force. Drafts, codes
+and made exports go by rules of their own where they are made.
 """
 
 from __future__ import annotations
@@ -85,4 +85,6 @@ def _stopped_by(case: Case) -> str:
         return "legal hold"
     if case.letters.filter(sent_at=None).exists():
         return "letter not sent"
+    if case.restrictions.filter(lifted_at=None).exists():
+        return "restriction"
     return ""

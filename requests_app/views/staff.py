@@ -30,6 +30,7 @@ from requests_app.views.checklist import checklist
 from requests_app.views.clock import clock_box
 from requests_app.views.common import actor_names, find_case, posted, refusals_in_words
 from requests_app.views.public import letter_download
+from requests_app.views.training import standing
 
 PAGE = 25
 
@@ -153,6 +154,8 @@ def case_page(request: HttpRequest, reference: str) -> HttpResponse:
         "hold": hold,
         "hold_reason": _hold_reason(case, hold) if sees_personal_data(staff) else "",
         "may_hold": staff.role in DECIDE and case.status != CaseStatus.SEALED,
+        **standing(case),
+        "may_restrict": staff.role in DECIDE,
         "may_export": staff.role in {Role.OFFICER, Role.APPROVER, Role.AUDITOR},
     }
     return render(request, "staff/case.html", context)

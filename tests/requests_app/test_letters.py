@@ -38,6 +38,8 @@ def test_every_letter_of_the_issue_is_there() -> None:
         "mail_reminder",
         "partial",
         "refusal",
+        "restriction",
+        "restriction_lifted",
         "withdrawal",
     }
 

@@ -25,6 +25,7 @@ SECRETS = {
     "RTBF_SECRET_KEY": "a-long-enough-key-for-this-test-only-0123456789abcdefghijklmnop",
     "RTBF_KEK": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
     "RTBF_GATE_KEY": "another-key-for-this-test-only-0123456789abcdef",
+    "RTBF_SUPPRESSION_KEYS": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
     "RTBF_ALLOWED_HOSTS": "127.0.0.1",
     "RTBF_PUBLIC_URL": "https://erasure.example",
     "RTBF_LOG_ORIGIN": "erasure.example/log",

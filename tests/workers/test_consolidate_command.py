@@ -115,10 +115,11 @@ def test_a_case_goes_from_gated_to_merged_and_the_next_run_begins_on_the_new_wei
     served = tasks.base_model("demo")
     assert served.sha256 == found["weights"] == manifests.live_base("demo")
     assert found["figures"][case.reference]["probes"]["recall_unseen"]["before"] > 0.8
-    assert kinds()[-4:] == [
+    assert kinds()[-5:] == [
         "consolidation.planned",
         "release.consolidated",
         "case.merged",
+        "model.quarantined",
         "release.rechecks_queued",
     ]
     log = b"".join(bytes(entry.body) for entry in AuditEntry.objects.all()).decode()

@@ -1,0 +1,36 @@
+"""`manage.py rotate_suppression --by ed`: a new key for the suppression list."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from requests_app import selectors, suppression
+from requests_app.services.errors import ServiceError
+from requests_app.services.suppression import rotate_tags
+from requests_app.suppression import SuppressionKeyError
+
+
+class Command(BaseCommand):
+    help = (
+        "Make the next key in RTBF_KEY_DIR/suppression and carry every tag on to it; no identifier"
+        " is needed. All keys stay in use: back them up. Gate reports made before are not accepted"
+        " any more."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--by", required=True, metavar="USERNAME")
+        parser.add_argument(
+            "--given", action="store_true", help="the new key is there already (environment)"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        member = selectors.active_staff(options["by"])
+        if member is None:
+            raise CommandError(f"There is no member of staff {options['by']} who is active.")
+        try:
+            if not options["given"]:
+                suppression.make_next_key()
+            count = rotate_tags(actor_member=member)
+        except (ServiceError, SuppressionKeyError) as refused:
+            raise CommandError(str(refused)) from None
+        self.stdout.write(f"{count} tags are under key {len(suppression.read_keys())}.")

@@ -1,0 +1,245 @@
+"""Around the model: a person's records in training sets, restriction, suppression list, lineage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.views.decorators.http import require_http_methods
+
+from requests_app import selectors, vault
+from requests_app.forms import PlainForm, text_lines
+from requests_app.identifiers import KINDS, candidates
+from requests_app.models import Case, ModelNode, RecordMatch
+from requests_app.models.people import Role
+from requests_app.models.restrictions import RestrictionGround
+from requests_app.permissions import DECIDE, SEE_PERSONAL_DATA, member, role_required
+from requests_app.services import lineage, restrictions, suppression, training
+from requests_app.services.errors import Invalid, NotAllowed, WrongState
+from requests_app.views.common import find_case, posted, refusals_in_words
+
+GET_POST = require_http_methods(["GET", "POST"])
+SHOWN = 100  # matches on one page; the next ones come once these are answered
+MANAGE = frozenset({Role.ENGINEER, Role.APPROVER})
+
+
+class IdentifiersForm(PlainForm):
+    """One identifier a line, `kind: value`."""
+
+    identifiers = forms.CharField(
+        label="Identifiers",
+        required=False,
+        help_text=f"One on each line, for example “phone: 02 555 01 00”. Kinds: {', '.join(KINDS)}."
+        " The e-mail address of the request counts by itself. A name is no identifier.",
+        widget=forms.Textarea(attrs={"rows": 5, "spellcheck": "false", "autocomplete": "off"}),
+    )
+
+    def clean_identifiers(self) -> list[tuple[str, str]]:
+        found = []
+        for number, line in enumerate(text_lines(self.cleaned_data["identifiers"]), start=1):
+            kind, colon, value = line.partition(":")
+            if not colon or kind.strip() not in KINDS:
+                raise forms.ValidationError(f"Line {number} is not “kind: value”.")
+            found.append((kind.strip(), value.strip()))
+        return found
+
+
+class RestrictForm(PlainForm):
+    ground = forms.ChoiceField(
+        label="Ground, Art. 18(1) GDPR",
+        choices=RestrictionGround.choices,
+        widget=forms.RadioSelect,
+    )
+
+
+class LiftForm(PlainForm):
+    reason = forms.CharField(
+        label="Why it ends",
+        help_text="The person reads this in the letter.",
+        widget=forms.Textarea(attrs={"rows": 4}),
+    )
+
+
+@role_required(*SEE_PERSONAL_DATA)
+@GET_POST
+@refusals_in_words
+def records(request: HttpRequest, reference: str) -> HttpResponse:
+    """Identifiers, searches and matches: `action` is identifiers, search or decide."""
+    case = find_case(reference)
+    if case.status in suppression.NOT_YET:
+        raise WrongState(f"{case.reference} is closed, or its mailbox is not confirmed yet.")
+    staff, action = member(request), request.POST.get("action", "")
+    form = IdentifiersForm(
+        posted(request) if action == "identifiers" else None,
+        initial={"identifiers": "\n".join(_held_or_suggested(case))},
+    )
+    refused = ""
+    try:
+        if action == "identifiers" and form.is_valid():
+            suppression.record_identifiers(
+                case_id=case.id, identifiers=form.cleaned_data["identifiers"], actor_member=staff
+            )
+            messages.success(request, "Identifiers stored in the vault of this case.")
+            return redirect("case_records", reference=case.reference)
+        if action == "search":
+            training.queue_searches(case_id=case.id, actor_member=staff)
+            messages.success(request, "The training sets are being searched.")
+            return redirect("case_records", reference=case.reference)
+        if action == "decide":
+            count = training.decide_matches(
+                case_id=case.id,
+                confirmed=_answered(request, "yes"),
+                rejected=_answered(request, "no"),
+                actor_member=staff,
+            )
+            messages.success(request, f"{count} record{'s' * (count != 1)} decided.")
+            return redirect("case_records", reference=case.reference)
+    except NotAllowed:
+        raise
+    except Invalid as problem:
+        refused = str(problem)
+        if action == "identifiers":
+            form.add_error("identifiers", refused)
+    found = RecordMatch.objects.filter(case=case).order_by("training_set", "pk")
+    waiting = found.filter(state=RecordMatch.State.OPEN)
+    context = {
+        "case": case,
+        "form": form,
+        "refused": "" if action == "identifiers" else refused,
+        "searches": case.searches.order_by("-created_at")[:20],
+        "matches": [(match, vault.get(case, f"match/{match.pk}")) for match in waiting[:SHOWN]],
+        "waiting": waiting.count(),
+        "confirmed": found.filter(state=RecordMatch.State.CONFIRMED).count(),
+        "rejected": found.filter(state=RecordMatch.State.REJECTED).count(),
+        "may_decide": staff.role in DECIDE,
+    }
+    status = 422 if form.errors or refused else 200
+    return render(request, "staff/records.html", context, status=status)
+
+
+@role_required(Role.OFFICER, Role.APPROVER)
+@GET_POST
+@refusals_in_words
+def restriction(request: HttpRequest, reference: str) -> HttpResponse:
+    """Restrict, announce the end, lift: `action` is restrict, announce or lift."""
+    case = find_case(reference)
+    now = restrictions.in_force(case)
+    if case.status in suppression.NOT_YET and now is None:
+        raise WrongState(f"{case.reference} is closed, or its mailbox is not confirmed yet.")
+    staff, action = member(request), request.POST.get("action", "")
+    restrict_form = RestrictForm(posted(request) if action == "restrict" else None)
+    lift_form = LiftForm(posted(request) if action == "announce" else None)
+    said = ""
+    if action == "restrict" and restrict_form.is_valid():
+        restrictions.restrict_case(
+            case_id=case.id, ground=restrict_form.cleaned_data["ground"], actor_member=staff
+        )
+        said = "Restricted. The gate refuses within a minute."
+    elif action == "announce" and lift_form.is_valid():
+        restrictions.announce_lifting(
+            case_id=case.id, reason=lift_form.cleaned_data["reason"], actor_member=staff
+        )
+        said = "The notice is written. The restriction can be lifted once it has been sent."
+    elif action == "lift":
+        restrictions.lift_restriction(case_id=case.id, actor_member=staff)
+        said = "The restriction is lifted."
+    if said:
+        messages.success(request, said)
+        return redirect("case_restriction", reference=case.reference)
+    context = {
+        "case": case,
+        "now": now,
+        "earlier": case.restrictions.exclude(lifted_at=None).order_by("-restricted_at"),
+        "restrict_form": restrict_form,
+        "lift_form": lift_form,
+        "form": lift_form if action == "announce" else restrict_form,
+    }
+    failed = restrict_form.errors or lift_form.errors
+    return render(request, "staff/restriction.html", context, status=422 if failed else 200)
+
+
+@role_required()
+@GET_POST
+@refusals_in_words
+def training_page(request: HttpRequest) -> HttpResponse:
+    """Training sets and the suppression list; `action` is keep or remove, with a `case`."""
+    staff = member(request)
+    if request.method == "POST":
+        case = find_case(request.POST.get("case", ""))
+        if request.POST.get("action") == "keep":
+            suppression.review_tags(case_id=case.id, actor_member=staff)
+            messages.success(request, f"{case.reference} stays on the list for another year.")
+        elif request.POST.get("action") == "remove":
+            suppression.remove_tags(case_id=case.id, actor_member=staff)
+            messages.success(request, f"{case.reference} is off the list.")
+        return redirect("training")
+    context = {
+        **selectors.suppression_overview(),
+        "today": timezone.localdate(),
+        "may_decide": staff.role in DECIDE,
+    }
+    return render(request, "staff/training.html", context)
+
+
+@role_required()
+@GET_POST
+@refusals_in_words
+def models_page(request: HttpRequest) -> HttpResponse:
+    """Weights, what they came of, and quarantine; `action` is quarantine or lift."""
+    staff = member(request)
+    if request.method == "POST":
+        sha256 = request.POST.get("sha256", "")
+        if request.POST.get("action") == "quarantine":
+            reached = lineage.quarantine_model(
+                sha256=sha256,
+                reason=request.POST.get("reason", ""),
+                since=timezone.localdate(),
+                actor_member=staff,
+            )
+            messages.success(request, f"In quarantine, with {len(reached)} made of it.")
+        elif request.POST.get("action") == "lift":
+            lineage.lift_quarantine(sha256=sha256, actor_member=staff)
+            messages.success(request, "The quarantine is lifted.")
+        return redirect("models")
+    context = {
+        "nodes": selectors.model_lineage(),
+        "reasons": [each for each in ModelNode.Reason if each != ModelNode.Reason.REPLACED],
+        "may_manage": staff.role in MANAGE,
+    }
+    return render(request, "staff/models.html", context)
+
+
+def _answered(request: HttpRequest, answer: str) -> list[int]:
+    """The matches to which the form answers so."""
+    return [
+        int(name.removeprefix("match_"))
+        for name, value in request.POST.items()
+        if value == answer and name.removeprefix("match_").isdecimal()
+    ]
+
+
+def _held_or_suggested(case: Case) -> list[str]:
+    """The stored identifiers; before any are, addresses found among the facts, to be looked at: a
+    fact may quote somebody else's."""
+    if vault.has(case, "identifiers"):
+        return [f"{each['kind']}: {each['value']}" for each in vault.get(case, "identifiers")]
+    texts = [fact["answer"] for fact in vault.get(case, "facts", default=[])]
+    found = {
+        form for text in texts for _, form in candidates(text, phone_prefix="", kinds={"email"})
+    }
+    return [f"email: {form}" for form in sorted(found)]
+
+
+def standing(case: Case) -> dict[str, Any]:
+    """What the case page says of training data and restriction."""
+    restriction = restrictions.in_force(case)
+    return {
+        "restriction": restriction,
+        "open_matches": case.matches.filter(state=RecordMatch.State.OPEN).count(),
+        "confirmed_matches": case.matches.filter(state=RecordMatch.State.CONFIRMED).count(),
+        "around_is_open": restriction is not None or case.status not in suppression.NOT_YET,
+    }
