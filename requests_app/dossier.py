@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from requests_app import audit, keys, marks
+from requests_app.jurisdictions import Profile, current, profile
 from requests_app.models import Case, ErasureRun
 from requests_app.verifier import merkle, statements
 from requests_app.verifier.runs import claim_of, run_facts
@@ -94,10 +95,32 @@ class Dossier:
     case_id: UUID
     reference: str
     received_on: date
-    due: date
     events: tuple[Event, ...]
     runs: tuple[Run, ...]
     log: LogProofs | None = None
+
+    @property
+    def due(self) -> date:
+        """The last day of the period as the events tell it: an export of an earlier day keeps its
+        own, whatever was extended since."""
+        extended = self.last("case.extended")
+        return date.fromisoformat(extended["due"] if extended else self._received["base_due"])
+
+    @property
+    def base_due(self) -> date:
+        """The last day before any extension."""
+        return date.fromisoformat(self._received["base_due"])
+
+    @property
+    def law(self) -> Profile:
+        """The jurisdiction profile that the case was opened under."""
+        name: str = self._received["jurisdiction"]
+        return profile(name) if "/" in name else current(name)  # before profiles had versions
+
+    @property
+    def _received(self) -> Mapping[str, Any]:
+        received: Mapping[str, Any] = self.events[0].body["data"]
+        return received
 
     @cached_property
     def run_facts(self) -> list[dict[str, Any]]:
@@ -128,7 +151,6 @@ def gather(case: Case) -> Dossier:
         case_id=case.id,
         reference=case.reference,
         received_on=case.received_on,
-        due=case.due,
         events=events,
         runs=tuple(_run(row) for row in rows.order_by("created_at", "id")),
     )

@@ -1,9 +1,9 @@
-"""The lifecycle of a case, a run and a recheck: an enum and a table of allowed moves for each.
+"""The lifecycle of a case, a run, a recheck and an export: an enum and a table of moves for each.
 
 Legal status (what the law asks next) and technical state (what the queue does) never mix. Overdue,
 extended, restricted and paused are computed from dates and flags; they are not states. Services are
-the only callers: `move_case`, `move_run` and `move_recheck` are the only places that assign these
-fields; a new case gets `first_status`.
+the only callers: `move_case`, `move_run`, `move_recheck` and `move_export` are the only places that
+assign these fields; a new case gets `first_status`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 if TYPE_CHECKING:
-    from requests_app.models import Case, ErasureRun, Recheck
+    from requests_app.models import Case, ErasureRun, ExportJob, Recheck
 
 
 class CaseStatus(models.TextChoices):
@@ -45,7 +45,14 @@ class RecheckState(models.TextChoices):
     FAILED = "failed", _("Failed")
 
 
-C, R, K = CaseStatus, RunState, RecheckState
+class ExportState(models.TextChoices):
+    QUEUED = "queued", _("Queued")
+    RUNNING = "running", _("Being made")
+    DONE = "done", _("Ready")
+    FAILED = "failed", _("Failed")
+
+
+C, R, K, E = CaseStatus, RunState, RecheckState, ExportState
 CLOSED = (C.COMPLETED, C.WITHDRAWN, C.SEALED)  # no answer is owed any more
 
 CASE_MOVES: dict[CaseStatus, frozenset[CaseStatus]] = {
@@ -78,6 +85,13 @@ RECHECK_MOVES: dict[RecheckState, frozenset[RecheckState]] = {
     K.FAILED: frozenset(),
 }
 
+EXPORT_MOVES: dict[ExportState, frozenset[ExportState]] = {
+    E.QUEUED: frozenset({E.RUNNING, E.FAILED}),
+    E.RUNNING: frozenset({E.DONE, E.FAILED}),
+    E.DONE: frozenset(),
+    E.FAILED: frozenset(),
+}
+
 
 class MoveNotAllowed(ValueError):
     """The lifecycle has no such move."""
@@ -107,3 +121,10 @@ def move_recheck(recheck: Recheck, to: RecheckState) -> None:
     if to not in RECHECK_MOVES[RecheckState(recheck.state)]:
         raise MoveNotAllowed(f"A recheck cannot go from “{recheck.state}” to “{to}”.")
     recheck.state = to
+
+
+def move_export(job: ExportJob, to: ExportState) -> None:
+    """Assign the next state of an export (the caller saves); MoveNotAllowed if there is none."""
+    if to not in EXPORT_MOVES[ExportState(job.state)]:
+        raise MoveNotAllowed(f"An export cannot go from “{job.state}” to “{to}”.")
+    job.state = to

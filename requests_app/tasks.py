@@ -8,8 +8,18 @@ from celery import shared_task
 from django.conf import settings
 from django.contrib.sessions.backends.db import SessionStore
 
-from requests_app import locating, marks, publication, vault
-from requests_app.services import letters, rechecks, reminders, retention, runs, training, wake
+from requests_app import export_files, locating, marks, publication, vault
+from requests_app.services import (
+    export_jobs,
+    letters,
+    rechecks,
+    reminders,
+    retention,
+    runs,
+    training,
+    wake,
+)
+from requests_app.services.export_jobs import EXPORT_TASK
 from requests_app.services.rechecks import RECHECK_TASK
 from requests_app.services.run_rows import RUN_TASK
 
@@ -86,3 +96,22 @@ def sweep_searches() -> None:
     """Wake every search that nobody works on."""
     for search_id in training.searches_to_wake():
         wake.send(training.SEARCH_TASK, search_id, expires=2 * settings.RTBF_SWEEP_SECONDS)
+
+
+@shared_task(name=EXPORT_TASK)
+def make_export(job_id: str) -> None:
+    """Make one export of the record, under a lease of its row."""
+    export_files.make(UUID(job_id), owner=f"{socket.gethostname()}:{os.getpid()}")
+
+
+@shared_task(name="requests_app.sweep_exports")
+def sweep_exports() -> None:
+    """Wake every export that nobody makes."""
+    for job_id in export_jobs.exports_to_wake():
+        wake.send(EXPORT_TASK, job_id, expires=2 * settings.RTBF_SWEEP_SECONDS)
+
+
+@shared_task(name="requests_app.remove_exports")
+def remove_exports() -> None:
+    """Remove the files of exports a week after they were made."""
+    export_jobs.remove_old_exports()

@@ -8,6 +8,7 @@ from requests_app.views import (
     people,
     public,
     record,
+    reports,
     runs,
     staff,
     steps,
@@ -67,4 +68,7 @@ urlpatterns: list[URLPattern] = [
     path("app/models", training.models_page, name="models"),
     path("app/training", training.training_page, name="training"),
     path("app/audit", record.audit_page, name="audit"),
+    path("app/exports", reports.reports, name="reports"),
+    path("app/exports/jobs", reports.report_jobs, name="report_jobs"),
+    path("app/exports/<uuid:job_id>", reports.report_file, name="report_file"),
 ]

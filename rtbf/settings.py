@@ -240,6 +240,8 @@ CELERY_BEAT_SCHEDULE = {
     },
     "send-letters": {"task": "requests_app.send_letters", "schedule": RTBF_SWEEP_SECONDS},
     "remind-staff": {"task": "requests_app.remind_staff", "schedule": 3600},
+    "sweep-exports": {"task": "requests_app.sweep_exports", "schedule": RTBF_SWEEP_SECONDS},
+    "remove-exports": {"task": "requests_app.remove_exports", "schedule": 3600},
     "purge-drafts": {"task": "requests_app.purge_drafts", "schedule": 3600},
     "apply-retention": {"task": "requests_app.apply_retention", "schedule": 6 * 3600},
     "collect-marks": {"task": "requests_app.collect_marks", "schedule": RTBF_SWEEP_SECONDS},

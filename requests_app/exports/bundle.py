@@ -16,6 +16,7 @@ from requests_app.dossier import Dossier, LogProofs, as_exported
 from requests_app.exports import report_html
 from requests_app.verifier import archive, canonical, notes, statements
 
+OF = "case"
 TITLE = "Evidence bundle (signed, verifies offline)"
 CONTENT_TYPE = "application/zip"
 EXTENSION = "zip"

@@ -8,14 +8,18 @@ from requests_app.dossier import Dossier
 from requests_app.verifier import statements
 from requests_app.verifier.runs import limits_of
 
+OF = "case"
 TITLE = "Evidence (JSON)"
 CONTENT_TYPE = "application/json"
 EXTENSION = "json"
+
+SCHEMA = "evidence-export.v1"  # a file of verifier/schemas, JSON Schema 2020-12
 
 
 def render(dossier: Dossier) -> bytes:
     """UTF-8 JSON, indented; figures as decimal strings, as they were logged."""
     content = {
+        "schema": SCHEMA,
         "reference": dossier.reference,
         "case": str(dossier.case_id),
         "received_on": dossier.received_on.isoformat(),

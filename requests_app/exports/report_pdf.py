@@ -1,4 +1,8 @@
-"""The same report as a tagged PDF (PDF/UA-1), typeset by typst from its embedded fonts."""
+"""The same report as a PDF for archives and screen readers, with the evidence JSON inside.
+
+Built to PDF/A-3a (ISO 19005-3) and PDF/UA-1 (ISO 14289-1): typst refuses to write a document that
+misses what either asks for, as far as a program can see. Typeset from typst's embedded fonts.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,12 @@ from typing import cast
 import typst
 from django.conf import settings
 
+from requests_app import report
 from requests_app.dossier import Dossier
-from requests_app.exports import report_html
+from requests_app.exports import evidence_json
 
-TITLE = "Report (PDF)"
+OF = "case"
+TITLE = "Report (PDF/A, evidence JSON inside)"
 CONTENT_TYPE = "application/pdf"
 EXTENSION = "pdf"
 
@@ -21,14 +27,16 @@ TEMPLATE = settings.BASE_DIR / "templates" / "exports" / "report.typ"
 
 def render(dossier: Dossier) -> bytes:
     """PDF bytes from templates/exports/report.typ; the same dossier gives the same bytes."""
-    told = report_html.content(dossier)
-    compiler = typst.Compiler(ignore_system_fonts=True)
-    last = datetime.fromisoformat(told["events"][-1]["at"]).astimezone(UTC)
-    pdf = compiler.compile(
+    told = report.tell(dossier)
+    last = datetime.fromisoformat(dossier.events[-1].body["at"]).astimezone(UTC)
+    pdf = typst.Compiler(ignore_system_fonts=True).compile(
         input=TEMPLATE.read_bytes(),
         format="pdf",
-        sys_inputs={"told": json.dumps(told)},
-        pdf_standards="ua-1",
+        sys_inputs={
+            "told": json.dumps(told),
+            "evidence": evidence_json.render(dossier).decode(),
+        },
+        pdf_standards=["a-3a", "ua-1"],
         timestamp=last,
     )
     return cast(bytes, pdf)

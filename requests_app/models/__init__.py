@@ -1,6 +1,7 @@
 """Tables of the legal record. Only services write them; `lifecycle` knows the allowed moves."""
 
 from requests_app.models.clock import Reminder, Suspension
+from requests_app.models.exports import ExportJob
 from requests_app.models.holds import LegalHold
 from requests_app.models.lineage import ModelNode
 from requests_app.models.log import (
@@ -40,6 +41,7 @@ __all__ = [
     "Decision",
     "Draft",
     "ErasureRun",
+    "ExportJob",
     "LegalHold",
     "Letter",
     "LogHead",

@@ -1,7 +1,7 @@
 """Row locks and checks that every service begins with.
 
-Lock order, everywhere: case, then run, then release, then model node, then recheck, then the head
-of the audit log.
+Lock order, everywhere: case, then run, then release, then model node, then recheck or export, then
+the head of the audit log.
 Cases are locked without their key (PostgreSQL's FOR NO KEY UPDATE): a new row that only refers to a
 case then waits for nobody, whatever its transaction has locked.
 """

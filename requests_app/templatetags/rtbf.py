@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from requests_app.lifecycle import CLOSED, CaseStatus, RunState
+from requests_app.lifecycle import CLOSED, CaseStatus, ExportState, RunState
 from requests_app.models import Case, Reminder
 from requests_app.models.runs import Verdict
 
@@ -34,6 +34,7 @@ LOOKS: dict[str, tuple[str, str]] = {
     RunState.SUCCEEDED: ("✔", "ok"),
     RunState.FAILED: ("✖", "danger"),
     RunState.CANCELLED: ("∅", ""),
+    ExportState.DONE: ("✔", "ok"),
     Verdict.NONE: ("○", ""),
     Verdict.WITHIN: ("✔", "ok"),
     Verdict.NOT_MET: ("✖", "danger"),
@@ -174,6 +175,11 @@ EVENT_WORDS = {
     "restriction.lifted": "Restriction lifted",
     "letter.sent": "Letter sent",
     "bundle.exported": "Bundle exported",
+    "export.requested": "Export asked for",
+    "export.made": "Export made",
+    "export.failed": "Export failed",
+    "export.downloaded": "Export downloaded",
+    "export.removed": "File of an export removed",
 }
 
 

@@ -14,14 +14,13 @@ from requests_app import audit, dossier, exports, marks
 from requests_app.actors import staff_actor
 from requests_app.lifecycle import CaseStatus
 from requests_app.models import AuditEntry, AuditKey, Checkpoint, LogHead
-from requests_app.models.people import Role
 from requests_app.permissions import member, role_required
 from requests_app.services import cases
+from requests_app.services.export_jobs import EXPORTERS
 from requests_app.verifier import canonical
 from requests_app.views.common import actor_names, find_case, refusals_in_words
 
 PAGE = 50
-EXPORTERS = (Role.OFFICER, Role.APPROVER, Role.AUDITOR)
 CLOSING = ("bundle.exported", "case.sealed")
 
 
@@ -77,7 +76,7 @@ def exports_page(request: HttpRequest, reference: str) -> HttpResponse:
     ready = bool(closed) and marks.closed_after(closed[-1].seq) is not None
     context = {
         "case": case,
-        "exports": [(name, exports.load(name)) for name in exports.names()],
+        "exports": [(name, exports.load(name)) for name in exports.names(exports.CASE)],
         "prepared": bool(closed),
         "ready": ready,
         "waiting": bool(closed) and not ready,
@@ -92,7 +91,7 @@ def exports_page(request: HttpRequest, reference: str) -> HttpResponse:
 def export(request: HttpRequest, reference: str, name: str) -> HttpResponse:
     """One export as a file; the 409 page with the reason while the bundle is not ready."""
     case = find_case(reference)
-    if name not in exports.names():
+    if name not in exports.names(exports.CASE):
         raise Http404
     made = exports.load(name)
     gathered = dossier.gather(case)

@@ -9,9 +9,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
+from requests_app import export_files
 from requests_app.lifecycle import CaseStatus, RunState
-from requests_app.models import Case, ErasureRun, StaffMember
-from requests_app.services import intake, runs
+from requests_app.models import Case, ErasureRun, ExportJob, StaffMember
+from requests_app.services import export_jobs, intake, runs
 from tests import factories
 from tests.requests_app import bundles
 
@@ -269,6 +270,7 @@ def test_staff_pages_have_no_barriers(
     bundles.sign()
     review = factories.responding_case(verdict="not_met")
     run = case.runs.get()
+    ask_for_exports(officer)
     paths = [
         "/app/",
         "/app/cases",
@@ -281,9 +283,42 @@ def test_staff_pages_have_no_barriers(
         f"/app/runs/{run.pk}/evidence",
         "/app/releases",
         "/app/audit",
+        "/app/exports",
         "/accounts/2fa/",
     ]
     check_everywhere(open_window, picture, paths, member=officer)
+
+
+def test_the_list_of_exports_follows_by_itself_and_leaves_the_form_alone(
+    open_window: Window, officer: StaffMember
+) -> None:
+    day = factories.timezone.localdate()
+    job = export_jobs.ask_export(
+        export="statistics_json", level="authority", first=day, last=day, actor_member=officer
+    )
+    page = open_window(member=officer)
+    page.goto("/app/exports")
+    page.get_by_label("Register of cases (CSV)").check()
+    export_files.make(job.id, owner="worker-1")
+    expect(page.get_by_role("link", name="Download")).to_be_visible()
+    expect(page.get_by_label("Register of cases (CSV)")).to_be_checked()
+    assert not refused_by_policy(page)
+
+
+def ask_for_exports(member: StaffMember) -> None:
+    """One export that is ready, one being made, one that failed."""
+    day = factories.timezone.localdate()
+    ready, _, failed = (
+        export_jobs.ask_export(
+            export=name, level="authority", first=day, last=day, actor_member=member
+        )
+        for name in ("register_csv", "audit_log", "statistics_json")
+    )
+    export_files.make(ready.id, owner="worker-1")
+    ExportJob.objects.filter(export="audit_log").update(state="running", done=300, total=900)
+    lease = export_jobs.lease_export(job_id=failed.id, owner="worker-1")
+    assert lease is not None
+    export_jobs.fail_export(lease, error="cannot_write")
 
 
 def test_without_script_the_run_page_reloads_itself(

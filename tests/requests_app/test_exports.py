@@ -1,17 +1,15 @@
-"""Every export of the folder, for every kind of case: honest, complete, without personal data."""
+"""Every export of a case, for every kind of case: honest, complete, without personal data."""
 
 import json
-from io import BytesIO
 
-import pikepdf
 import pytest
 from django.core.management import CommandError, call_command
 
-from requests_app import dossier, exports
+from requests_app import dossier, exports, report
 from requests_app.actors import SYSTEM
 from requests_app.models import Case, ProbeResult
 from requests_app.models.runs import Verdict
-from requests_app.services import cases, runs
+from requests_app.services import cases, clock, runs
 from requests_app.verifier import archive
 from tests import factories
 from tests.requests_app import bundles
@@ -60,7 +58,7 @@ def test_the_first_bundle_is_ready_with_the_next_checkpoint() -> None:
     assert exports.load("bundle").render(dossier.gather(case))
 
 
-@pytest.mark.parametrize("name", exports.names())
+@pytest.mark.parametrize("name", exports.names("case"))
 @pytest.mark.parametrize("kind", CASES)
 def test_an_export_holds_the_record_of_the_case_and_no_personal_data(name: str, kind: str) -> None:
     case = CASES[kind]()
@@ -76,7 +74,7 @@ def test_an_export_holds_the_record_of_the_case_and_no_personal_data(name: str, 
     assert exports.file_name(name, dossier.gather(case)).startswith(case.reference)
 
 
-@pytest.mark.parametrize("name", exports.names())
+@pytest.mark.parametrize("name", exports.names("case"))
 def test_no_export_claims_more_than_suppression(name: str) -> None:
     case = factories.completed_case()
     bundles.export(case)
@@ -143,6 +141,26 @@ def test_a_bundle_has_the_same_bytes_after_more_has_happened() -> None:
     assert bundles.export(case) != first
 
 
+def test_a_bundle_keeps_the_due_date_of_its_day_when_the_period_is_extended_later() -> None:
+    case = factories.case_in_review()
+    first = bundles.export(case)
+    clock.extend_case(
+        case_id=case.id,
+        cause="complexity",
+        reasons="Three models have to be searched, each of them by an erasure run of its own.",
+        done="The customer records were found and are no longer used for training.",
+        actor_member=factories.make_staff("officer"),
+    )
+    bundles.sign()
+    extended = Case.objects.get(pk=case.pk)
+    assert extended.due > case.due
+    gathered = dossier.gather(extended)
+    assert exports.load("bundle").render(gathered) == first
+    due = json.loads(exports.load("evidence_json").render(gathered))["due"]
+    assert due == extended.due.isoformat()
+    assert report.tell(gathered)["asked"]["extended"].endswith("the complexity of the request")
+
+
 def test_a_bundle_holds_the_listed_files_and_no_weights() -> None:
     files = archive.read_archive(bundles.export(factories.completed_case()))
     assert {
@@ -197,13 +215,3 @@ def test_a_sealed_case_still_has_its_bundle() -> None:
     bundles.sign()
     data = exports.load("bundle").render(dossier.gather(case))
     assert b'"type":"case.sealed"' in data
-
-
-def test_the_pdf_is_tagged_titled_and_says_what_the_html_says() -> None:
-    case = factories.completed_case()
-    data = exports.load("report_pdf").render(dossier.gather(case))
-    with pikepdf.open(BytesIO(data)) as pdf:
-        assert pdf.Root.MarkInfo.Marked
-        assert str(pdf.Root.Lang) == "en"
-        assert case.reference in str(pdf.docinfo["/Title"])
-        assert len(pdf.pages) >= 2

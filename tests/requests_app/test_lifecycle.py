@@ -1,4 +1,4 @@
-"""Both tables of moves, pair by pair."""
+"""All tables of moves, pair by pair."""
 
 from itertools import product
 
@@ -6,18 +6,21 @@ import pytest
 
 from requests_app.lifecycle import (
     CASE_MOVES,
+    EXPORT_MOVES,
     RECHECK_MOVES,
     RUN_MOVES,
     CaseStatus,
+    ExportState,
     MoveNotAllowed,
     RecheckState,
     RunState,
     first_status,
     move_case,
+    move_export,
     move_recheck,
     move_run,
 )
-from requests_app.models import Case, ErasureRun, Recheck
+from requests_app.models import Case, ErasureRun, ExportJob, Recheck
 
 
 @pytest.mark.parametrize("start, to", [*product(CaseStatus, CaseStatus)])
@@ -56,10 +59,23 @@ def test_every_pair_of_recheck_states(start: RecheckState, to: RecheckState) -> 
         assert recheck.state == start
 
 
+@pytest.mark.parametrize("start, to", [*product(ExportState, ExportState)])
+def test_every_pair_of_export_states(start: ExportState, to: ExportState) -> None:
+    job = ExportJob(state=start)
+    if to in EXPORT_MOVES[start]:
+        move_export(job, to)
+        assert job.state == to
+    else:
+        with pytest.raises(MoveNotAllowed):
+            move_export(job, to)
+        assert job.state == start
+
+
 def test_all_tables_name_every_status() -> None:
     assert set(CASE_MOVES) == set(CaseStatus)
     assert set(RUN_MOVES) == set(RunState)
     assert set(RECHECK_MOVES) == set(RecheckState)
+    assert set(EXPORT_MOVES) == set(ExportState)
 
 
 def reachable(without: CaseStatus) -> set[CaseStatus]:

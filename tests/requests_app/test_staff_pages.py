@@ -60,6 +60,7 @@ def addresses(case: Case, run: ErasureRun) -> list[str]:
         "run_id": run.pk,
         "letter_id": case.letters.order_by("pk")[0].pk,
         "name": "bundle",
+        "job_id": run.pk,
     }
     found = []
     for pattern in urls.urlpatterns:
