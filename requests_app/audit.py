@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from uuid import UUID
@@ -25,11 +25,16 @@ from requests_app.verifier.canonical import JSON
 from requests_app.verifier.errors import Invalid as VerifierInvalid
 
 SALT_BYTES = 32
+HASH_BYTES = 32
 SYSTEM = "system:log"
 
 
 class LogError(Exception):
     """The stored log is not what it should be; the message says what to do."""
+
+
+class NodesDiffer(LogError):
+    """Entries are in order, but not the nodes that proofs are read from (`rebuild_nodes`)."""
 
 
 def append_entry(
@@ -100,29 +105,43 @@ def case_entries(case_id: UUID) -> list[AuditEntry]:
     return list(AuditEntry.objects.filter(case_id=case_id).order_by("case_seq"))
 
 
-def log_tree(size: int | None = None) -> merkle.Tree:
-    """Merkle tree of the first `size` stored leaf hashes (all by default); O(n).
-
-    LogError if fewer are stored.
-    """
-    rows = AuditEntry.objects.order_by("seq").values_list("leaf_hash", flat=True)[:size]
-    leaves = [bytes(row) for row in rows.iterator()]
-    if size is not None and len(leaves) != size:
-        raise LogError(f"The log has {len(leaves)} entries; {size} were asked for.")
-    return merkle.Tree(leaves)
-
-
 def root(size: int) -> bytes:
-    """Root of the first `size` entries."""
-    return log_tree(size).root()
+    """Root of the first `size` entries. LogError if there are fewer."""
+    return _roots([(0, size)])[0]
 
 
 def inclusion_proof(seq: int, size: int) -> list[bytes]:
-    return log_tree(size).inclusion(seq)
+    """Inclusion path of an entry in the log of `size` entries. ValueError, LogError."""
+    return _roots(merkle.inclusion_ranges(seq, size))
 
 
 def consistency_proof(first: int, second: int) -> list[bytes]:
-    return log_tree(second).consistency(first)
+    """Consistency path between the logs of `first` and `second` entries. ValueError, LogError."""
+    return _roots(merkle.consistency_ranges(first, second))
+
+
+def _roots(ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Root of each range of entries, from the stored nodes: O(log n) rows, one query.
+
+    Stored nodes are not trusted: what is made of them is held against a signed root by who uses it.
+    """
+    parts = [list(merkle.subtrees(*each)) for each in ranges]
+    rows = AuditEntry.objects.filter(seq__in=[last for some in parts for last, _ in some])
+    stored = {
+        seq: bytes(leaf) + bytes(nodes or b"")
+        for seq, leaf, nodes in rows.values_list("seq", "leaf_hash", "nodes")
+    }
+    return [
+        merkle.frontier_root([_node(stored.get(last, b""), last, level) for last, level in some])
+        for some in parts
+    ]
+
+
+def _node(hashes: bytes, last: int, level: int) -> bytes:
+    node = hashes[HASH_BYTES * level : HASH_BYTES * (level + 1)]
+    if len(node) != HASH_BYTES:
+        raise LogError(f"entry {last} of the log is missing, or not all of its nodes are stored")
+    return node
 
 
 @dataclass(frozen=True)
@@ -154,7 +173,7 @@ def read_log(*, after: StoredLog | None = None, size: int | None = None) -> Stor
         leaf = merkle.leaf_hash(bytes(body))
         if leaf != bytes(stored):
             raise LogError(f"Entry {seq} of the log was changed after it was written.")
-        frontier = merkle.extend(frontier, seq, leaf)
+        frontier = merkle.extend(frontier, merkle.completed(frontier, seq, leaf))
         seq += 1
     if size is not None and seq != size:
         raise LogError(f"The log ends at entry {seq}; {size} entries were expected.")
@@ -175,8 +194,10 @@ def verify_log() -> LogCheck:
     """Read the whole log: bodies, leaf hashes, case chains, head, checkpoints and signatures.
 
     Takes one pass over the entries. Raises LogError naming the first thing that is wrong. It trusts
-    the keys in the database; the signer and offline verifiers bring their own.
+    the keys in the database; the signer and offline verifiers bring their own. NodesDiffer comes
+    last: it is raised where nothing else is wrong.
     """
+    last = AuditEntry.objects.order_by("-seq").values_list("seq", flat=True).first()
     head = LogHead.objects.filter(id=1).first()
     if head is None:
         raise LogError("There is no audit log yet: nothing has been recorded.")
@@ -184,20 +205,43 @@ def verify_log() -> LogCheck:
     signers = [notes.parse_vkey(key.vkey) for key in AuditKey.objects.filter(purpose="log")]
     chains: dict[str, tuple[int, str]] = {}  # case id -> number and leaf hash of its last entry
     frontier: list[bytes] = []
-    seq = 0
+    seq, without_nodes = 0, None
     for row in AuditEntry.objects.filter(seq__lt=head.size).order_by("seq").iterator():
         if row.seq != seq:
             raise LogError(f"Entry {seq} of the log is missing.")
-        leaf = _checked_entry(row, head.origin, chains)
-        frontier = merkle.extend(frontier, seq, leaf)
+        nodes = merkle.completed(frontier, seq, _checked_entry(row, head.origin, chains))
+        if without_nodes is None and row.nodes != b"".join(nodes[1:]):
+            without_nodes = seq
+        frontier = merkle.extend(frontier, nodes)
         seq += 1
         if seq in checkpoints:
             _check_checkpoint(checkpoints[seq], head.origin, frontier, signers)
     if seq != head.size or [node.hex() for node in frontier] != head.frontier:
         raise LogError(f"The head of the log does not fit its {seq} entries.")
+    if last is not None and last >= head.size:
+        raise LogError(f"Entry {last} lies beyond the head of the log, which has {head.size}.")
     if checkpoints and max(checkpoints) > head.size:
         raise LogError(f"{max(checkpoints)} entries were signed, but the log has {head.size}.")
+    if without_nodes is not None:
+        raise NodesDiffer(f"The nodes stored with entry {without_nodes} are not those of the log.")
     return LogCheck(seq, len(chains), len(checkpoints), merkle.frontier_root(frontier))
+
+
+def rebuild_nodes() -> int:
+    """Write stored nodes anew where they are not those of the leaf hashes; returns how many were.
+
+    For the owner of the tables, once `verify_log` finds nothing else wrong.
+    """
+    frontier: list[bytes] = []
+    rebuilt = 0
+    rows = AuditEntry.objects.order_by("seq").values_list("seq", "leaf_hash", "nodes")
+    for seq, leaf, stored in rows.iterator():
+        nodes = merkle.completed(frontier, seq, bytes(leaf))
+        frontier = merkle.extend(frontier, nodes)
+        right = b"".join(nodes[1:])
+        if stored != right:
+            rebuilt += AuditEntry.objects.filter(seq=seq).update(nodes=right)
+    return rebuilt
 
 
 def _checked_entry(row: AuditEntry, origin: str, chains: dict[str, tuple[int, str]]) -> bytes:
@@ -273,35 +317,35 @@ def _append(
         digest = commitment(salt=salt, case_id=case.id, seq=seq, field=field, value=value)
         data[field] = {"commitment": digest}
         openings.append(AuditOpening(case=case, entry_seq=seq, field=field, salt=salt))
-    last = (
-        AuditEntry.objects.filter(case_id=case.id).order_by("-case_seq").first() if case else None
-    )
-    case_seq = None if case is None else 0 if last is None else (last.case_seq or 0) + 1
+    chain = AuditEntry.objects.filter(case_id=case.id).order_by("-case_seq") if case else None
+    last = chain.values_list("case_seq", "leaf_hash").first() if chain is not None else None
+    case_seq = None if case is None else 0 if last is None else (last[0] or 0) + 1
     body = canonical.dumps(
         {
             "v": 1,
             "log": head.origin,
             "case": str(case.id) if case else None,
             "case_seq": case_seq,
-            "prev": bytes(last.leaf_hash).hex() if last else None,
+            "prev": bytes(last[1]).hex() if last else None,
             "type": type,
             "at": timezone.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "actor": actor,
             "data": data,
         }
     )
-    leaf = merkle.leaf_hash(body)
+    frontier = [bytes.fromhex(node) for node in head.frontier]
+    nodes = merkle.completed(frontier, seq, merkle.leaf_hash(body))
     entry = AuditEntry.objects.create(
         seq=seq,
         case_id=case.id if case else None,
         case_seq=case_seq,
         type=type,
         body=body,
-        leaf_hash=leaf,
+        leaf_hash=nodes[0],
         idem_key=idem_key,
+        nodes=b"".join(nodes[1:]),
     )
     AuditOpening.objects.bulk_create(openings)
-    frontier = merkle.extend([bytes.fromhex(node) for node in head.frontier], seq, leaf)
-    head.size, head.frontier = seq + 1, [node.hex() for node in frontier]
+    head.size, head.frontier = seq + 1, [node.hex() for node in merkle.extend(frontier, nodes)]
     head.save(update_fields=["size", "frontier"])
     return entry

@@ -5,16 +5,20 @@ import hmac
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
+from types import SimpleNamespace
 
 import pytest
 import rfc8785
+from django.core.management import CommandError, call_command
 from django.db import connection, connections, transaction
 from django.db.utils import DatabaseError
+from django.test.utils import CaptureQueriesContext
 
 from requests_app import audit
 from requests_app.lifecycle import CaseStatus
 from requests_app.models import AuditEntry, AuditKey, AuditOpening, Case, DataSubject, LogHead
 from requests_app.verifier import merkle
+from tests.append_only import NODES
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -179,6 +183,62 @@ def test_proofs_from_the_stored_log_verify(case: Case) -> None:
     )
 
 
+def test_a_proof_reads_a_few_rows_in_one_query(case: Case) -> None:
+    for _ in range(40):
+        append(case=case)
+    for ask in (
+        lambda: audit.root(41),
+        lambda: audit.inclusion_proof(17, 41),
+        lambda: audit.consistency_proof(13, 41),
+    ):
+        with CaptureQueriesContext(connection) as queries:
+            ask()
+        assert len(queries) == 1
+        assert queries[0]["sql"].count(",") < 20  # numbers of entries, of forty
+
+
+def test_an_append_costs_four_queries(case: Case, django_assert_num_queries) -> None:
+    append(case=case)
+    with django_assert_num_queries(4):
+        append(case=case)
+
+
+def test_what_is_not_in_the_log_has_no_proof(case: Case) -> None:
+    append(case=case)
+    with pytest.raises(audit.LogError, match="missing"):
+        audit.root(3)
+    with pytest.raises(audit.LogError, match="missing"):
+        audit.inclusion_proof(0, 7)
+    with pytest.raises(ValueError, match="no leaf"):
+        audit.inclusion_proof(2, 2)
+
+
+@pytest.mark.parametrize("wrong", [b"", None, b"\x01" * 96, b"\x01" * 64])
+def test_nodes_that_are_wrong_are_named_after_all_else_and_made_anew(
+    case: Case, capsys, wrong: bytes | None
+) -> None:
+    for _ in range(9):
+        append(case=case)
+    AuditEntry.objects.filter(seq=7).update(nodes=wrong)
+    with pytest.raises(audit.NodesDiffer, match="entry 7"):
+        audit.verify_log()
+    with pytest.raises(CommandError, match="--rebuild-nodes"):
+        call_command("verify_log")
+    call_command("verify_log", rebuild_nodes=True)
+    assert "written anew: 1" in capsys.readouterr().out
+    assert audit.root(10) == audit.read_log().root
+
+
+def test_the_nodes_of_a_log_older_than_they_are_get_filled_in(case: Case, monkeypatch) -> None:
+    for _ in range(30):
+        append(case=case)
+    AuditEntry.objects.update(nodes=None)
+    monkeypatch.setattr(NODES, "BATCH", 7)
+    NODES.fill_nodes(None, SimpleNamespace(connection=connection))
+    assert audit.verify_log().entries == 31
+    assert audit.root(31) == audit.read_log().root
+
+
 def test_a_key_is_made_known_once_and_by_an_entry() -> None:
     for _ in range(2):
         audit.register_key(purpose="log", vkey="a.example+00000000+AA==", name="a.example")
@@ -207,6 +267,7 @@ STATEMENTS = [
     "UPDATE requests_app_auditentry SET type = 'x'",
     "DELETE FROM requests_app_auditentry",
     "DELETE FROM requests_app_auditentry WHERE seq = 1",
+    "UPDATE requests_app_auditentry SET nodes = NULL, leaf_hash = NULL",
     "UPDATE requests_app_checkpoint SET note = 'x'",
     "DELETE FROM requests_app_checkpoint",
 ]

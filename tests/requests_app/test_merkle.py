@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from requests_app.verifier import merkle
 from requests_app.verifier.merkle import ProofError
+from tests.requests_app.trees import Tree
 
 # Test leaves and roots of the Certificate Transparency reference implementation (RFC 6962).
 CT_LEAVES = [
@@ -32,8 +33,8 @@ CT_ROOTS = [
     "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
 ]
 LEAVES = [merkle.leaf_hash(bytes([number])) for number in range(64)]
-TREE = merkle.Tree(LEAVES)
 sizes = st.integers(1, 64)
+TREE = Tree(LEAVES)
 
 
 def defined_root(leaves: list[bytes]) -> bytes:
@@ -48,18 +49,16 @@ def defined_root(leaves: list[bytes]) -> bytes:
 
 def test_roots_equal_those_of_the_reference_implementation() -> None:
     hashes = [merkle.leaf_hash(leaf) for leaf in CT_LEAVES]
-    tree = merkle.Tree(hashes)
+    tree = Tree(hashes)
     assert [tree.root(size).hex() for size in range(1, 9)] == CT_ROOTS
-    assert merkle.Tree([]).root() == merkle.EMPTY_ROOT
+    assert Tree([]).root() == merkle.EMPTY_ROOT
 
 
 @pytest.mark.parametrize("size", range(1, 65))
 def test_tree_frontier_and_definition_agree(size: int) -> None:
-    frontier: list[bytes] = []
-    for number in range(size):
-        frontier = merkle.extend(frontier, number, LEAVES[number])
+    frontier = TREE.frontiers[size]
     expected = defined_root(LEAVES[:size])
-    assert TREE.root(size) == merkle.Tree(LEAVES[:size]).root() == expected
+    assert TREE.root(size) == Tree(LEAVES[:size]).root() == expected
     assert merkle.frontier_root(frontier) == expected
     assert len(frontier) == size.bit_count()
 
@@ -137,7 +136,7 @@ def test_a_consistency_proof_verifies_for_no_other_history(second: int, data) ->
 
 
 def test_a_rewritten_history_has_no_consistency_proof() -> None:
-    rewritten = merkle.Tree([merkle.leaf_hash(b"x"), *LEAVES[1:]])
+    rewritten = Tree([merkle.leaf_hash(b"x"), *LEAVES[1:]])
     with pytest.raises(ProofError, match="unchanged"):
         merkle.verify_consistency(
             first=7,
@@ -148,20 +147,26 @@ def test_a_rewritten_history_has_no_consistency_proof() -> None:
         )
 
 
-@pytest.mark.parametrize(("first", "second"), [(5, 3), (-1, 3), (2, 65)])
+@pytest.mark.parametrize(("first", "second"), [(5, 3), (-1, 3)])
 def test_there_is_no_proof_between_impossible_sizes(first: int, second: int) -> None:
     with pytest.raises(ValueError, match="tree"):
-        TREE.consistency(first, second)
+        merkle.consistency_ranges(first, second)
+
+
+@pytest.mark.parametrize(("index", "size"), [(3, 3), (-1, 3), (0, 0)])
+def test_there_is_no_proof_of_a_leaf_outside_the_tree(index: int, size: int) -> None:
+    with pytest.raises(ValueError, match="no leaf"):
+        merkle.inclusion_ranges(index, size)
 
 
 def test_a_frontier_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match="subtrees"):
-        merkle.extend(LEAVES[:2], 4, LEAVES[2])
+        merkle.completed(LEAVES[:2], 4, LEAVES[2])
 
 
 def _depth(index: int, size: int) -> int:
     """Length of the inclusion path of a leaf; -1 if there is no such leaf."""
-    return len(merkle.Tree([b"\x00" * 32] * size).inclusion(index)) if index < size else -1
+    return len(Tree([b"\x00" * 32] * size).inclusion(index)) if index < size else -1
 
 
 def _flip(digest: bytes, bit: int) -> bytes:
