@@ -35,7 +35,7 @@ def triggers_dropped() -> Iterator[None]:
 
 
 def rewritten_log(change: Callable[[list[dict[str, Any]]], object]) -> None:
-    """A careful tamperer: `change` the bodies, then make chains, leaf hashes, nodes and head anew."""
+    """A careful tamperer: `change` the bodies, then make chains, hashes, nodes and head anew."""
     bodies = [json.loads(bytes(row.body)) for row in AuditEntry.objects.order_by("seq")]
     change(bodies)
     rows: list[AuditEntry] = []

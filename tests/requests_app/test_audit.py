@@ -5,6 +5,7 @@ import hmac
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
+from threading import Barrier, BoundedSemaphore
 from types import SimpleNamespace
 
 import pytest
@@ -21,6 +22,9 @@ from requests_app.verifier import merkle
 from tests.append_only import NODES
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+
+WRITERS = 200
 
 
 @pytest.fixture
@@ -263,6 +267,42 @@ def test_appends_from_many_threads_leave_no_gap_and_no_double(transactional_db) 
     assert audit.verify_log().entries == LogHead.objects.get().size == 21
 
 
+@pytest.mark.django_db(transaction=True)
+def test_two_hundred_writers_at_once_make_one_log(transactional_db, case: Case) -> None:
+    """Each with a connection of its own, as many at a time as the server takes."""
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite takes one writer at a time")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT current_setting('max_connections')::int - count(*) - 5 FROM pg_stat_activity"
+        )
+        free = BoundedSemaphore(min(WRITERS, cursor.fetchone()[0]))
+    together = Barrier(WRITERS)
+
+    def write(number: int) -> None:
+        together.wait()
+        with free:
+            try:
+                for step in range(3):
+                    with transaction.atomic():
+                        append(
+                            type="test.happened",
+                            case=case if step else None,
+                            data={"writer": number, "step": step},
+                            idem_key=f"{number}:{step}" if step == 2 else None,
+                        )
+            finally:
+                connection.close()
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(write, range(WRITERS)))
+    assert audit.verify_log().entries == LogHead.objects.get().size == 3 * WRITERS + 1
+    written = [body(entry)["data"] for entry in AuditEntry.objects.filter(type="test.happened")]
+    found = sorted((each["writer"], each["step"]) for each in written)  # type: ignore[index]
+    assert found == [(number, step) for number in range(WRITERS) for step in range(3)]
+    assert audit.root(3 * WRITERS + 1) == audit.read_log().root
+
+
 STATEMENTS = [
     "UPDATE requests_app_auditentry SET type = 'x'",
     "DELETE FROM requests_app_auditentry",
@@ -288,7 +328,7 @@ ONLY_SQLITE = [
 ]
 ONLY_POSTGRESQL = [
     "TRUNCATE requests_app_auditentry",
-    "TRUNCATE requests_app_checkpoint",
+    "TRUNCATE requests_app_checkpoint CASCADE",
     "SET LOCAL session_replication_role = replica; DELETE FROM requests_app_auditentry",
     "SET LOCAL session_replication_role = replica; TRUNCATE requests_app_auditentry",
     "INSERT INTO requests_app_auditentry (seq, type, body, leaf_hash) VALUES "

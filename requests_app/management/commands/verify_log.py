@@ -8,7 +8,7 @@ from requests_app import audit
 
 
 class Command(BaseCommand):
-    help = "Hash every stored entry anew; check leaf hashes, case chains, nodes, the head, checkpoints."
+    help = "Hash every stored entry anew; check chains, nodes, the head, checkpoints."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
