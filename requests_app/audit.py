@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,21 @@ from requests_app.verifier.errors import Invalid as VerifierInvalid
 SALT_BYTES = 32
 HASH_BYTES = 32
 SYSTEM = "system:log"
+
+# Appending and proving are plain SQL: to build these statements anew each time, as the ORM does,
+# costs several times what all the rest of an append does but the wait for the disk.
+SELECT_HEAD = "SELECT origin, size, frontier FROM requests_app_loghead WHERE id = 1"
+UPDATE_HEAD = "UPDATE requests_app_loghead SET size = %s, frontier = %s WHERE id = 1"
+SELECT_NODES = "SELECT seq, leaf_hash, nodes FROM requests_app_auditentry"
+SELECT_LAST_OF_CASE = (
+    "SELECT case_seq, leaf_hash FROM requests_app_auditentry WHERE case_id = %s "
+    "ORDER BY case_seq DESC LIMIT 1"
+)
+INSERT_ENTRY = (
+    "INSERT INTO requests_app_auditentry "
+    "(seq, case_id, case_seq, type, body, leaf_hash, idem_key, nodes) "
+    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
+)
 
 
 class LogError(Exception):
@@ -62,15 +78,16 @@ def append_entry(
         earlier = AuditEntry.objects.filter(idem_key=idem_key).first()
         if earlier is not None:
             return earlier
-    return _append(
+    entry, _ = _append(
         head,
         type=type,
         actor=actor,
         data=dict(data),
         case=case,
-        commitments=commitments or {},
+        commitments=commitments,
         idem_key=idem_key,
     )
+    return entry
 
 
 def register_key(*, purpose: str, vkey: str, name: str) -> AuditKey:
@@ -126,11 +143,11 @@ def _roots(ranges: Sequence[tuple[int, int]]) -> list[bytes]:
     Stored nodes are not trusted: what is made of them is held against a signed root by who uses it.
     """
     parts = [list(merkle.subtrees(*each)) for each in ranges]
-    rows = AuditEntry.objects.filter(seq__in=[last for some in parts for last, _ in some])
-    stored = {
-        seq: bytes(leaf) + bytes(nodes or b"")
-        for seq, leaf, nodes in rows.values_list("seq", "leaf_hash", "nodes")
-    }
+    needed = sorted({last for some in parts for last, _ in some})
+    marks = ",".join(["%s"] * len(needed)) or "NULL"
+    with connection.cursor() as cursor:
+        cursor.execute(f"{SELECT_NODES} WHERE seq IN ({marks})", needed)
+        stored = {seq: bytes(leaf) + bytes(nodes or b"") for seq, leaf, nodes in cursor.fetchall()}
     return [
         merkle.frontier_root([_node(stored.get(last, b""), last, level) for last, level in some])
         for some in parts
@@ -283,23 +300,41 @@ def _check_checkpoint(
         )
 
 
-def _locked_head() -> LogHead:
+@dataclass(frozen=True)
+class _Head:
+    """The row of LogHead, locked."""
+
+    origin: str
+    size: int
+    frontier: list[bytes]
+
+
+def _locked_head() -> _Head:
     """The one row that every append locks; the first append makes it, with `log.started`."""
-    head, created = LogHead.objects.select_for_update().get_or_create(
-        id=1, defaults={"origin": settings.RTBF_LOG_ORIGIN}
-    )
+    head = _lock_head()
+    while head is None:  # of two first appends the second finds the row
+        LogHead.objects.get_or_create(id=1, defaults={"origin": settings.RTBF_LOG_ORIGIN})
+        head = _lock_head()
     if head.origin != settings.RTBF_LOG_ORIGIN:
         raise LogError(
             f"This database holds the log {head.origin}, but RTBF_LOG_ORIGIN is "
             f"{settings.RTBF_LOG_ORIGIN}. Set it back: an origin never changes."
         )
-    if created:
-        _append(head, type="log.started", actor=SYSTEM, data={"origin": head.origin})
+    if head.size == 0:
+        _, head = _append(head, type="log.started", actor=SYSTEM, data={"origin": head.origin})
     return head
 
 
+def _lock_head() -> _Head | None:
+    lock = connection.ops.for_update_sql() if connection.features.has_select_for_update else ""
+    with connection.cursor() as cursor:
+        cursor.execute(f"{SELECT_HEAD} {lock}")
+        row = cursor.fetchone()
+    return row and _Head(row[0], row[1], [bytes.fromhex(node) for node in json.loads(row[2])])
+
+
 def _append(
-    head: LogHead,
+    head: _Head,
     *,
     type: str,
     actor: str,
@@ -307,7 +342,8 @@ def _append(
     case: Case | None = None,
     commitments: Mapping[str, JSON] | None = None,
     idem_key: str | None = None,
-) -> AuditEntry:
+) -> tuple[AuditEntry, _Head]:
+    """The entry, stored, and the head after it."""
     seq = head.size
     openings = []
     for field, value in (commitments or {}).items():
@@ -317,35 +353,42 @@ def _append(
         digest = commitment(salt=salt, case_id=case.id, seq=seq, field=field, value=value)
         data[field] = {"commitment": digest}
         openings.append(AuditOpening(case=case, entry_seq=seq, field=field, salt=salt))
-    chain = AuditEntry.objects.filter(case_id=case.id).order_by("-case_seq") if case else None
-    last = chain.values_list("case_seq", "leaf_hash").first() if chain is not None else None
-    case_seq = None if case is None else 0 if last is None else (last[0] or 0) + 1
-    body = canonical.dumps(
-        {
-            "v": 1,
-            "log": head.origin,
-            "case": str(case.id) if case else None,
-            "case_seq": case_seq,
-            "prev": bytes(last[1]).hex() if last else None,
-            "type": type,
-            "at": timezone.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "actor": actor,
-            "data": data,
-        }
-    )
-    frontier = [bytes.fromhex(node) for node in head.frontier]
-    nodes = merkle.completed(frontier, seq, merkle.leaf_hash(body))
-    entry = AuditEntry.objects.create(
-        seq=seq,
-        case_id=case.id if case else None,
-        case_seq=case_seq,
-        type=type,
-        body=body,
-        leaf_hash=nodes[0],
-        idem_key=idem_key,
-        nodes=b"".join(nodes[1:]),
-    )
+    with connection.cursor() as cursor:
+        case_id, last = None, None
+        if case is not None:
+            case_id = AuditEntry._meta.get_field("case_id").get_db_prep_value(case.id, connection)
+            cursor.execute(SELECT_LAST_OF_CASE, [case_id])
+            last = cursor.fetchone()
+        case_seq = None if case is None else 0 if last is None else last[0] + 1
+        body = canonical.dumps(
+            {
+                "v": 1,
+                "log": head.origin,
+                "case": str(case.id) if case else None,
+                "case_seq": case_seq,
+                "prev": bytes(last[1]).hex() if last else None,
+                "type": type,
+                "at": timezone.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "actor": actor,
+                "data": data,
+            }
+        )
+        nodes = merkle.completed(head.frontier, seq, merkle.leaf_hash(body))
+        closed = b"".join(nodes[1:])
+        entry = AuditEntry(
+            seq=seq,
+            case_id=case.id if case else None,
+            case_seq=case_seq,
+            type=type,
+            body=body,
+            leaf_hash=nodes[0],
+            idem_key=idem_key,
+            nodes=closed,
+        )
+        stored = [seq, case_id, case_seq, type, body, nodes[0], idem_key, closed]
+        cursor.execute(INSERT_ENTRY, stored)
+        grown = _Head(head.origin, seq + 1, merkle.extend(head.frontier, nodes))
+        frontier = json.dumps([node.hex() for node in grown.frontier])
+        cursor.execute(UPDATE_HEAD, [grown.size, frontier])
     AuditOpening.objects.bulk_create(openings)
-    head.size, head.frontier = seq + 1, [node.hex() for node in merkle.extend(frontier, nodes)]
-    head.save(update_fields=["size", "frontier"])
-    return entry
+    return entry, grown
