@@ -371,6 +371,8 @@ def _append(
                 "at": timezone.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
                 "actor": actor,
                 "data": data,
+                # without a case nothing else tells apart two like entries of one second
+                **({} if case else {"seq": seq}),
             }
         )
         nodes = merkle.completed(head.frontier, seq, merkle.leaf_hash(body))

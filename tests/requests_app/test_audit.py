@@ -58,6 +58,17 @@ def body(entry: AuditEntry) -> dict[str, object]:
     return json.loads(bytes(entry.body))
 
 
+def test_two_like_entries_without_a_case_in_one_second_are_two_entries() -> None:
+    with transaction.atomic():
+        first, second = (
+            audit.append_entry(type="model.registered", actor="system", data={"name": "demo"})
+            for _ in range(2)
+        )
+    assert second.seq == first.seq + 1
+    assert bytes(second.leaf_hash) != bytes(first.leaf_hash)
+    audit.verify_log()
+
+
 def test_the_first_entry_of_a_log_says_that_the_log_was_started(case: Case, settings) -> None:
     entry = append(case=case)
     started = AuditEntry.objects.get(seq=0)
