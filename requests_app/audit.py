@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from uuid import UUID
@@ -25,11 +26,31 @@ from requests_app.verifier.canonical import JSON
 from requests_app.verifier.errors import Invalid as VerifierInvalid
 
 SALT_BYTES = 32
+HASH_BYTES = 32
 SYSTEM = "system:log"
+
+# Appending and proving are plain SQL: to build these statements anew each time, as the ORM does,
+# costs several times what all the rest of an append does but the wait for the disk.
+SELECT_HEAD = "SELECT origin, size, frontier FROM requests_app_loghead WHERE id = 1"
+UPDATE_HEAD = "UPDATE requests_app_loghead SET size = %s, frontier = %s WHERE id = 1"
+SELECT_NODES = "SELECT seq, leaf_hash, nodes FROM requests_app_auditentry"
+SELECT_LAST_OF_CASE = (
+    "SELECT case_seq, leaf_hash FROM requests_app_auditentry WHERE case_id = %s "
+    "ORDER BY case_seq DESC LIMIT 1"
+)
+INSERT_ENTRY = (
+    "INSERT INTO requests_app_auditentry "
+    "(seq, case_id, case_seq, type, body, leaf_hash, idem_key, nodes) "
+    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
+)
 
 
 class LogError(Exception):
     """The stored log is not what it should be; the message says what to do."""
+
+
+class NodesDiffer(LogError):
+    """Entries are in order, but not the nodes that proofs are read from (`rebuild_nodes`)."""
 
 
 def append_entry(
@@ -57,15 +78,16 @@ def append_entry(
         earlier = AuditEntry.objects.filter(idem_key=idem_key).first()
         if earlier is not None:
             return earlier
-    return _append(
+    entry, _ = _append(
         head,
         type=type,
         actor=actor,
         data=dict(data),
         case=case,
-        commitments=commitments or {},
+        commitments=commitments,
         idem_key=idem_key,
     )
+    return entry
 
 
 def register_key(*, purpose: str, vkey: str, name: str) -> AuditKey:
@@ -100,29 +122,43 @@ def case_entries(case_id: UUID) -> list[AuditEntry]:
     return list(AuditEntry.objects.filter(case_id=case_id).order_by("case_seq"))
 
 
-def log_tree(size: int | None = None) -> merkle.Tree:
-    """Merkle tree of the first `size` stored leaf hashes (all by default); O(n).
-
-    LogError if fewer are stored.
-    """
-    rows = AuditEntry.objects.order_by("seq").values_list("leaf_hash", flat=True)[:size]
-    leaves = [bytes(row) for row in rows.iterator()]
-    if size is not None and len(leaves) != size:
-        raise LogError(f"The log has {len(leaves)} entries; {size} were asked for.")
-    return merkle.Tree(leaves)
-
-
 def root(size: int) -> bytes:
-    """Root of the first `size` entries."""
-    return log_tree(size).root()
+    """Root of the first `size` entries. LogError if there are fewer."""
+    return _roots([(0, size)])[0]
 
 
 def inclusion_proof(seq: int, size: int) -> list[bytes]:
-    return log_tree(size).inclusion(seq)
+    """Inclusion path of an entry in the log of `size` entries. ValueError, LogError."""
+    return _roots(merkle.inclusion_ranges(seq, size))
 
 
 def consistency_proof(first: int, second: int) -> list[bytes]:
-    return log_tree(second).consistency(first)
+    """Consistency path between the logs of `first` and `second` entries. ValueError, LogError."""
+    return _roots(merkle.consistency_ranges(first, second))
+
+
+def _roots(ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Root of each range of entries, from the stored nodes: O(log n) rows, one query.
+
+    Stored nodes are not trusted: what is made of them is held against a signed root by who uses it.
+    """
+    parts = [list(merkle.subtrees(*each)) for each in ranges]
+    needed = sorted({last for some in parts for last, _ in some})
+    marks = ",".join(["%s"] * len(needed)) or "NULL"
+    with connection.cursor() as cursor:
+        cursor.execute(f"{SELECT_NODES} WHERE seq IN ({marks})", needed)
+        stored = {seq: bytes(leaf) + bytes(nodes or b"") for seq, leaf, nodes in cursor.fetchall()}
+    return [
+        merkle.frontier_root([_node(stored.get(last, b""), last, level) for last, level in some])
+        for some in parts
+    ]
+
+
+def _node(hashes: bytes, last: int, level: int) -> bytes:
+    node = hashes[HASH_BYTES * level : HASH_BYTES * (level + 1)]
+    if len(node) != HASH_BYTES:
+        raise LogError(f"entry {last} of the log is missing, or not all of its nodes are stored")
+    return node
 
 
 @dataclass(frozen=True)
@@ -154,7 +190,7 @@ def read_log(*, after: StoredLog | None = None, size: int | None = None) -> Stor
         leaf = merkle.leaf_hash(bytes(body))
         if leaf != bytes(stored):
             raise LogError(f"Entry {seq} of the log was changed after it was written.")
-        frontier = merkle.extend(frontier, seq, leaf)
+        frontier = merkle.extend(frontier, merkle.completed(frontier, seq, leaf))
         seq += 1
     if size is not None and seq != size:
         raise LogError(f"The log ends at entry {seq}; {size} entries were expected.")
@@ -175,8 +211,10 @@ def verify_log() -> LogCheck:
     """Read the whole log: bodies, leaf hashes, case chains, head, checkpoints and signatures.
 
     Takes one pass over the entries. Raises LogError naming the first thing that is wrong. It trusts
-    the keys in the database; the signer and offline verifiers bring their own.
+    the keys in the database; the signer and offline verifiers bring their own. NodesDiffer comes
+    last: it is raised where nothing else is wrong.
     """
+    last = AuditEntry.objects.order_by("-seq").values_list("seq", flat=True).first()
     head = LogHead.objects.filter(id=1).first()
     if head is None:
         raise LogError("There is no audit log yet: nothing has been recorded.")
@@ -184,20 +222,43 @@ def verify_log() -> LogCheck:
     signers = [notes.parse_vkey(key.vkey) for key in AuditKey.objects.filter(purpose="log")]
     chains: dict[str, tuple[int, str]] = {}  # case id -> number and leaf hash of its last entry
     frontier: list[bytes] = []
-    seq = 0
+    seq, without_nodes = 0, None
     for row in AuditEntry.objects.filter(seq__lt=head.size).order_by("seq").iterator():
         if row.seq != seq:
             raise LogError(f"Entry {seq} of the log is missing.")
-        leaf = _checked_entry(row, head.origin, chains)
-        frontier = merkle.extend(frontier, seq, leaf)
+        nodes = merkle.completed(frontier, seq, _checked_entry(row, head.origin, chains))
+        if without_nodes is None and row.nodes != b"".join(nodes[1:]):
+            without_nodes = seq
+        frontier = merkle.extend(frontier, nodes)
         seq += 1
         if seq in checkpoints:
             _check_checkpoint(checkpoints[seq], head.origin, frontier, signers)
     if seq != head.size or [node.hex() for node in frontier] != head.frontier:
         raise LogError(f"The head of the log does not fit its {seq} entries.")
+    if last is not None and last >= head.size:
+        raise LogError(f"Entry {last} lies beyond the head of the log, which has {head.size}.")
     if checkpoints and max(checkpoints) > head.size:
         raise LogError(f"{max(checkpoints)} entries were signed, but the log has {head.size}.")
+    if without_nodes is not None:
+        raise NodesDiffer(f"The nodes stored with entry {without_nodes} are not those of the log.")
     return LogCheck(seq, len(chains), len(checkpoints), merkle.frontier_root(frontier))
+
+
+def rebuild_nodes() -> int:
+    """Write stored nodes anew where they are not those of the leaf hashes; returns how many were.
+
+    For the owner of the tables, once `verify_log` finds nothing else wrong.
+    """
+    frontier: list[bytes] = []
+    rebuilt = 0
+    rows = AuditEntry.objects.order_by("seq").values_list("seq", "leaf_hash", "nodes")
+    for seq, leaf, stored in rows.iterator():
+        nodes = merkle.completed(frontier, seq, bytes(leaf))
+        frontier = merkle.extend(frontier, nodes)
+        right = b"".join(nodes[1:])
+        if stored != right:
+            rebuilt += AuditEntry.objects.filter(seq=seq).update(nodes=right)
+    return rebuilt
 
 
 def _checked_entry(row: AuditEntry, origin: str, chains: dict[str, tuple[int, str]]) -> bytes:
@@ -239,23 +300,41 @@ def _check_checkpoint(
         )
 
 
-def _locked_head() -> LogHead:
+@dataclass(frozen=True)
+class _Head:
+    """The row of LogHead, locked."""
+
+    origin: str
+    size: int
+    frontier: list[bytes]
+
+
+def _locked_head() -> _Head:
     """The one row that every append locks; the first append makes it, with `log.started`."""
-    head, created = LogHead.objects.select_for_update().get_or_create(
-        id=1, defaults={"origin": settings.RTBF_LOG_ORIGIN}
-    )
+    head = _lock_head()
+    while head is None:  # of two first appends the second finds the row
+        LogHead.objects.get_or_create(id=1, defaults={"origin": settings.RTBF_LOG_ORIGIN})
+        head = _lock_head()
     if head.origin != settings.RTBF_LOG_ORIGIN:
         raise LogError(
             f"This database holds the log {head.origin}, but RTBF_LOG_ORIGIN is "
             f"{settings.RTBF_LOG_ORIGIN}. Set it back: an origin never changes."
         )
-    if created:
-        _append(head, type="log.started", actor=SYSTEM, data={"origin": head.origin})
+    if head.size == 0:
+        _, head = _append(head, type="log.started", actor=SYSTEM, data={"origin": head.origin})
     return head
 
 
+def _lock_head() -> _Head | None:
+    lock = connection.ops.for_update_sql() if connection.features.has_select_for_update else ""
+    with connection.cursor() as cursor:
+        cursor.execute(f"{SELECT_HEAD} {lock}")
+        row = cursor.fetchone()
+    return row and _Head(row[0], row[1], [bytes.fromhex(node) for node in json.loads(row[2])])
+
+
 def _append(
-    head: LogHead,
+    head: _Head,
     *,
     type: str,
     actor: str,
@@ -263,7 +342,8 @@ def _append(
     case: Case | None = None,
     commitments: Mapping[str, JSON] | None = None,
     idem_key: str | None = None,
-) -> AuditEntry:
+) -> tuple[AuditEntry, _Head]:
+    """The entry, stored, and the head after it."""
     seq = head.size
     openings = []
     for field, value in (commitments or {}).items():
@@ -273,35 +353,44 @@ def _append(
         digest = commitment(salt=salt, case_id=case.id, seq=seq, field=field, value=value)
         data[field] = {"commitment": digest}
         openings.append(AuditOpening(case=case, entry_seq=seq, field=field, salt=salt))
-    last = (
-        AuditEntry.objects.filter(case_id=case.id).order_by("-case_seq").first() if case else None
-    )
-    case_seq = None if case is None else 0 if last is None else (last.case_seq or 0) + 1
-    body = canonical.dumps(
-        {
-            "v": 1,
-            "log": head.origin,
-            "case": str(case.id) if case else None,
-            "case_seq": case_seq,
-            "prev": bytes(last.leaf_hash).hex() if last else None,
-            "type": type,
-            "at": timezone.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "actor": actor,
-            "data": data,
-        }
-    )
-    leaf = merkle.leaf_hash(body)
-    entry = AuditEntry.objects.create(
-        seq=seq,
-        case_id=case.id if case else None,
-        case_seq=case_seq,
-        type=type,
-        body=body,
-        leaf_hash=leaf,
-        idem_key=idem_key,
-    )
+    with connection.cursor() as cursor:
+        case_id, last = None, None
+        if case is not None:
+            case_id = AuditEntry._meta.get_field("case_id").get_db_prep_value(case.id, connection)
+            cursor.execute(SELECT_LAST_OF_CASE, [case_id])
+            last = cursor.fetchone()
+        case_seq = None if case is None else 0 if last is None else last[0] + 1
+        body = canonical.dumps(
+            {
+                "v": 1,
+                "log": head.origin,
+                "case": str(case.id) if case else None,
+                "case_seq": case_seq,
+                "prev": bytes(last[1]).hex() if last else None,
+                "type": type,
+                "at": timezone.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "actor": actor,
+                "data": data,
+                # without a case nothing else tells apart two like entries of one second
+                **({} if case else {"seq": seq}),
+            }
+        )
+        nodes = merkle.completed(head.frontier, seq, merkle.leaf_hash(body))
+        closed = b"".join(nodes[1:])
+        entry = AuditEntry(
+            seq=seq,
+            case_id=case.id if case else None,
+            case_seq=case_seq,
+            type=type,
+            body=body,
+            leaf_hash=nodes[0],
+            idem_key=idem_key,
+            nodes=closed,
+        )
+        stored = [seq, case_id, case_seq, type, body, nodes[0], idem_key, closed]
+        cursor.execute(INSERT_ENTRY, stored)
+        grown = _Head(head.origin, seq + 1, merkle.extend(head.frontier, nodes))
+        frontier = json.dumps([node.hex() for node in grown.frontier])
+        cursor.execute(UPDATE_HEAD, [grown.size, frontier])
     AuditOpening.objects.bulk_create(openings)
-    frontier = merkle.extend([bytes.fromhex(node) for node in head.frontier], seq, leaf)
-    head.size, head.frontier = seq + 1, [node.hex() for node in frontier]
-    head.save(update_fields=["size", "frontier"])
-    return entry
+    return entry, grown

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from requests_app import audit, keys, marks
 from requests_app.jurisdictions import Profile, current, profile
-from requests_app.models import Case, ErasureRun
+from requests_app.models import Case, Checkpoint, ErasureRun
 from requests_app.verifier import merkle, statements
 from requests_app.verifier.runs import claim_of, run_facts
 
@@ -177,22 +177,38 @@ def as_exported(dossier: Dossier, *, since: int | None = None) -> Dossier:
             " still being asked. That takes seconds while the signer (manage.py sign_checkpoints)"
             " and the legal queue run, and two minutes if a witness does not answer."
         )
-    tree = audit.log_tree(checkpoint.size)
+    return replace(dossier, events=events, log=_proofs(events, checkpoint, since=since))
+
+
+def _proofs(events: tuple[Event, ...], checkpoint: Checkpoint, *, since: int | None) -> LogProofs:
+    """Proofs from the stored nodes, which are not trusted: each is held against the signed root."""
+    size, root = checkpoint.size, bytes(checkpoint.root)
     first = events[0].seq if since is None else since
-    origin = checkpoint.note.partition("\n")[0]
-    log = LogProofs(
+    try:
+        consistency = audit.consistency_proof(first, size)
+        first_root = audit.root(first)
+        merkle.verify_consistency(
+            first=first, second=size, path=consistency, first_root=first_root, second_root=root
+        )
+        inclusion = [audit.inclusion_proof(event.seq, size) for event in events]
+        for event, path in zip(events, inclusion, strict=True):
+            merkle.verify_inclusion(event.leaf, index=event.seq, size=size, path=path, root=root)
+    except (audit.LogError, merkle.ProofError) as problem:
+        raise BundleNotReady(
+            f"The stored log does not fit its checkpoint: {problem}. Run manage.py verify_log."
+        ) from None
+    return LogProofs(
         note=marks.cosigned_note(checkpoint),
         stamp=marks.stamp_of(checkpoint),
-        origin=origin,
-        size=checkpoint.size,
-        root=bytes(checkpoint.root),
-        inclusion=tuple(tuple(tree.inclusion(event.seq)) for event in events),
+        origin=checkpoint.note.partition("\n")[0],
+        size=size,
+        root=root,
+        inclusion=tuple(tuple(path) for path in inclusion),
         first=first,
-        first_root=tree.root(first),
-        consistency=tuple(tree.consistency(first)),
-        trust=keys.trust_text(known_at=checkpoint.size),
+        first_root=first_root,
+        consistency=tuple(consistency),
+        trust=keys.trust_text(known_at=size),
     )
-    return replace(dossier, events=events, log=log)
 
 
 def _run(row: ErasureRun) -> Run:

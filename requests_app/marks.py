@@ -26,7 +26,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from requests_app import audit, witness
-from requests_app.models import AuditKey, Checkpoint, CheckpointMark
+from requests_app.models import AuditKey, Checkpoint, CheckpointMark, LogHead
 from requests_app.verifier import notes
 from requests_app.verifier.errors import Invalid
 from requests_app.verifier.notes import NoteKey
@@ -235,8 +235,9 @@ def _store_cosignature(checkpoint: Checkpoint, key: NoteKey, line: bytes) -> Non
 
 
 def _lock_open(checkpoint: Checkpoint) -> bool:
-    """Lock the checkpoint's row; false if it is closed already."""
-    Checkpoint.objects.select_for_update().get(pk=checkpoint.pk)
+    """Whether the checkpoint is open, and stays so in this transaction: the head is locked for it,
+    since the application has no right to lock a row of the checkpoints (`migrate_as_owner`)."""
+    LogHead.objects.select_for_update().get(id=1)
     return not checkpoint.marks.filter(kind=Kind.CLOSED).exists()
 
 

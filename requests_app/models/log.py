@@ -33,6 +33,9 @@ class AuditEntry(models.Model):
     body = models.BinaryField()
     leaf_hash = models.BinaryField(max_length=32, unique=True)
     idem_key = models.CharField(max_length=120, null=True, unique=True)  # noqa: DJ001
+    # Roots of the complete subtrees of 2, 4, ... entries that this one closes, 32 bytes each: what
+    # proofs are read from. A cache of the bodies, never trusted (audit.verify_log checks it).
+    nodes = models.BinaryField(null=True)
 
     class Meta:
         constraints = [

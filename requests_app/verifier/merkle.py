@@ -7,7 +7,7 @@ small: one for each bit set in the size; appending needs nothing else.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 
@@ -25,15 +25,22 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
-def extend(frontier: Sequence[bytes], size: int, leaf: bytes) -> list[bytes]:
-    """Frontier of the tree of `size` leaves after one more leaf; at most log2(size) hashes."""
+def completed(frontier: Sequence[bytes], size: int, leaf: bytes) -> list[bytes]:
+    """Roots of the complete subtrees that one more leaf closes in a tree of `size` leaves, small to
+    large: the leaf itself, then subtrees of 2, 4, ... leaves; two in the mean.
+    """
     if len(frontier) != size.bit_count():
         raise ValueError(f"A tree of {size} leaves has {size.bit_count()} complete subtrees.")
-    rest, node = list(frontier), leaf
+    nodes = [leaf]
     while size & 1:
-        node = node_hash(rest.pop(), node)
+        nodes.append(node_hash(frontier[-len(nodes)], nodes[-1]))
         size >>= 1
-    return [*rest, node]
+    return nodes
+
+
+def extend(frontier: Sequence[bytes], nodes: Sequence[bytes]) -> list[bytes]:
+    """Frontier after the leaf that closed `nodes`: the largest of them stands for all."""
+    return [*frontier[: len(frontier) + 1 - len(nodes)], nodes[-1]]
 
 
 def frontier_root(frontier: Sequence[bytes]) -> bytes:
@@ -46,71 +53,59 @@ def frontier_root(frontier: Sequence[bytes]) -> bytes:
     return node
 
 
-class Tree:
-    """All complete subtrees of a list of leaf hashes: built in O(n), proofs in O(log² n)."""
+def subtrees(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The complete subtrees that leaves `start` to `end` (not included) consist of, large to small:
+    for each its last leaf, which closed it, and its level (2**level leaves).
 
-    def __init__(self, leaves: Iterable[bytes]) -> None:
-        level = list(leaves)
-        self.size = len(level)
-        self._levels = [level]
-        while len(level) > 1:
-            level = [node_hash(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
-            self._levels.append(level)
+    For ranges that the proofs below need; their roots are a frontier of the range.
+    """
+    while start < end:
+        level = (end - start).bit_length() - 1
+        start += 1 << level
+        yield start - 1, level
 
-    def root(self, size: int | None = None) -> bytes:
-        """Root of the first `size` leaves (all when None); ValueError beyond the tree."""
-        size = self.size if size is None else self._checked(size)
-        return self._node(0, size) if size else EMPTY_ROOT
 
-    def inclusion(self, index: int, size: int | None = None) -> list[bytes]:
-        """Inclusion path of leaf `index` in the tree of `size` (RFC 9162 2.1.3.1)."""
-        size = self.size if size is None else self._checked(size)
-        if not 0 <= index < size:
-            raise ValueError(f"There is no leaf {index} in a tree of {size}.")
-        path: list[bytes] = []
-        start, end = 0, size
-        while end - start > 1:
-            middle = start + _split(end - start)
-            if index < middle:
-                path.append(self._node(middle, end))
-                end = middle
-            else:
-                path.append(self._node(start, middle))
-                start = middle
-        return path[::-1]
+def inclusion_ranges(index: int, size: int) -> list[tuple[int, int]]:
+    """The ranges of leaves whose roots are the inclusion path of `index` (RFC 9162 2.1.3.1).
 
-    def consistency(self, first: int, second: int | None = None) -> list[bytes]:
-        """Consistency path between the trees of `first` and `second` leaves (RFC 9162 2.1.4.1)."""
-        second = self.size if second is None else self._checked(second)
-        if not 0 <= first <= second:
-            raise ValueError(f"A tree of {first} does not come before one of {second}.")
-        if first in (0, second):
-            return []
-        path: list[bytes] = []
-        start, end, whole = 0, second, True
-        while first != end:
-            middle = start + _split(end - start)
-            if first <= middle:
-                path.append(self._node(middle, end))
-                end = middle
-            else:
-                path.append(self._node(start, middle))
-                start, whole = middle, False
-        if not whole:
-            path.append(self._node(start, end))
-        return path[::-1]
+    ValueError if the tree of `size` has no such leaf.
+    """
+    if not 0 <= index < size:
+        raise ValueError(f"There is no leaf {index} in a tree of {size}.")
+    ranges: list[tuple[int, int]] = []
+    start, end = 0, size
+    while end - start > 1:
+        middle = start + _split(end - start)
+        if index < middle:
+            ranges.append((middle, end))
+            end = middle
+        else:
+            ranges.append((start, middle))
+            start = middle
+    return ranges[::-1]
 
-    def _checked(self, size: int) -> int:
-        if not 0 <= size <= self.size:
-            raise ValueError(f"The tree has {self.size} leaves, not {size}.")
-        return size
 
-    def _node(self, start: int, end: int) -> bytes:
-        width = end - start
-        if width & (width - 1) == 0:  # complete, and aligned since every split is
-            return self._levels[width.bit_length() - 1][start // width]
-        middle = start + _split(width)
-        return node_hash(self._node(start, middle), self._node(middle, end))
+def consistency_ranges(first: int, second: int) -> list[tuple[int, int]]:
+    """The ranges of leaves whose roots are the consistency path from the tree of `first` leaves to
+    that of `second` (RFC 9162 2.1.4.1). ValueError for impossible sizes.
+    """
+    if not 0 <= first <= second:
+        raise ValueError(f"A tree of {first} does not come before one of {second}.")
+    if first in (0, second):
+        return []
+    ranges: list[tuple[int, int]] = []
+    start, end = 0, second
+    while first != end:
+        middle = start + _split(end - start)
+        if first <= middle:
+            ranges.append((middle, end))
+            end = middle
+        else:
+            ranges.append((start, middle))
+            start = middle
+    if start:  # else the root of `first` itself, which the verifier has
+        ranges.append((start, end))
+    return ranges[::-1]
 
 
 def verify_inclusion(

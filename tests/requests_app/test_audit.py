@@ -5,18 +5,26 @@ import hmac
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
+from threading import Barrier, BoundedSemaphore
+from types import SimpleNamespace
 
 import pytest
 import rfc8785
+from django.core.management import CommandError, call_command
 from django.db import connection, connections, transaction
 from django.db.utils import DatabaseError
+from django.test.utils import CaptureQueriesContext
 
 from requests_app import audit
 from requests_app.lifecycle import CaseStatus
 from requests_app.models import AuditEntry, AuditKey, AuditOpening, Case, DataSubject, LogHead
 from requests_app.verifier import merkle
+from tests.append_only import NODES
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+
+WRITERS = 200
 
 
 @pytest.fixture
@@ -48,6 +56,17 @@ def append(**given: object) -> AuditEntry:
 
 def body(entry: AuditEntry) -> dict[str, object]:
     return json.loads(bytes(entry.body))
+
+
+def test_two_like_entries_without_a_case_in_one_second_are_two_entries() -> None:
+    with transaction.atomic():
+        first, second = (
+            audit.append_entry(type="model.registered", actor="system", data={"name": "demo"})
+            for _ in range(2)
+        )
+    assert second.seq == first.seq + 1
+    assert bytes(second.leaf_hash) != bytes(first.leaf_hash)
+    audit.verify_log()
 
 
 def test_the_first_entry_of_a_log_says_that_the_log_was_started(case: Case, settings) -> None:
@@ -179,6 +198,62 @@ def test_proofs_from_the_stored_log_verify(case: Case) -> None:
     )
 
 
+def test_a_proof_reads_a_few_rows_in_one_query(case: Case) -> None:
+    for _ in range(40):
+        append(case=case)
+    for ask in (
+        lambda: audit.root(41),
+        lambda: audit.inclusion_proof(17, 41),
+        lambda: audit.consistency_proof(13, 41),
+    ):
+        with CaptureQueriesContext(connection) as queries:
+            ask()
+        assert len(queries) == 1
+        assert queries[0]["sql"].count(",") < 20  # numbers of entries, of forty
+
+
+def test_an_append_costs_four_queries(case: Case, django_assert_num_queries) -> None:
+    append(case=case)
+    with django_assert_num_queries(4):
+        append(case=case)
+
+
+def test_what_is_not_in_the_log_has_no_proof(case: Case) -> None:
+    append(case=case)
+    with pytest.raises(audit.LogError, match="missing"):
+        audit.root(3)
+    with pytest.raises(audit.LogError, match="missing"):
+        audit.inclusion_proof(0, 7)
+    with pytest.raises(ValueError, match="no leaf"):
+        audit.inclusion_proof(2, 2)
+
+
+@pytest.mark.parametrize("wrong", [b"", None, b"\x01" * 96, b"\x01" * 64])
+def test_nodes_that_are_wrong_are_named_after_all_else_and_made_anew(
+    case: Case, capsys, wrong: bytes | None
+) -> None:
+    for _ in range(9):
+        append(case=case)
+    AuditEntry.objects.filter(seq=7).update(nodes=wrong)
+    with pytest.raises(audit.NodesDiffer, match="entry 7"):
+        audit.verify_log()
+    with pytest.raises(CommandError, match="--rebuild-nodes"):
+        call_command("verify_log")
+    call_command("verify_log", rebuild_nodes=True)
+    assert "written anew: 1" in capsys.readouterr().out
+    assert audit.root(10) == audit.read_log().root
+
+
+def test_the_nodes_of_a_log_older_than_they_are_get_filled_in(case: Case, monkeypatch) -> None:
+    for _ in range(30):
+        append(case=case)
+    AuditEntry.objects.update(nodes=None)
+    monkeypatch.setattr(NODES, "BATCH", 7)
+    NODES.fill_nodes(None, SimpleNamespace(connection=connection))
+    assert audit.verify_log().entries == 31
+    assert audit.root(31) == audit.read_log().root
+
+
 def test_a_key_is_made_known_once_and_by_an_entry() -> None:
     for _ in range(2):
         audit.register_key(purpose="log", vkey="a.example+00000000+AA==", name="a.example")
@@ -203,10 +278,47 @@ def test_appends_from_many_threads_leave_no_gap_and_no_double(transactional_db) 
     assert audit.verify_log().entries == LogHead.objects.get().size == 21
 
 
+@pytest.mark.django_db(transaction=True)
+def test_two_hundred_writers_at_once_make_one_log(transactional_db, case: Case) -> None:
+    """Each with a connection of its own, as many at a time as the server takes."""
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite takes one writer at a time")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT current_setting('max_connections')::int - count(*) - 5 FROM pg_stat_activity"
+        )
+        free = BoundedSemaphore(min(WRITERS, cursor.fetchone()[0]))
+    together = Barrier(WRITERS)
+
+    def write(number: int) -> None:
+        together.wait()
+        with free:
+            try:
+                for step in range(3):
+                    with transaction.atomic():
+                        append(
+                            type="test.happened",
+                            case=case if step else None,
+                            data={"writer": number, "step": step},
+                            idem_key=f"{number}:{step}" if step == 2 else None,
+                        )
+            finally:
+                connection.close()
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(write, range(WRITERS)))
+    assert audit.verify_log().entries == LogHead.objects.get().size == 3 * WRITERS + 1
+    written = [body(entry)["data"] for entry in AuditEntry.objects.filter(type="test.happened")]
+    found = sorted((each["writer"], each["step"]) for each in written)  # type: ignore[index]
+    assert found == [(number, step) for number in range(WRITERS) for step in range(3)]
+    assert audit.root(3 * WRITERS + 1) == audit.read_log().root
+
+
 STATEMENTS = [
     "UPDATE requests_app_auditentry SET type = 'x'",
     "DELETE FROM requests_app_auditentry",
     "DELETE FROM requests_app_auditentry WHERE seq = 1",
+    "UPDATE requests_app_auditentry SET nodes = NULL, leaf_hash = NULL",
     "UPDATE requests_app_checkpoint SET note = 'x'",
     "DELETE FROM requests_app_checkpoint",
 ]
@@ -227,7 +339,7 @@ ONLY_SQLITE = [
 ]
 ONLY_POSTGRESQL = [
     "TRUNCATE requests_app_auditentry",
-    "TRUNCATE requests_app_checkpoint",
+    "TRUNCATE requests_app_checkpoint CASCADE",
     "SET LOCAL session_replication_role = replica; DELETE FROM requests_app_auditentry",
     "SET LOCAL session_replication_role = replica; TRUNCATE requests_app_auditentry",
     "INSERT INTO requests_app_auditentry (seq, type, body, leaf_hash) VALUES "

@@ -7,7 +7,7 @@ from django.core.management import CommandError, call_command
 
 from requests_app import dossier, exports, report
 from requests_app.actors import SYSTEM
-from requests_app.models import Case, ProbeResult
+from requests_app.models import AuditEntry, Case, ProbeResult
 from requests_app.models.runs import Verdict
 from requests_app.services import cases, clock, runs
 from requests_app.verifier import archive
@@ -130,6 +130,17 @@ def test_a_bundle_waits_for_its_export_entry_and_for_the_signer() -> None:
         exports.load("bundle").render(dossier.gather(case))
     bundles.sign()
     assert exports.load("bundle").render(dossier.gather(case)).startswith(b"PK")
+
+
+def test_no_bundle_carries_a_proof_that_does_not_lead_to_the_signed_root() -> None:
+    case = factories.completed_case()
+    bundles.export(case)
+    AuditEntry.objects.filter(seq=7).update(nodes=b"\x01" * 96)
+    with pytest.raises(dossier.BundleNotReady, match="verify_log"):
+        dossier.as_exported(dossier.gather(case))
+    AuditEntry.objects.filter(seq=7).update(nodes=None)
+    with pytest.raises(dossier.BundleNotReady, match="verify_log"):
+        dossier.as_exported(dossier.gather(case))
 
 
 def test_a_bundle_has_the_same_bytes_after_more_has_happened() -> None:

@@ -21,7 +21,7 @@ from requests_app import witness as witnesses
 from requests_app.exports import bundle
 from requests_app.models import Case, Checkpoint, CheckpointMark
 from requests_app.signer import open_signer, sign_next
-from requests_app.verifier import archive, merkle, notes, statements
+from requests_app.verifier import archive, notes, statements
 from requests_app.verifier.__main__ import main
 from requests_app.verifier.checks import Result, verify
 from requests_app.verifier.errors import Invalid
@@ -32,6 +32,7 @@ from tests import factories
 from tests.requests_app import bundles
 from tests.requests_app.test_signer import append
 from tests.requests_app.test_witness import NAME, served
+from tests.requests_app.trees import Tree
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -291,7 +292,7 @@ def test_a_forked_log_is_not_cosigned_and_the_witness_keeps_the_proof(
     marks.collect()
     # The holder of the log key makes another history and asks for its cosignature.
     other = [bytes([number]) * 32 for number in range(9)]
-    tree = merkle.Tree(other)
+    tree = Tree(other)
     key = keys.log_key(settings.RTBF_SIGNER_DIR)
     head = notes.TreeHead(key.name, 9, tree.root())
     note = notes.sign_note(notes.checkpoint_text(head), name=key.name, private=key.private)

@@ -59,6 +59,21 @@ def test_the_example_key_and_note_of_the_specification_verify() -> None:
     assert notes.open_note(NOTE, [key], file="note") == ("This is an example message.\n", (key,))
 
 
+def test_the_example_of_the_checkpoint_specification_is_read() -> None:
+    """c2sp.org/tlog-checkpoint; it names no key, so the whole note is trusted by nobody."""
+    text = "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n"
+    line = (
+        "— example.com/behind-the-sofa Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/"
+        "Zhcyv2q1gGzGku9nTo+zyWE+xeMcTOAYQ8=\n"
+    )
+    head = notes.parse_checkpoint(text, file="example")
+    assert (head.origin, head.size) == ("example.com/behind-the-sofa", 20852163)
+    assert head.root.hex().startswith("0ac5186a91863e8e")
+    assert notes.checkpoint_text(head) == text
+    with pytest.raises(Invalid, match="No trusted key"):
+        notes.open_note(f"{text}\n{line}".encode(), [KEY], file="example")
+
+
 def test_a_signed_checkpoint_comes_back_as_it_was_signed() -> None:
     assert notes.open_checkpoint(checkpoint(), [KEY], file="x") == (HEAD, (KEY,))
 
@@ -279,6 +294,33 @@ def test_the_string_sample_of_rfc_8785_section_3_2_2() -> None:
     assert canonical.dumps(value) == expected.encode()
 
 
+# From the test data that RFC 8785 appendix A refers to; its floats have no place in a log entry.
+RFC_8785_SAMPLES = {
+    "arrays": ('[56,{"d":true,"10":null,"1":[ ]}]', '[56,{"1":[],"10":null,"d":true}]'),
+    "french": (
+        '{"peach":"This sorting order","péché":"is wrong according to French",'
+        '"pêche":"but canonicalization MUST","sin":"ignore locale"}',
+        '{"peach":"This sorting order","péché":"is wrong according to French",'
+        '"pêche":"but canonicalization MUST","sin":"ignore locale"}',
+    ),
+    "structures": (
+        '{"1":{"f":{"f":"hi","F":5},"\\n":56},"10":{},"":"empty","a":{},'
+        '"111":[{"e":"yes","E":"no"}],"A":{}}',
+        '{"":"empty","1":{"\\n":56,"f":{"F":5,"f":"hi"}},"10":{},"111":[{"E":"no","e":"yes"}],'
+        '"A":{},"a":{}}',
+    ),
+    "unicode": (
+        '{"Unnormalized Unicode":"A\\u030a"}', '{"Unnormalized Unicode":"A\u030a"}',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RFC_8785_SAMPLES)
+def test_the_samples_of_rfc_8785(name: str) -> None:
+    given_text, expected = RFC_8785_SAMPLES[name]
+    assert canonical.dumps(json.loads(given_text)) == expected.encode()
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -309,6 +351,12 @@ def test_any_other_spelling_than_the_canonical_is_refused(data: bytes) -> None:
 # --- Envelopes ----------------------------------------------------------------------------------
 def test_the_pre_authentication_encoding_is_that_of_dsse() -> None:
     assert dsse.pae(b"{}") == b"DSSEv1 28 application/vnd.in-toto+json 2 {}"
+
+
+def test_the_pre_authentication_encoding_of_the_specification(monkeypatch) -> None:
+    monkeypatch.setattr(dsse, "PAYLOAD_TYPE", "http://example.com/HelloWorld")
+    expected = b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
+    assert dsse.pae(b"hello world") == expected
 
 
 def envelope() -> bytes:

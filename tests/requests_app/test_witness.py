@@ -21,12 +21,13 @@ from requests_app import witness as witnesses
 from requests_app.verifier import merkle, notes
 from requests_app.verifier.errors import Invalid
 from requests_app.witness import Answer, Request, Witness, add_checkpoint, open_witness
+from tests.requests_app.trees import Tree
 
 ORIGIN, NAME = "rtbf.example/log/test", "witness.example/w1"
 LOG = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 LOG_VKEY = notes.note_key(ORIGIN, LOG).vkey
-TREE = merkle.Tree([merkle.leaf_hash(b"entry %d" % number) for number in range(40)])
-FORK = merkle.Tree([merkle.leaf_hash(b"other %d" % number) for number in range(40)])
+TREE = Tree([merkle.leaf_hash(b"entry %d" % number) for number in range(40)])
+FORK = Tree([merkle.leaf_hash(b"other %d" % number) for number in range(40)])
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def witness(tmp_path: Path) -> Witness:
 def note(
     size: int,
     *,
-    tree: merkle.Tree = TREE,
+    tree: Tree = TREE,
     origin: str = ORIGIN,
     private: Ed25519PrivateKey = LOG,
 ) -> bytes:
@@ -45,7 +46,7 @@ def note(
     return notes.sign_note(notes.checkpoint_text(head), name=origin, private=private)
 
 
-def request(old: int, size: int, *, tree: merkle.Tree = TREE) -> bytes:
+def request(old: int, size: int, *, tree: Tree = TREE) -> bytes:
     proof = tuple(tree.consistency(old, size)) if old <= size else ()
     return witnesses.write_request(Request(old=old, proof=proof, note=note(size, tree=tree)))
 
@@ -261,7 +262,7 @@ def test_requests_at_the_same_time_never_lead_to_two_histories(witness: Witness)
     found: list[tuple[int, bytes]] = []
     start = threading.Barrier(8)
 
-    def ask(url: str, tree: merkle.Tree, size: int) -> None:
+    def ask(url: str, tree: Tree, size: int) -> None:
         body = request(0, size, tree=tree)
         start.wait()
         answer = post(url, body)

@@ -33,6 +33,7 @@ SECRETS = {
     "RTBF_CONTROLLER_EMAIL": "privacy@quill.example",
     "RTBF_AUTHORITY_NAME": "Data Protection Commission",
     "POSTGRES_PASSWORD": "postgres-password",
+    "POSTGRES_APP_PASSWORD": "application-password",
     "REDIS_PASSWORD": "redis-password",
 }
 
@@ -49,6 +50,13 @@ def command_of(service: str) -> list[str]:
 
 def as_embedded(service: str) -> list[str]:
     return [sys.executable if word == "python" else word for word in SERVICES[service]["command"]]
+
+
+def as_application(database_url: str) -> str:
+    """The same database, as the role that docker-compose.yml names for the application."""
+    role = re.search(r"//([^@]+)@", web_environment()["DATABASE_URL"])
+    assert role
+    return re.sub(r"//[^@/]*@", f"//{substituted(role[1])}@", database_url)
 
 
 def wait_for(condition: Callable[[], bool], log: Path, *, seconds: float = 60) -> None:
@@ -80,6 +88,16 @@ def test_the_web_server_believes_the_proxy_because_nobody_else_reaches_it() -> N
     assert all(port.startswith("127.0.0.1:") for port in SERVICES["web"]["ports"])
 
 
+def test_only_the_migration_knows_the_owner_of_the_tables() -> None:
+    owner = ("postgres", "migrate")
+    for name, service in SERVICES.items():
+        values = substituted(str(service.get("environment", {})))
+        assert (SECRETS["POSTGRES_PASSWORD"] in values) is (name in owner)
+        if name not in {"postgres", "redis"}:  # what stands in .env is theirs too, but for this
+            assert service["environment"]["POSTGRES_PASSWORD"] == ""
+            assert "://rtbf_app:" in service["environment"]["DATABASE_URL"]
+
+
 def test_only_the_signer_mounts_the_log_key() -> None:
     mounting = [n for n, s in SERVICES.items() if any("signer:" in v for v in s.get("volumes", []))]
     assert mounting == ["signer"]
@@ -108,7 +126,7 @@ def test_each_command_serves_against_local_services(tmp_path: Path) -> None:
     with postgres_url() as database_url:
         env = {**os.environ, **{k: substituted(v) for k, v in web_environment().items()}}
         env |= {
-            "DATABASE_URL": database_url,
+            "DATABASE_URL": as_application(database_url),
             "REDIS_URL": f"redis://:{SECRETS['REDIS_PASSWORD']}@127.0.0.1:{redis_port}/0",
             "RTBF_VAR_DIR": str(tmp_path / "var"),
             "RTBF_KEY_DIR": str(tmp_path / "keys"),
@@ -125,8 +143,9 @@ def test_each_command_serves_against_local_services(tmp_path: Path) -> None:
             wait_for(lambda: answers(client), log["redis"])
 
             migrated = subprocess.run(
-                command_of("migrate"), cwd=BASE_DIR, env=env, capture_output=True, check=False
-            )
+                command_of("migrate"), cwd=BASE_DIR, capture_output=True, check=False,
+                env={**env, "DATABASE_MIGRATION_URL": database_url},
+            )  # fmt: skip
             assert migrated.returncode == 0, migrated.stderr.decode()[-3000:]
 
             web = [str(web_port) if word == "8000" else word for word in command_of("web")]
