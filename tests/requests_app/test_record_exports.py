@@ -22,6 +22,7 @@ from requests_app.services import cases
 from requests_app.verifier import merkle, notes
 from tests import factories
 from tests.requests_app import bundles
+from tests.requests_app.trees import Tree
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -206,7 +207,7 @@ def test_inside_the_exact_entries_make_the_signed_root() -> None:
     assert [leaf.hex() for leaf in leaves] == [entry["leaf"] for entry in entries]
     assert [entry["seq"] for entry in entries] == list(range(LogHead.objects.get().size))
     size, root = head["checkpoint"].splitlines()[1:3]
-    assert notes.encode(merkle.Tree(leaves[: int(size)]).root()) == root
+    assert notes.encode(Tree(leaves[: int(size)]).root()) == root
 
 
 def test_an_authority_sees_roles_and_the_leaf_of_the_exact_entry() -> None:
