@@ -7,8 +7,6 @@ enter only as HMAC-SHA256 commitments under a fresh salt, which goes when the ca
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import secrets
 from collections.abc import Mapping, Sequence
@@ -24,8 +22,8 @@ from requests_app.models import AuditEntry, AuditKey, AuditOpening, Case, Checkp
 from requests_app.verifier import canonical, merkle, notes
 from requests_app.verifier.canonical import JSON
 from requests_app.verifier.errors import Invalid as VerifierInvalid
+from requests_app.verifier.receipts import SALT_BYTES, commitment
 
-SALT_BYTES = 32
 HASH_BYTES = 32
 SYSTEM = "system:log"
 
@@ -103,12 +101,9 @@ def register_key(*, purpose: str, vkey: str, name: str) -> AuditKey:
     return AuditKey.objects.create(name=name, purpose=purpose, vkey=vkey, valid_from=entry.seq)
 
 
-def commitment(*, salt: bytes, case_id: UUID, seq: int, field: str, value: JSON) -> str:
-    """Hex HMAC-SHA256 over where and what, under a 32-byte salt: hiding, binding, not movable."""
-    if len(salt) != SALT_BYTES:
-        raise ValueError(f"A salt has {SALT_BYTES} bytes.")
-    message = canonical.dumps({"case": str(case_id), "f": field, "seq": seq, "v": value})
-    return hmac.new(salt, message, hashlib.sha256).hexdigest()
+def log_keys() -> list[notes.NoteKey]:
+    """The keys that sign checkpoints, as far as the database knows them."""
+    return [notes.parse_vkey(key.vkey) for key in AuditKey.objects.filter(purpose="log")]
 
 
 def erase_openings(case: Case) -> int:
@@ -219,7 +214,7 @@ def verify_log() -> LogCheck:
     if head is None:
         raise LogError("There is no audit log yet: nothing has been recorded.")
     checkpoints = {row.size: row for row in Checkpoint.objects.order_by("size")}
-    signers = [notes.parse_vkey(key.vkey) for key in AuditKey.objects.filter(purpose="log")]
+    signers = log_keys()
     chains: dict[str, tuple[int, str]] = {}  # case id -> number and leaf hash of its last entry
     frontier: list[bytes] = []
     seq, without_nodes = 0, None

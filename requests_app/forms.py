@@ -14,6 +14,8 @@ from requests_app.services.cases import IDENTITY_METHODS
 from requests_app.services.decisions import ScopeResult
 from requests_app.services.holds import REASON_LENGTH
 from requests_app.services.intake import ALIASES, MESSAGE_LENGTH, NAME_LENGTH, check_email
+from requests_app.verifier import receipts
+from requests_app.verifier.errors import Invalid
 
 WHO = {
     "myself": "For myself",
@@ -178,6 +180,41 @@ class StatusForm(ReferenceForm):
         ),
         error_messages={"required": "Enter the access code of your request"},
     )
+
+
+class ReceiptForm(PlainForm):
+    """A receipt, as a file or pasted; `cleaned_data["receipt"]` is the parsed one."""
+
+    says_when_needed = True
+
+    file = forms.FileField(
+        label="Receipt file",
+        required=False,
+        help_text="The file ending in -receipt.json that you kept.",
+        widget=forms.FileInput(attrs={"accept": "application/json,.json"}),
+    )
+    text = forms.CharField(
+        label="Or the text of the receipt",
+        required=False,
+        max_length=receipts.LONGEST,
+        widget=forms.Textarea(attrs={"rows": 4, "spellcheck": "false", "autocomplete": "off"}),
+        error_messages={"max_length": "This text is longer than a receipt is"},
+    )
+
+    def clean(self) -> dict[str, Any]:
+        given = super().clean() or {}
+        file, text = given.get("file"), given.get("text", "")
+        if self.errors:
+            return given
+        if bool(file) == bool(text):
+            self.add_error("file", "Choose the receipt file or paste its text, one of the two")
+            return given
+        try:
+            data = file.read(receipts.LONGEST + 1) if file else text.encode()
+            given["receipt"] = receipts.parse_receipt(data)
+        except (Invalid, UnicodeEncodeError):
+            self.add_error("file" if file else "text", "This is not the whole text of a receipt")
+        return given
 
 
 # --- Staff --------------------------------------------------------------------------------------

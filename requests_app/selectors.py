@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from statistics import fmean
 from typing import Any, cast
 from uuid import UUID
@@ -41,6 +41,7 @@ from requests_app.verifier import canonical
 NO_CASE = UUID(int=0)
 REVIEW_AHEAD = timedelta(days=30)  # entries of the suppression list are shown so long before
 LISTED = 200
+FEWEST = 5  # smaller counts are not made public
 SHOWN = ("question", "n", "before", "after", "control", "bound", "threshold", "holds")
 
 
@@ -95,6 +96,16 @@ class MeasuredRun:
         return self.row.verdict
 
 
+@dataclass(frozen=True)
+class Month:
+    """What happened in a month, in words that tell small counts apart from nothing."""
+
+    first: date
+    received: str
+    answered: str
+    sealed: str
+
+
 def queue(status: str | None = None, *, overdue: bool = False) -> QuerySet[Case]:
     """Cases by legal due date, then id; without a status all that are not closed."""
     cases = Case.objects.order_by("due", "id")
@@ -115,6 +126,34 @@ def counts() -> Counts:
         overdue=Count("pk", filter=_is_overdue()),
     )
     return Counts(**found)
+
+
+def months_in_round_numbers() -> list[Month]:
+    """The last twelve months that have ended, latest first; fewer than 5 are not told apart.
+
+    Ended ones only: whoever looks every day would see a running month change with one person.
+    """
+    first = timezone.localdate().replace(day=1)
+    found = []
+    for _ in range(12):
+        end, first = first, (first - timedelta(days=1)).replace(day=1)
+        zone = timezone.get_default_timezone()
+        span = [datetime.combine(day, time.min, tzinfo=zone) for day in (first, end)]
+        found.append(
+            Month(
+                first,
+                *(
+                    _rounded(Case.objects.filter(**{f"{at}__gte": span[0], f"{at}__lt": span[1]}))
+                    for at in ("received_at", "completed_at", "sealed_at")
+                ),
+            )
+        )
+    return found
+
+
+def _rounded(rows: QuerySet[Case]) -> str:
+    count = rows.count()
+    return f"about {5 * round(count / 5)}" if count >= FEWEST else f"fewer than {FEWEST}"
 
 
 def case_by_reference(reference: str) -> Case | None:

@@ -13,6 +13,7 @@ from requests_app.views import (
     staff,
     steps,
     training,
+    transparency,
     wizard,
 )
 
@@ -30,7 +31,13 @@ urlpatterns: list[URLPattern] = [
         public.status_letter,
         name="status_letter",
     ),
+    path("status/<slug:reference>/receipt", transparency.receipt, name="receipt"),
+    path("status/<slug:reference>/receipt.json", transparency.receipt_file, name="receipt_file"),
     path("status/<slug:reference>/withdraw", public.withdraw, name="withdraw"),
+    path("transparency", transparency.transparency, name="transparency"),
+    path("transparency/checkpoint", transparency.checkpoint, name="checkpoint"),
+    path("transparency/checkpoint/<int:size>", transparency.checkpoint, name="checkpoint_of"),
+    path("transparency/trust.txt", transparency.trust, name="trust"),
     path("privacy", public.privacy, name="privacy"),
     path("accessibility", public.accessibility, name="accessibility"),
     path("app/", staff.today, name="today"),

@@ -306,6 +306,10 @@ STORAGES = {
     },
 }
 
+# A file that somebody uploads is looked at in memory and never written to disk; a larger one is not
+# taken at all.
+FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
+
 # --- Headers ------------------------------------------------------------------------------------
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {

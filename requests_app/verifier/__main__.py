@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         bundle = options.bundle.read_bytes()
         trust_bytes = options.trust.read_bytes() if options.trust else None
         since = options.since.read_bytes() if options.since else None
+        opening = options.opening.read_bytes() if options.opening else None
         adapter = _sha256(options.adapter) if options.adapter else None
     except OSError as problem:
         sys.stderr.write(f"Cannot read {problem.filename}: {problem.strerror}.\n")
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
             if trust_bytes is not None
             else None
         )
-        result = verify(bundle, trust=trust, adapter_sha256=adapter, since=since)
+        result = verify(bundle, trust=trust, adapter_sha256=adapter, since=since, opening=opening)
     except Invalid as problem:
         _print_invalid(problem, as_json=options.json)
         return INVALID
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--trust", type=Path, help="public keys, obtained by another way")
     parser.add_argument("--adapter", type=Path, help="adapter_model.safetensors to compare")
     parser.add_argument("--since", type=Path, help="an earlier checkpoint of the same log")
+    parser.add_argument("--opening", type=Path, help="a data subject's receipt of this case")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
@@ -100,6 +102,7 @@ def _print_result(result: Result, code: int, *, as_json: bool) -> None:
                 "cosignatures": [
                     {"witness": mark.key.name, "at": _time(mark.at)} for mark in result.cosignatures
                 ],
+                "opened": _opened(result),
                 "warnings": result.warnings,
                 "limitations": result.limitations,
             }
@@ -119,6 +122,11 @@ def _print_result(result: Result, code: int, *, as_json: bool) -> None:
         f"Cosigned by {mark.key.name} at {_time(mark.at)}: the witness had seen no other history."
         for mark in result.cosignatures
     ]
+    if opened := _opened(result):
+        lines.append(
+            f"The receipt opens the commitment to {' and '.join(opened['fields'])} of entry"
+            f" {opened['entry']}: whoever has it shows that this case is theirs."
+        )
     if code == NOT_AUTHENTICATED:
         lines.append(
             "The keys were taken from the bundle itself. Get the trust file from the controller and"
@@ -139,6 +147,11 @@ def _summary(run: Any) -> dict[str, Any]:
         **{key: run[key] for key in ("model", "number", "state", "verdict")},
         "adapter": adapter,
     }
+
+
+def _opened(result: Result) -> dict[str, Any] | None:
+    """Entry and fields that the receipt opened; its values are for nobody's screen."""
+    return {"entry": result.opened[0], "fields": result.opened[1]} if result.opened else None
 
 
 def _print_json(value: dict[str, Any]) -> None:

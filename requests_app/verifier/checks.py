@@ -16,9 +16,10 @@
     everywhere; no run is left out.
  9. Each test-result statement is signed and agrees with its run.
 10. A given adapter file is one that the statement names.
-11. Keys were valid at the size of the log; a key retired or revoked since is a warning. Witnesses
+11. A given receipt opens the commitments of an event here, byte for byte the one it carries.
+12. Keys were valid at the size of the log; a key retired or revoked since is a warning. Witnesses
     were pinned, but none has cosigned: a warning.
-12. The limits of the claim are part of the result; an unpinned trust file never authenticates.
+13. The limits of the claim are part of the result; an unpinned trust file never authenticates.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import archive, canonical, dsse, merkle, notes, statements
+from . import archive, canonical, dsse, merkle, notes, receipts, statements
 from .errors import Invalid
 from .notes import Cosignature, NoteKey, TreeHead
 from .runs import check_runs
@@ -62,6 +63,7 @@ class Result:
     warnings: tuple[str, ...]
     limitations: tuple[str, ...]
     cosignatures: tuple[Cosignature, ...] = ()  # of pinned witnesses
+    opened: tuple[int, tuple[str, ...]] | None = None  # entry and fields that a receipt opens
 
 
 def verify(
@@ -70,11 +72,12 @@ def verify(
     trust: Trust | None = None,
     adapter_sha256: str | None = None,
     since: bytes | None = None,
+    opening: bytes | None = None,
 ) -> Result:
     """Check a bundle against pinned keys; without `trust`, only whether it agrees with itself.
 
     `adapter_sha256` is the hex digest of an adapter file to look for, `since` an earlier checkpoint
-    note. Raises Invalid.
+    note, `opening` a receipt file. Raises Invalid.
     """
     files = archive.read_archive(bundle)  # 1
     if trust is None:
@@ -100,14 +103,15 @@ def verify(
     check_runs(files, statement, events)  # 8
     _check_test_results(files, predicate, attest)  # 9
     _check_adapter(statement, adapter_sha256)  # 10
-    for signers, purpose, file in (  # 11
+    opened = _check_opening(opening, events)  # 11
+    for signers, purpose, file in (  # 12
         ([attest_key], "attest", statements.STATEMENT),
         (log_keys, "log", statements.CHECKPOINT),
     ):
         warnings.append(trust.check_size(signers, purpose, head.size, cosigned=cosigned, file=file))
     if witnesses and not cosigned:
         warnings.append("None of the witnesses that the trust file names has cosigned.")
-    return Result(  # 12
+    return Result(  # 13
         case=predicate["case"],
         claim=predicate["claim"]["name"],
         head=head,
@@ -121,6 +125,7 @@ def verify(
             *((statements.STAMP_UNCHECKED,) if statements.STAMP in files else ()),
         ),
         cosignatures=cosigned,
+        opened=opened,
     )
 
 
@@ -315,3 +320,15 @@ def _check_adapter(statement: Mapping[str, Any], sha256: str | None) -> None:
             f"The adapter file has the digest {sha256}; the statement names another.",
             file=statements.STATEMENT,
         )
+
+
+def _check_opening(
+    opening: bytes | None, events: list[Event]
+) -> tuple[int, tuple[str, ...]] | None:
+    if opening is None:
+        return None
+    receipt = receipts.parse_receipt(opening)
+    fields = receipts.check_openings(receipt)
+    if (receipt.entry, receipt.body) not in ((event.seq, event.raw) for event in events):
+        raise Invalid("The receipt is not of a case in this bundle.", file="receipt")
+    return receipt.entry, fields

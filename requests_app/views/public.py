@@ -12,6 +12,7 @@ from requests_app.actors import SUBJECT
 from requests_app.forms import ConfirmForm, ReferenceForm, StatusForm
 from requests_app.lifecycle import CASE_MOVES, CaseStatus
 from requests_app.models import Case, Letter
+from requests_app.models.record import Channel
 from requests_app.ratelimit import limit_posts
 from requests_app.services import intake
 from requests_app.services.errors import ServiceError
@@ -89,17 +90,23 @@ def status_lookup(request: HttpRequest) -> HttpResponse:
     )
 
 
-def _opened_case(request: HttpRequest, reference: str) -> Case | None:
+def opened_case(request: HttpRequest, reference: str) -> Case | None:
     """The case, if this session gave its access code and the code still holds (sealing ends it)."""
     if reference.upper() not in request.session.get(OPENED, []):
         return None
     return Case.objects.filter(reference=reference.upper()).exclude(access_digest="").first()
 
 
+def may_have_receipt(case: Case) -> bool:
+    """Whether the mailbox was confirmed, or staff took the request: else anybody may have typed
+    the name."""
+    return case.email_confirmed_at is not None or case.channel != Channel.FORM
+
+
 @require_GET
 def status(request: HttpRequest, reference: str) -> HttpResponse:
     """Where the request stands, its dates and its letters."""
-    case = _opened_case(request, reference)
+    case = opened_case(request, reference)
     if case is None:
         return redirect("status_lookup")
     context = {
@@ -107,6 +114,7 @@ def status(request: HttpRequest, reference: str) -> HttpResponse:
         "stages": stages(case),
         "letters": case.letters.order_by("-created_at"),
         "may_withdraw": CaseStatus.WITHDRAWN in CASE_MOVES[CaseStatus(case.status)],
+        "may_have_receipt": may_have_receipt(case),
         "needs_code": case.status == CaseStatus.AWAITING_CONFIRMATION,
     }
     return render(request, "public/status.html", context)
@@ -115,7 +123,7 @@ def status(request: HttpRequest, reference: str) -> HttpResponse:
 @require_GET
 def status_letter(request: HttpRequest, reference: str, letter_id: int) -> HttpResponse:
     """One letter as the frozen text that was written."""
-    case = _opened_case(request, reference)
+    case = opened_case(request, reference)
     if case is None:
         return redirect("status_lookup")
     letter = Letter.objects.filter(case=case, pk=letter_id).first()
@@ -136,7 +144,7 @@ def letter_download(letter: Letter) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 def withdraw(request: HttpRequest, reference: str) -> HttpResponse:
     """Ask once more, then withdraw the request."""
-    case = _opened_case(request, reference)
+    case = opened_case(request, reference)
     if case is None:
         return redirect("status_lookup")
     if request.method == "POST":

@@ -29,6 +29,7 @@ PUBLIC = [
     "/erasure/confirm",
     "/erasure/confirmed",
     "/status",
+    "/transparency",
     "/privacy",
     "/accessibility",
     "/accounts/login/",
@@ -342,5 +343,10 @@ def test_status_page_has_no_barriers(open_window: Window, picture: Picture) -> N
         picture(page, f"public-status-{scheme}-{width}")
         assert not barriers(page)
         assert not too_wide(page)
+        page.get_by_role("link", name="Get your receipt").click()
+        picture(page, f"public-receipt-{scheme}-{width}")
+        assert not barriers(page)
+        assert not too_wide(page)
+        page.go_back()
         page.get_by_role("link", name="Withdraw this request").click()
         assert not barriers(page)

@@ -52,9 +52,10 @@ def sign() -> Checkpoint | None:
         return sign_next(signer)[1]
 
 
-def export(case: Case) -> bytes:
-    """Export entry, checkpoint, bundle: as the page and the signer do it."""
-    prepare(case)
+def export(case: Case, *, prepared: bool = False) -> bytes:
+    """Export entry (a sealed case has its own), checkpoint, bundle: as page and signer do it."""
+    if not prepared:
+        prepare(case)
     sign()
     return bundle.render(dossier.gather(case))
 

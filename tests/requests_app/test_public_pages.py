@@ -75,6 +75,7 @@ def _fresh_limits() -> Iterator[None]:
         "/erasure/confirm",
         "/erasure/confirmed",
         "/status",
+        "/transparency",
         "/privacy",
         "/accessibility",
         "/accounts/login/",
@@ -432,6 +433,7 @@ def test_refused_case_has_no_erasure_stage(client: Client) -> None:
         ("/erasure/resend", {"reference": "ERQ-2026-000001"}, 6),
         ("/status", {"reference": "ERQ-2026-000001", "access_code": "0000"}, 20),
         ("/erasure/new/check", {}, 20),
+        ("/transparency", {"text": "{}"}, 20),
     ],
 )
 def test_too_many_tries_from_one_address_get_a_page_with_other_ways(
