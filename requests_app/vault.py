@@ -28,10 +28,12 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
+from django.db.backends.utils import CursorWrapper
+from django.db.models import Model
 from django.utils import timezone
 
-from requests_app.models import Case, CaseKey, Draft, VaultItem
+from requests_app.models import AuditOpening, Case, CaseKey, Draft, Letter, VaultItem
 from requests_app.verifier import canonical
 
 logger = logging.getLogger(__name__)
@@ -129,18 +131,36 @@ def erase_items(case: Case) -> int:
     return count
 
 
-def empty_write_ahead_log() -> None:
-    """On SQLite, bring the write-ahead log into the database and cut it to nothing.
+def overwrite_freed_pages() -> None:
+    """Rid the database's files of deleted keys and salts. Call it outside a transaction.
 
-    Until then it holds earlier images of pages, wrapped keys and ciphertext among them
-    (https://www.sqlite.org/pragma.html#pragma_wal_checkpoint). Call it outside a transaction.
+    SQLite overwrites what is deleted (secure_delete), but its write-ahead log holds earlier images
+    of pages until it is brought in and cut to nothing
+    (https://www.sqlite.org/pragma.html#pragma_wal_checkpoint). PostgreSQL leaves dead rows in place
+    until their table is written anew; that is done for keys, salts and letters' digests. What else
+    stands in dead rows (ciphertext, keyed digests of random codes) says nothing without them.
+    PostgreSQL's own write-ahead log and its archives age by themselves.
     """
-    if connection.vendor != "sqlite":
-        return
     with connection.cursor() as cursor:
-        busy, _, _ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if connection.vendor == "sqlite":
+            busy, _, _ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        else:
+            busy = not _write_anew(cursor, CaseKey, AuditOpening, Letter)
     if busy:
-        logger.warning("The write-ahead log is in use and was not emptied; the next seal does it.")
+        logger.warning("Freed pages are in use and were not overwritten; the next seal does it.")
+
+
+def _write_anew(cursor: CursorWrapper, *tables: type[Model]) -> bool:
+    """Write PostgreSQL tables to new files, if nobody holds them for long; tells whether it did."""
+    cursor.execute("SET lock_timeout = '2s'")
+    try:
+        for table in tables:
+            cursor.execute(f"VACUUM (FULL) {connection.ops.quote_name(table._meta.db_table)}")
+    except OperationalError:
+        return False
+    finally:
+        cursor.execute("RESET lock_timeout")
+    return True
 
 
 # --- Drafts of the public form ------------------------------------------------------------------

@@ -135,15 +135,14 @@ class Story:
         outbox = self.stack.var_dir / "outbox"
         until = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < until:
-            for file in sorted(outbox.glob("*")):
-                for part in file.read_bytes().split(b"-" * 79):
-                    mail = email.message_from_bytes(part.lstrip(), policy=email.policy.default)
-                    if address not in str(mail["To"]):
-                        continue
-                    body = mail.get_body()
-                    text = body.get_content() if body is not None else ""
-                    if found := re.search(r"code is (\S+)", text):
-                        return found[1]
+            for file in sorted(outbox.glob("*.eml")):
+                mail = email.message_from_bytes(file.read_bytes(), policy=email.policy.default)
+                if address not in str(mail["To"]):
+                    continue
+                body = mail.get_body()
+                text = body.get_content() if body is not None else ""
+                if found := re.search(r"code is (\S+)", text):
+                    return found[1]
             time.sleep(0.2)
         raise DemoError(
             f"No confirmation code arrived within {WAIT_SECONDS} s:\n"

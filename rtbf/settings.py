@@ -273,8 +273,12 @@ AUTH_PASSWORD_VALIDATORS = [
 
 # --- Mail ---------------------------------------------------------------------------------------
 DEFAULT_FROM_EMAIL = RTBF_CONTROLLER_EMAIL
-MAIL = "smtp" if RTBF_PRODUCTION else "filebased"
-EMAIL_BACKEND = env("EMAIL_BACKEND", f"django.core.mail.backends.{MAIL}.EmailBackend")
+EMAIL_BACKEND = env(
+    "EMAIL_BACKEND",
+    "django.core.mail.backends.smtp.EmailBackend"
+    if RTBF_PRODUCTION
+    else "requests_app.outbox.EmailBackend",
+)
 EMAIL_FILE_PATH = env("EMAIL_FILE_PATH", str(RTBF_VAR_DIR / "outbox"))
 EMAIL_HOST = env("EMAIL_HOST", "localhost")
 EMAIL_PORT = int(env("EMAIL_PORT", "25"))

@@ -6,16 +6,18 @@ Proposing and approving live in `decisions` and are offered here too.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
 
-from requests_app import audit, keys, vault
+from requests_app import audit, keys, outbox, vault
 from requests_app.actors import Actor, staff_actor
 from requests_app.lifecycle import CaseStatus
 from requests_app.models import AuditEntry, Case, Decision, ErasureRun, Letter, StaffMember
 from requests_app.models.people import Role
+from requests_app.services import saved_steps
 from requests_app.services.answers import answer_letter
 from requests_app.services.clock import require_answered
 from requests_app.services.decisions import (
@@ -229,8 +231,7 @@ def seal_case(*, case_id: UUID, actor: Actor, rule: str = "") -> Case:
     `rule` is the retention rule that asks for it; a request never confirmed has no other end.
 
     The log entry is written first, in the same transaction. Letters must have been sent, and no
-    restriction be in force, which would end with the name that it is about. After the
-    commit SQLite's write-ahead log is emptied, since it holds the destroyed pages as they were.
+    restriction be in force, which would end with the name that it is about.
     """
     if actor.kind != "system":
         require_actor(actor, Role.OFFICER, Role.APPROVER)
@@ -244,7 +245,6 @@ def seal_case(*, case_id: UUID, actor: Actor, rule: str = "") -> Case:
     if case.restrictions.filter(lifted_at=None).exists():
         raise WrongState(f"{case.reference} is restricted: lift the restriction first.")
     case.sealed_at = timezone.now()
-    case.code_digest = case.access_digest = case.contact_digest = ""
     case.save()
     audit.append_entry(
         type="case.sealed",
@@ -252,12 +252,27 @@ def seal_case(*, case_id: UUID, actor: Actor, rule: str = "") -> Case:
         case=case,
         data={"events": events_with_next(case), **({"rule": rule} if rule else {})},
     )
+    destroy_personal_data(case)
+    return case
+
+
+def destroy_personal_data(case: Case) -> None:
+    """Destroy all that singles the person of a locked case out: salts, key, ciphertext, digests.
+
+    After the commit go what lies beside the database (saved steps of training, the mails of the
+    embedded installation) and the freed pages in which the destroyed bytes still stand.
+    """
+    case.code_digest = case.access_digest = case.contact_digest = ""
+    case.save()
+    case.letters.update(sha256="")  # a digest of a guessable text would outlive the text
     audit.erase_openings(case)
     vault.destroy_key(case)
     vault.erase_items(case)
-    transaction.on_commit(vault.empty_write_ahead_log, robust=True)  # sealed it is in any case
-    case.letters.update(sha256="")  # a digest of a guessable text would outlive the text
-    return case
+    runs = list(case.runs.values_list("id", flat=True))
+    # robust: sealed it is in any case
+    transaction.on_commit(partial(saved_steps.drop_steps, *runs), robust=True)
+    transaction.on_commit(partial(outbox.forget, case.reference), robust=True)
+    transaction.on_commit(vault.overwrite_freed_pages, robust=True)
 
 
 def latest_runs(case: Case) -> list[ErasureRun]:

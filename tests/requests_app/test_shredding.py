@@ -1,0 +1,323 @@
+"""One whole case with planted personal data; after sealing none of it is anywhere.
+
+Searched: every table and the files they lie in, Redis, the log output, every export, everything
+under the installation's folder, the outbox; for what the person gave and what staff wrote, for the
+codes, and for the keys and salts without which nothing can be opened.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from django.conf import settings as django_settings
+from django.core.cache import cache
+from django.db import connection
+from django.test import Client
+from pytest_django.fixtures import Settings
+
+from requests_app import audit, dossier, exports, keys, receipts, vault
+from requests_app.actors import SYSTEM, staff_actor
+from requests_app.models import AuditEntry, AuditOpening, Case, CaseKey, Checkpoint, VaultItem
+from requests_app.services import cases, evidence_tables, letters, runs
+from requests_app.verifier import canonical, notes
+from requests_app.verifier import receipts as formats
+from requests_app.verifier.checks import verify
+from requests_app.verifier.trust import parse_trust
+from rtbf import celery_app
+from rtbf.stack import Stack, start_redis
+from tests import canaries
+from tests.factories import make_staff, take_lease, work_off
+from tests.requests_app.bundles import prepare, sign
+
+pytestmark = [pytest.mark.database, pytest.mark.stack, pytest.mark.django_db(transaction=True)]
+
+# What PostgreSQL may keep in dead rows for a while: nothing without the key, or of a random code.
+DEAD_ROWS = ("ciphertext", "keyed digest")
+
+PLANTED = {
+    "name": "Zoë Quäntchenfeld-Ångström",
+    "surname in ASCII": "Quaentchenfeld",
+    "e-mail address": "zoe.quaentchenfeld@mailbox.example",
+    "alias": "Zoë Ørsted née Quäntchen",
+    "message": "I lived in Kummerspeckgasse ninety-one",
+    "question": "Which instrument does she collect?",
+    "answer": "Glasharmonikas",
+    "identity note": "Showed a passport with a torn Eselsohr",
+    "reasoning": "Her contract with Drehorgelbau ended",
+    "probe rows": "nats of the Nasenflöte",
+    "saved step": "moments of the Maultrommel",
+    "staff message": "Her cousin said Weltschmerz",
+}
+
+
+@pytest.fixture
+def private_redis(
+    tmp_path_factory: pytest.TempPathFactory, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[redis.Redis[bytes]]:
+    """A real server for queue and cache, as an installation has it."""
+    folder = tmp_path_factory.mktemp("redis")
+    (folder / "log").mkdir()
+    running = Stack(url="", var_dir=folder, env={})
+    try:
+        url = start_redis(running)
+        settings.CACHES = {
+            "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": url}
+        }
+        celery_app.conf.broker_url = url
+        monkeypatch.setattr(celery_app, "_pool", None)
+        monkeypatch.setattr(celery_app.amqp, "_producer_pool", None)
+        client = redis.Redis.from_url(url)
+        yield client
+        client.close()
+        celery_app.pool.force_close_all()
+    finally:
+        cache.close()
+        settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
+        running.stop()
+
+
+@dataclass(frozen=True)
+class Walked:
+    """A case at its end, with what was taken from it on the way."""
+
+    case: Case
+    secrets: dict[str, bytes | str]  # keys, salts, codes, ciphertext: gone after sealing
+    values: dict[tuple[int, str], Any]  # what each commitment was made of
+    receipt: bytes
+    bundle: bytes
+    trust: str
+
+
+def test_after_sealing_nothing_planted_is_anywhere(
+    private_redis: redis.Redis[bytes],
+    settings: Settings,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings.EMAIL_BACKEND = "requests_app.outbox.EmailBackend"
+    settings.EMAIL_FILE_PATH = str(tmp_path / "outbox")
+    caplog.set_level(logging.DEBUG)
+    keys.attest_key()
+    early = sign()
+    assert early is not None
+    walked = walk()
+    case, planted = walked.case, {**PLANTED, "reference": walked.case.reference}
+
+    # Before sealing it is all there, where it belongs: this test can find things.
+    outbox = canaries.files((tmp_path / "outbox").iterdir())
+    assert canaries.leaks(outbox, {"e-mail address": PLANTED["e-mail address"]})
+    assert canaries.leaks(canaries.database_files(), {"salt": walked.secrets["salt 0"]})
+    assert canaries.leaks(canaries.stored_rows(), {"reference": planted["reference"]})
+    in_clear = {what: value for what, value in PLANTED.items() if what != "e-mail address"}
+    assert not canaries.leaks(canaries.stored_rows() | outbox, in_clear)
+    assert not canaries.leaks(exported(case), PLANTED)
+
+    cases.seal_case(case_id=case.id, actor=SYSTEM)
+    late = sign()
+    places = {
+        **canaries.stored_rows(),
+        **exported(case),
+        **canaries.files(path for path in tmp_path.rglob("*") if path.is_file()),
+        **in_redis(private_redis),
+        "log output": caplog.text.encode(),
+    }
+    assert len(private_redis.keys("*")) > 0
+    assert caplog.records
+    assert canaries.leaks(places, PLANTED | walked.secrets) == []
+    in_files = {
+        what: value
+        for what, value in walked.secrets.items()
+        if connection.vendor == "sqlite" or not what.startswith(DEAD_ROWS)
+    }
+    assert canaries.leaks(canaries.database_files(), PLANTED | in_files) == []
+    check_columns(Case.objects.get(pk=case.pk))
+    check_still_valid(walked, early, late)
+
+
+def walk() -> Walked:
+    """From the public form to the answer, through the pages and services, a worker's rows too."""
+    client = Client()
+    client.post("/erasure/new/who", {"who": "myself"})
+    contact = {
+        "name": PLANTED["name"],
+        "email": PLANTED["e-mail address"],
+        "aliases": PLANTED["alias"],
+    }
+    client.post("/erasure/new/contact", contact)
+    message = f"{PLANTED['message']}, {PLANTED['surname in ASCII']}"
+    client.post("/erasure/new/what", {"systems": ["model"], "message": message})
+    client.post("/erasure/new/check")
+    case = Case.objects.get()
+    access_code = client.get(f"/erasure/sent/{case.reference}").context["access_code"]
+    code = vault.get(case, "code")
+    digests = [case.code_digest, case.access_digest]
+    letters.send_pending_codes()
+    client.post("/erasure/confirm", {"reference": case.reference, "code": code})
+    officer = make_staff("officer")
+    staff = staff_actor(officer)
+    cases.record_identity(
+        case_id=case.id, method="document_seen", note=PLANTED["identity note"], actor=staff
+    )
+    facts = [(PLANTED["question"], PLANTED["answer"])]
+    cases.attach_facts(case_id=case.id, facts=facts, aliases=[], actor=staff)
+    cases.propose_decision(
+        case_id=case.id,
+        outcome="granted",
+        grounds=["17-1-a"],
+        reasoning=f"{PLANTED['reasoning']}. {PLANTED['staff message']}.",
+        scope_results={item.pk: ("erase", "") for item in case.scope_items.all()},
+        actor_member=officer,
+    )
+    cases.approve_decision(case_id=case.id, actor_member=make_staff("approver"))
+    run = case.runs.get()
+    lease = take_lease(run)
+    runs.save_step(lease, PLANTED["saved step"].encode())
+    evidence_tables.save_table(lease, probe="unseen", table=PLANTED["probe rows"].encode())
+    work_off(run, lease=lease)
+    cases.send_answer(case_id=case.id, actor_member=officer)
+    letters.send_pending_letters()
+    prepare(case)
+    assert sign() is not None
+    client.post("/status", {"reference": case.reference, "access_code": access_code})
+    receipt = client.get(f"/status/{case.reference}/receipt.json").content
+    assert Client().post("/transparency", {"text": receipt.decode()}).context["opened"]
+    case.refresh_from_db()
+    return Walked(
+        case=case,
+        secrets={
+            "access code": access_code,
+            "confirmation code": code,
+            **{
+                f"keyed digest {i}": digest
+                for i, digest in enumerate([*digests, case.access_digest])
+            },
+            **stored_secrets(case),
+        },
+        values=committed(case),
+        receipt=receipt,
+        bundle=exports.load("bundle").render(dossier.gather(case)),
+        trust=keys.trust_text(),
+    )
+
+
+def stored_secrets(case: Case) -> dict[str, bytes | str]:
+    """Wrapped key, data key, salts and ciphertext, while they exist."""
+    found: dict[str, bytes | str] = {
+        "wrapped key": bytes(CaseKey.objects.get(case=case).wrapped),
+        "data key": vault._case_key(case),
+    }
+    for number, opening in enumerate(AuditOpening.objects.filter(case=case)):
+        found[f"salt {number}"] = bytes(opening.salt)
+    for item in VaultItem.objects.filter(case=case, name__in=["name", "email", "facts"]):
+        found[f"ciphertext of {item.name}"] = bytes(item.ciphertext)[:48]  # not over two pages
+    for letter in case.letters.all():
+        found[f"digest of letter {letter.pk}"] = letter.sha256
+    return found
+
+
+def committed(case: Case) -> dict[tuple[int, str], Any]:
+    """Each commitment's entry and field, with the value that opens it today."""
+    texts = [vault.get(case, f"letter/{letter.pk}") for letter in case.letters.all()]
+    known = [
+        *(PLANTED[what] for what in ("name", "e-mail address", "identity note")),
+        *texts,
+        {"facts": vault.get(case, "facts"), "aliases": vault.get(case, "aliases")},
+        vault.get(case, f"decision/{case.decisions.get().pk}/reasoning"),
+    ]
+    found = {}
+    for opening in AuditOpening.objects.filter(case=case):
+        stored = commitment_of(opening.entry_seq, opening.field)
+        for value in known:
+            if stored == formats.commitment(
+                salt=bytes(opening.salt),
+                case_id=case.id,
+                seq=opening.entry_seq,
+                field=opening.field,
+                value=value,
+            ):
+                found[opening.entry_seq, opening.field] = value
+    assert len(found) == AuditOpening.objects.filter(case=case).count() >= 7
+    return found
+
+
+def commitment_of(seq: int, field: str) -> str:
+    body: Any = canonical.loads(bytes(AuditEntry.objects.get(seq=seq).body))
+    return str(body["data"][field]["commitment"])
+
+
+def exported(case: Case) -> dict[str, bytes]:
+    gathered = dossier.gather(case)
+    return {
+        f"export {name}": exports.load(name).render(gathered)
+        + exports.file_name(name, gathered).encode()
+        for name in exports.names()
+    }
+
+
+def in_redis(client: redis.Redis[bytes]) -> dict[str, bytes]:
+    """Keys and values as the server holds them; DUMP compresses long strings, so lists are read."""
+    found = {}
+    for key in client.keys("*"):
+        content = client.dump(key) or b""
+        if client.type(key) == b"list":
+            content += b"\0".join(client.lrange(key, 0, -1))
+        if client.type(key) == b"string":
+            content += client.get(key) or b""
+        found[f"redis {key.decode()}"] = key + content
+    return found
+
+
+def check_columns(case: Case) -> None:
+    """What is left of the case's row: a random id, a number of the year, dates, and choices from
+    lists that many share."""
+    left = {
+        field.attname: getattr(case, field.attname)
+        for field in Case._meta.concrete_fields
+        if getattr(case, field.attname) not in ("", None)
+    }
+    dates = {name for name in left if name.endswith(("_at", "_on", "due", "due_raw"))}
+    assert set(left) - dates == {
+        "id",
+        "reference",
+        "subject_id",
+        "status",
+        "channel",
+        "jurisdiction",
+        "language",
+        "code_attempts",
+        "identity_method",
+        "identity_checked_by_id",
+    }
+    assert CaseKey.objects.get(case=case).wrapped is None
+    assert set(case.letters.values_list("sha256", flat=True)) == {""}
+
+
+def check_still_valid(walked: Walked, early: Checkpoint, late: Checkpoint | None) -> None:
+    """Log, checkpoints and a bundle given out before verify; only the receipt opens anything."""
+    audit.verify_log()
+    assert late is not None
+    log_keys = audit.log_keys()
+    for checkpoint in Checkpoint.objects.all():
+        head, _ = notes.open_checkpoint(checkpoint.note.encode(), log_keys, file="checkpoint")
+        assert head.root == audit.root(head.size)
+    trust = parse_trust(walked.trust.encode(), pinned=True, file="trust.txt")
+    result = verify(walked.bundle, trust=trust, opening=walked.receipt)
+    assert result.authenticated
+    assert result.opened is not None
+    assert not AuditOpening.objects.filter(case=walked.case).exists()
+    with pytest.raises(vault.VaultSealed):
+        receipts.make_receipt(walked.case)
+    receipt = formats.parse_receipt(walked.receipt)
+    opened = receipts.open_receipt(receipt)
+    assert opened is not None
+    assert opened.sealed_at is not None
+    for each in receipt.openings:
+        assert walked.values[receipt.entry, each.field] == each.value
+    assert canaries.leaks({"receipt": walked.receipt}, {"name": PLANTED["name"]})
+    assert receipt.log == django_settings.RTBF_LOG_ORIGIN
