@@ -12,12 +12,15 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
+from requests_app import external
 from requests_app.models import AuditEntry, AuditKey, AuditOpening, Case, Checkpoint, LogHead
 from requests_app.verifier import canonical, merkle, notes
 from requests_app.verifier.canonical import JSON
@@ -86,6 +89,22 @@ def append_entry(
         idem_key=idem_key,
     )
     return entry
+
+
+def append_lost(body: bytes, *, idem_key: str | None = None) -> None:
+    """Append an entry of this log that a restored database has lost, byte for byte as it was.
+
+    For `services.restoring` alone, which has held it against the signed root.
+    """
+    value: Any = canonical.loads(body, file="entry of the copy")
+    entry = AuditEntry(
+        case_id=UUID(value["case"]) if value["case"] else None,
+        case_seq=value["case_seq"],
+        type=value["type"],
+        idem_key=idem_key,
+    )
+    with connection.cursor() as cursor:
+        _store(cursor, _made_head(), entry, body)
 
 
 def register_key(*, purpose: str, vkey: str, name: str) -> AuditKey:
@@ -306,17 +325,24 @@ class _Head:
 
 def _locked_head() -> _Head:
     """The one row that every append locks; the first append makes it, with `log.started`."""
-    head = _lock_head()
-    while head is None:  # of two first appends the second finds the row
-        LogHead.objects.get_or_create(id=1, defaults={"origin": settings.RTBF_LOG_ORIGIN})
-        head = _lock_head()
+    head = _made_head()
     if head.origin != settings.RTBF_LOG_ORIGIN:
         raise LogError(
             f"This database holds the log {head.origin}, but RTBF_LOG_ORIGIN is "
             f"{settings.RTBF_LOG_ORIGIN}. Set it back: an origin never changes."
         )
+    if problem := external.why_behind(head.size):
+        raise LogError(problem)
     if head.size == 0:
         _, head = _append(head, type="log.started", actor=SYSTEM, data={"origin": head.origin})
+    return head
+
+
+def _made_head() -> _Head:
+    head = _lock_head()
+    while head is None:  # of two first appends the second finds the row
+        LogHead.objects.get_or_create(id=1, defaults={"origin": settings.RTBF_LOG_ORIGIN})
+        head = _lock_head()
     return head
 
 
@@ -370,22 +396,23 @@ def _append(
                 **({} if case else {"seq": seq}),
             }
         )
-        nodes = merkle.completed(head.frontier, seq, merkle.leaf_hash(body))
-        closed = b"".join(nodes[1:])
         entry = AuditEntry(
-            seq=seq,
-            case_id=case.id if case else None,
-            case_seq=case_seq,
-            type=type,
-            body=body,
-            leaf_hash=nodes[0],
-            idem_key=idem_key,
-            nodes=closed,
+            case_id=case.id if case else None, case_seq=case_seq, type=type, idem_key=idem_key
         )
-        stored = [seq, case_id, case_seq, type, body, nodes[0], idem_key, closed]
-        cursor.execute(INSERT_ENTRY, stored)
-        grown = _Head(head.origin, seq + 1, merkle.extend(head.frontier, nodes))
-        frontier = json.dumps([node.hex() for node in grown.frontier])
-        cursor.execute(UPDATE_HEAD, [grown.size, frontier])
+        grown = _store(cursor, head, entry, body)
     AuditOpening.objects.bulk_create(openings)
     return entry, grown
+
+
+def _store(cursor: CursorWrapper, head: _Head, entry: AuditEntry, body: bytes) -> _Head:
+    """Store exact bytes as the next entry of the locked head, and return the head after it."""
+    nodes = merkle.completed(head.frontier, head.size, merkle.leaf_hash(body))
+    entry.seq, entry.body = head.size, body
+    entry.leaf_hash, entry.nodes = nodes[0], b"".join(nodes[1:])
+    case_id = AuditEntry._meta.get_field("case_id").get_db_prep_value(entry.case_id, connection)
+    columns = [entry.seq, case_id, entry.case_seq, entry.type, body]
+    cursor.execute(INSERT_ENTRY, [*columns, entry.leaf_hash, entry.idem_key, entry.nodes])
+    grown = _Head(head.origin, head.size + 1, merkle.extend(head.frontier, nodes))
+    frontier = json.dumps([node.hex() for node in grown.frontier])
+    cursor.execute(UPDATE_HEAD, [grown.size, frontier])
+    return grown

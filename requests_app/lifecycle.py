@@ -109,6 +109,11 @@ def move_case(case: Case, to: CaseStatus) -> None:
     case.status = to
 
 
+def seal_again(case: Case) -> None:
+    """Assign what the log says of a case that an older backup shows before its sealing."""
+    case.status = C.SEALED
+
+
 def move_run(run: ErasureRun, to: RunState) -> None:
     """Assign the next run state (the caller saves); MoveNotAllowed if there is no such move."""
     if to not in RUN_MOVES[RunState(run.state)]:

@@ -1,8 +1,32 @@
-"""Headers that keep pages with personal data out of caches and search engines."""
+"""No page from a database that is behind its log; and headers that keep pages out of caches."""
 
+import logging
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
+from django.template.loader import render_to_string
+
+from requests_app.context import controller
+from requests_app.services.restoring import why_not_served
+
+logger = logging.getLogger(__name__)
+OPEN = "/healthz"  # answers for itself
+
+
+def current_record(
+    get_response: Callable[[HttpRequest], HttpResponse],
+) -> Callable[[HttpRequest], HttpResponse]:
+    """Answer 503 while the database does not hold what was signed last: after a restore, until
+    `manage.py replay_erasures` has destroyed again what the backup had forgotten."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        if request.path == OPEN or not (reason := why_not_served()):
+            return get_response(request)
+        logger.critical("Not served: the database does not hold what was signed last.")
+        page = render_to_string("503.html", {**controller(request), "reason": reason})
+        return HttpResponse(page, status=503, headers={"Retry-After": "600"})
+
+    return middleware
 
 
 def private_pages(

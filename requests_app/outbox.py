@@ -26,7 +26,7 @@ class EmailBackend(BaseEmailBackend):
         folder = _folder()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for message in email_messages:
-            case = REFERENCE.search(message.subject)
+            case = REFERENCE.search(str(message.subject))
             name = f"{case[0] if case else 'mail'}-{time.time_ns()}-{secrets.token_hex(4)}"
             partial = folder / f".{name}"
             partial.write_bytes(message.message().as_bytes())

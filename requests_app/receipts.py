@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from requests_app import audit, vault
+from requests_app import audit, marks, vault
 from requests_app.models import AuditEntry, AuditOpening, Case, Checkpoint, LogHead
 from requests_app.verifier import canonical, notes, receipts
 from requests_app.verifier.errors import Invalid
@@ -92,7 +92,7 @@ def _covering(entry: AuditEntry) -> Checkpoint | None:
 
 def _with_proof(receipt: Receipt, checkpoint: Checkpoint) -> Receipt:
     path = tuple(audit.inclusion_proof(receipt.entry, checkpoint.size))
-    proof = InclusionProof(index=receipt.entry, path=path, note=checkpoint.note.encode())
+    proof = InclusionProof(index=receipt.entry, path=path, note=marks.cosigned_note(checkpoint))
     return replace(receipt, proof=notes.proof_file(proof))
 
 

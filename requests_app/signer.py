@@ -3,8 +3,9 @@
 It remembers what it signed last (size, root, frontier) outside the database and signs nothing that
 does not extend it. Who rewrites the database therefore gets no fresh signature for it. Order of one
 step: read the head, hash the new entries' bytes, grow the remembered frontier by them, compare it
-with the head's, remember the new state, store the checkpoint; after a crash the same checkpoint is
-made again. A step reads the new entries alone, the start reads all.
+with the head's, remember the new state, store the checkpoint, publish it with the new entries
+outside the database (`external`); after a crash the same checkpoint is made again. A step reads the
+new entries alone, the start reads all.
 
 Keys change over from its own folder, never on the word of the database: a next key there is
 entered in the log, the checkpoint over that entry is signed by both, and then the old key is gone.
@@ -25,10 +26,10 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from requests_app import audit, keys, marks
+from requests_app import audit, external, keys, marks
 from requests_app.audit import LogError, StoredLog
 from requests_app.keys import SigningKey
-from requests_app.models import AuditKey, Checkpoint, LogHead
+from requests_app.models import AuditEntry, AuditKey, Checkpoint, LogHead
 from requests_app.verifier import notes
 
 STATE_FILE = "state.json"
@@ -66,6 +67,9 @@ def open_signer(folder: Path) -> Iterator[Signer]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SignerRefused(f"Another signer is at work in {folder}; stop it first.") from None
+        head = LogHead.objects.filter(id=1).first()
+        if problem := external.why_behind(head.size if head else 0):
+            raise SignerRefused(problem)
         signed, held = _read_state(folder)
         if signed is None and Checkpoint.objects.exists():
             raise SignerRefused(
@@ -77,6 +81,7 @@ def open_signer(folder: Path) -> Iterator[Signer]:
         _register(signer)
         if signed is not None:
             _check_all(signed)
+        _publish_again(signer)
         yield signer
 
 
@@ -108,7 +113,7 @@ def _sign_head(signer: Signer) -> tuple[Signer, Checkpoint | None]:
     if head.size < before.size:
         raise SignerRefused(
             f"The log has {head.size} entries, but {before.size} were signed: entries were removed"
-            " or an older backup was restored. A restored log must begin a new origin."
+            " or an older backup was restored. Run `manage.py replay_erasures`."
         )
     if head.size == before.size and Checkpoint.objects.filter(size=head.size).exists():
         return signer, None
@@ -116,6 +121,8 @@ def _sign_head(signer: Signer) -> tuple[Signer, Checkpoint | None]:
     found = _extend(before, head)
     _write_state(signer.folder, found, signer.held)
     checkpoint = _store(signer, found)
+    bodies = _bodies(before.size, found.size)
+    external.publish(vkey=signer.key.vkey, note=checkpoint.note, bodies=bodies)
     return replace(signer, signed=found), checkpoint
 
 
@@ -208,6 +215,21 @@ def _store(signer: Signer, log: StoredLog) -> Checkpoint:
         if not marks.are_asked_for():
             marks.close(checkpoint)
     return checkpoint
+
+
+def _publish_again(signer: Signer) -> None:
+    """Make anew what lies outside the database: a crash may have come between, or a hand."""
+    size = signer.signed.size if signer.signed else 0
+    external.write_entries(_bodies(0, size))
+    checkpoint = Checkpoint.objects.filter(size=size).first()
+    if checkpoint is not None:  # else it is signed again
+        external.publish(vkey=signer.key.vkey, note=checkpoint.note, bodies=())
+
+
+def _bodies(start: int, end: int) -> Iterator[bytes]:
+    """The bytes of the entries from `start` up to `end`."""
+    rows = AuditEntry.objects.filter(seq__gte=start, seq__lt=end).order_by("seq")
+    return (bytes(body) for body in rows.values_list("body", flat=True).iterator())
 
 
 def _read_state(folder: Path) -> tuple[StoredLog | None, frozenset[str]]:

@@ -9,10 +9,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from celery import Celery
+from celery import Celery, Task, signals
+from celery.utils.log import get_task_logger
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "rtbf.settings")
 
+log = get_task_logger(__name__)
 ONLY_IDS = re.compile(r"[0-9a-f-]{36}")
 
 
@@ -35,7 +37,31 @@ class OnlyIds(Celery):
         return super().send_task(name, args, kwargs, **options)
 
 
-app = OnlyIds("rtbf")
+class OnCurrentRecord(Task):
+    """A task that does nothing while the database does not hold what was signed last."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if why_not_served():
+            log.critical("Not worked on: the database does not hold what was signed last.")
+            return None
+        return super().__call__(*args, **kwargs)
+
+
+def start_on_current_record(**_: Any) -> None:
+    """No worker starts on a database that is behind its log."""
+    if reason := why_not_served():
+        raise SystemExit(f"The worker does not start. {reason}")
+
+
+def why_not_served() -> str:
+    """See `restoring.why_not_served`; imported late, since Django is set up after this module."""
+    from requests_app.services.restoring import why_not_served as reason
+
+    return reason()
+
+
+signals.worker_init.connect(start_on_current_record)
+app = OnlyIds("rtbf", task_cls=OnCurrentRecord)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(["requests_app", "workers"])
 app.autodiscover_tasks(["workers"], related_name="rechecks")

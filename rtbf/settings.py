@@ -86,6 +86,7 @@ RTBF_PRODUCTION = env_bool("RTBF_PRODUCTION", default=False)
 RTBF_VAR_DIR = Path(env("RTBF_VAR_DIR", str(BASE_DIR / "var")))
 RTBF_KEY_DIR = Path(env("RTBF_KEY_DIR", str(RTBF_VAR_DIR / "keys")))
 RTBF_SIGNER_DIR = Path(env("RTBF_SIGNER_DIR", str(RTBF_VAR_DIR / "signer")))
+RTBF_CHECKPOINT_FILE = Path(env("RTBF_CHECKPOINT_FILE", str(RTBF_VAR_DIR / "checkpoint")))
 RTBF_ADAPTER_DIR = Path(env("RTBF_ADAPTER_DIR", str(RTBF_VAR_DIR / "adapters")))
 RTBF_RELEASE_DIR = Path(env("RTBF_RELEASE_DIR", str(RTBF_VAR_DIR / "releases")))
 
@@ -166,6 +167,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
+    "requests_app.middleware.current_record",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",

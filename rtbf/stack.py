@@ -175,13 +175,13 @@ def start_redis(stack: Stack) -> str:
 
 
 def wait_until(stack: Stack, name: str, ready: Callable[[], bool], *, seconds: float = 60) -> None:
-    """Wait until `ready()`; StackError with the log's tail if `name` dies or is too late."""
+    """Wait until `ready()`; StackError with the log's tail if a process dies or `name` is late."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if ready():
             return
-        if name in stack.dead():
-            raise StackError(f"{name} stopped at start:\n{stack.log_tail(name)}")
+        for dead in stack.dead():
+            raise StackError(f"{dead} stopped at start:\n{stack.log_tail(dead)}")
         time.sleep(0.1)
     raise StackError(f"{name} was not ready within {seconds:.0f} s:\n{stack.log_tail(name)}")
 

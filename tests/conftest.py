@@ -68,6 +68,7 @@ def installation(settings: Settings, tmp_path: Path) -> Iterator[None]:
     settings.RTBF_VAR_DIR = tmp_path
     settings.STATIC_ROOT = str(tmp_path)
     settings.RTBF_SIGNER_DIR = tmp_path / "signer"
+    settings.RTBF_CHECKPOINT_FILE = tmp_path / "checkpoint"
     settings.RTBF_ADAPTER_DIR = tmp_path / "adapters"
     settings.RTBF_RELEASE_DIR = tmp_path / "releases"
     settings.RTBF_MODELS = ["demo"]

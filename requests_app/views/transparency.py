@@ -9,7 +9,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods
 
-from requests_app import keys, receipts, selectors
+from requests_app import keys, marks, receipts, selectors
 from requests_app.forms import ReceiptForm
 from requests_app.models import Case, Checkpoint
 from requests_app.ratelimit import limit_posts
@@ -33,7 +33,10 @@ def transparency(request: HttpRequest) -> HttpResponse:
     context = {
         "form": form,
         "origin": settings.RTBF_LOG_ORIGIN,
-        "checkpoints": Checkpoint.objects.order_by("-size")[:SHOWN],
+        "checkpoints": [
+            (row, marks.cosigned_note(row).decode())
+            for row in Checkpoint.objects.order_by("-size")[:SHOWN]
+        ],
         "trust": keys.trust_text(),
         "months": selectors.months_in_round_numbers(),
         **checked,
@@ -44,12 +47,12 @@ def transparency(request: HttpRequest) -> HttpResponse:
 
 @require_GET
 def checkpoint(request: HttpRequest, size: int | None = None) -> HttpResponse:
-    """A signed note, verbatim: of that size, or the latest."""
+    """A signed note, verbatim, with the cosignatures it has: of that size, or the latest."""
     rows = Checkpoint.objects.order_by("size")
     row = rows.last() if size is None else rows.filter(size=size).first()
     if row is None:
         raise Http404
-    return HttpResponse(row.note, content_type=TEXT)
+    return HttpResponse(marks.cosigned_note(row), content_type=TEXT)
 
 
 @require_GET

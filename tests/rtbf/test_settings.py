@@ -57,4 +57,4 @@ def test_a_public_host_mails_over_smtp_unless_told_otherwise() -> None:
 
 def test_the_embedded_installation_starts_as_the_example_with_an_outbox() -> None:
     done = read_settings({"RTBF_SECRET_KEY": "x" * 50, "RTBF_GATE_KEY": "y" * 50})
-    assert done.stdout.split()[0].endswith("filebased.EmailBackend"), done.stderr
+    assert done.stdout.split()[0].endswith("outbox.EmailBackend"), done.stderr

@@ -1,0 +1,132 @@
+"""The log outside the database: its last signed checkpoint, and a copy of its entries.
+
+The signer writes both after each signing: the checkpoint to RTBF_CHECKPOINT_FILE (a line
+`log <verifier key>`, an empty line, the signed note), the entries beside it with the ending
+`.entries`, a line each, exactly the bytes that were hashed. Neither holds personal data. A database
+with fewer entries than were signed is an older backup: it has forgotten entries, and with them what
+was destroyed since. Nothing is appended to it or served from it until `manage.py replay_erasures`
+has brought them back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from django.conf import settings
+
+from requests_app.verifier import notes
+from requests_app.verifier.errors import Invalid
+from requests_app.verifier.notes import TreeHead
+
+
+class ExternalError(Exception):
+    """A file outside the database cannot be used; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Signed:
+    """The last signed checkpoint: its head, the note, and the key that signed it."""
+
+    head: TreeHead
+    note: str
+    vkey: str
+
+
+def last_checkpoint() -> Signed | None:
+    """What the signer signed last, its signature checked; None before the first. ExternalError."""
+    path = Path(settings.RTBF_CHECKPOINT_FILE)
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return _read(path, found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, *version: int) -> Signed:
+    """`version` tells one state of the file from another, so that each is read once."""
+    try:
+        first, _, note = path.read_text(encoding="utf-8").partition("\n\n")
+        key = notes.parse_vkey(first.removeprefix("log "))
+        head, _ = notes.open_checkpoint(note.encode(), [key], file=path.name)
+    except (OSError, ValueError, Invalid) as problem:
+        raise ExternalError(
+            f"{path} is damaged ({problem}). Restore it from a copy; or remove it, and the signer,"
+            " which has a memory of its own, writes it anew when it starts."
+        ) from None
+    return Signed(head=head, note=note, vkey=key.vkey)
+
+
+def why_behind(size: int) -> str:
+    """Why a database with a log of `size` entries must not be used as the record, for staff; empty
+    if it is not behind."""
+    try:
+        signed = last_checkpoint()
+    except ExternalError as problem:
+        return str(problem)
+    if signed is None:
+        return ""
+    if signed.head.origin != settings.RTBF_LOG_ORIGIN:
+        return (
+            f"{settings.RTBF_CHECKPOINT_FILE} is of the log {signed.head.origin}, but"
+            f" RTBF_LOG_ORIGIN is {settings.RTBF_LOG_ORIGIN}. Set one of them to what belongs."
+        )
+    if size < signed.head.size:
+        return (
+            f"The log in this database has {size} entries, but {signed.head.size} were signed: an"
+            " older backup was restored. Run `manage.py replay_erasures`."
+        )
+    return ""
+
+
+# --- Written by the signer ----------------------------------------------------------------------
+def entries_file() -> Path:
+    """Where the copy of the entries lies."""
+    path = Path(settings.RTBF_CHECKPOINT_FILE)
+    return path.with_name(f"{path.name}.entries")
+
+
+def write_entries(bodies: Iterable[bytes]) -> None:
+    """Make the copy of the entries anew: the new one complete, or the old one."""
+    _replace(entries_file(), (body + b"\n" for body in bodies))
+
+
+def publish(*, vkey: str, note: str, bodies: Iterable[bytes]) -> None:
+    """Add the newly signed entries to the copy, then replace the checkpoint."""
+    with entries_file().open("ab") as file:
+        for body in bodies:
+            file.write(body + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    _replace(Path(settings.RTBF_CHECKPOINT_FILE), [f"log {vkey}\n\n{note}".encode()])
+
+
+def read_entries(path: Path) -> Iterator[bytes]:
+    """The entries of a copy, in their order. ExternalError if there is none.
+
+    A last line that was cut off by a crash is left out.
+    """
+    try:
+        with path.open("rb") as file:
+            yield from (line[:-1] for line in file if line.endswith(b"\n"))
+    except OSError as problem:
+        raise ExternalError(f"{path} cannot be read ({problem.strerror}).") from None
+
+
+def _replace(path: Path, parts: Iterable[bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
+        file.writelines(parts)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
