@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -37,7 +38,8 @@ class Opened:
 def make_receipt(case: Case) -> Receipt:
     """The receipt of a case that is not sealed, with a proof once its entry is signed.
 
-    Raises vault.VaultSealed after sealing.
+    Of what the request came with, only what still stands: where somebody else had filed it, the
+    sender's address is not for the person's receipt. Raises vault.VaultSealed after sealing.
     """
     entry = AuditEntry.objects.get(case_id=case.id, type="case.received")
     salts = dict(
@@ -55,6 +57,7 @@ def make_receipt(case: Case) -> Receipt:
             if field in salts and value is not None
         ),
     )
+    receipt = replace(receipt, openings=tuple(filter(partial(_opens, receipt), receipt.openings)))
     checkpoint = _covering(entry)
     return _with_proof(receipt, checkpoint) if checkpoint else receipt
 
@@ -83,6 +86,13 @@ def open_receipt(receipt: Receipt) -> Opened | None:
         sealed_at=dates.get("case.sealed"),
         signed_size=checkpoint.size if checkpoint else None,
     )
+
+
+def _opens(receipt: Receipt, opening: Opening) -> bool:
+    try:
+        return bool(receipts.check_openings(replace(receipt, openings=(opening,))))
+    except Invalid:
+        return False
 
 
 def _covering(entry: AuditEntry) -> Checkpoint | None:

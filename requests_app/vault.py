@@ -137,15 +137,15 @@ def overwrite_freed_pages() -> None:
     SQLite overwrites what is deleted (secure_delete), but its write-ahead log holds earlier images
     of pages until it is brought in and cut to nothing
     (https://www.sqlite.org/pragma.html#pragma_wal_checkpoint). PostgreSQL leaves dead rows in place
-    until their table is written anew; that is done for keys, salts and letters' digests. What else
-    stands in dead rows (ciphertext, keyed digests of random codes) says nothing without them.
-    PostgreSQL's own write-ahead log and its archives age by themselves.
+    until their table is written anew; that is done for keys, salts and digests. The ciphertext in
+    dead rows says nothing without them. PostgreSQL's own write-ahead log and its archives age by
+    themselves.
     """
     with connection.cursor() as cursor:
         if connection.vendor == "sqlite":
             busy, _, _ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         else:
-            busy = not _write_anew(cursor, CaseKey, AuditOpening, Letter)
+            busy = not _write_anew(cursor, CaseKey, AuditOpening, Letter, Case)
     if busy:
         logger.warning("Freed pages are in use and were not overwritten; the next seal does it.")
 

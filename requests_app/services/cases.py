@@ -253,14 +253,17 @@ def seal_case(*, case_id: UUID, actor: Actor, rule: str = "") -> Case:
         data={"events": events_with_next(case), **({"rule": rule} if rule else {})},
     )
     destroy_personal_data(case)
+    if not rule:  # retention does it once for all its cases
+        transaction.on_commit(vault.overwrite_freed_pages, robust=True)
     return case
 
 
 def destroy_personal_data(case: Case) -> None:
     """Destroy all that singles the person of a locked case out: salts, key, ciphertext, digests.
 
-    After the commit go what lies beside the database (saved steps of training, the mails of the
-    embedded installation) and the freed pages in which the destroyed bytes still stand.
+    What lies beside the database, saved steps of training and the mails of the embedded
+    installation, goes after the commit. The caller then has the pages overwritten in which the
+    destroyed bytes still stand (`vault.overwrite_freed_pages`).
     """
     case.code_digest = case.access_digest = case.contact_digest = ""
     case.save()
@@ -272,7 +275,6 @@ def destroy_personal_data(case: Case) -> None:
     # robust: sealed it is in any case
     transaction.on_commit(partial(saved_steps.drop_steps, *runs), robust=True)
     transaction.on_commit(partial(outbox.forget, case.reference), robust=True)
-    transaction.on_commit(vault.overwrite_freed_pages, robust=True)
 
 
 def latest_runs(case: Case) -> list[ErasureRun]:

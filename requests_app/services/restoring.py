@@ -21,7 +21,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from requests_app import audit, external
+from requests_app import audit, external, vault
 from requests_app.actors import SYSTEM
 from requests_app.external import ExternalError, Signed
 from requests_app.lifecycle import CaseStatus, RunState, move_run, seal_again
@@ -128,6 +128,8 @@ def replay_erasures(log: Path | None = None, *, dry_run: bool = False) -> Replay
     with transaction.atomic(durable=True):
         done = _replay(signed, bodies)
         transaction.set_rollback(dry_run)
+    if done.sealed_again and not dry_run:
+        vault.overwrite_freed_pages()
     return done
 
 

@@ -13,9 +13,11 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
+from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from requests_app import vault
 from requests_app.actors import SYSTEM
 from requests_app.lifecycle import CaseStatus
 from requests_app.models import Case
@@ -77,6 +79,8 @@ def apply_retention(now: datetime | None = None) -> list[Going]:
             except WrongState:
                 continue  # somebody moved it meanwhile
         met.append(item)
+    if any(not item.stopped_by for item in met):
+        transaction.on_commit(vault.overwrite_freed_pages, robust=True)
     return met
 
 

@@ -461,8 +461,7 @@ def test_after_the_seal_nothing_can_be_decrypted_and_the_log_still_verifies(
         with pytest.raises(vault.VaultSealed):
             vault.get(case, name)
     assert set(case.letters.values_list("sha256", flat=True)) == {""}
-    events = len(audit.case_entries(case.id))
-    assert last_data(case, "case.sealed") == {"events": events, "rule": ""}
+    assert last_data(case, "case.sealed") == {"events": len(audit.case_entries(case.id))}
     assert audit.read_log().root == audit.root(AuditEntry.objects.count())
 
 

@@ -110,6 +110,15 @@ def test_the_receipt_is_offered_on_the_status_page_of_a_confirmed_case_only() ->
         assert Client().get(stranger).status_code == 302
 
 
+@pytest.mark.django_db
+def test_an_address_that_took_the_place_of_the_senders_is_not_in_the_receipt() -> None:
+    case = confirmed_case()
+    vault.put(case, "email", "own.canary@mailbox.example")
+    made = receipts.make_receipt(case)
+    assert formats.check_openings(made) == ("name",)
+    assert factories.EMAIL.encode() not in receipts.receipt_file(made)
+
+
 # --- Reading it ---------------------------------------------------------------------------------
 @pytest.mark.django_db
 @pytest.mark.parametrize(
