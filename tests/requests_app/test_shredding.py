@@ -300,6 +300,8 @@ def check_columns(case: Case) -> None:
         "channel",
         "jurisdiction",
         "language",
+        "calendar",
+        "calendar_version",
         "code_attempts",
         "identity_method",
         "identity_checked_by_id",
