@@ -33,7 +33,7 @@ from django.db.backends.utils import CursorWrapper
 from django.db.models import Model
 from django.utils import timezone
 
-from requests_app.models import AuditOpening, Case, CaseKey, Draft, Letter, VaultItem
+from requests_app.models import AuditOpening, Case, CaseKey, Draft, Letter, RecordMatch, VaultItem
 from requests_app.verifier import canonical
 
 logger = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def overwrite_freed_pages() -> None:
         if connection.vendor == "sqlite":
             busy, _, _ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         else:
-            busy = not _write_anew(cursor, CaseKey, AuditOpening, Letter, Case)
+            busy = not _write_anew(cursor, CaseKey, AuditOpening, Letter, RecordMatch, Case)
     if busy:
         logger.warning("Freed pages are in use and were not overwritten; the next seal does it.")
 

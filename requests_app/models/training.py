@@ -74,7 +74,7 @@ class RecordMatch(models.Model):
     """A record that may be the person's, until somebody has looked at it.
 
     Personal data: a keyed digest of the record's id; id and excerpt lie in the vault as
-    `match/<id>` and go with sealing.
+    `match/<id>`. All go with sealing.
     """
 
     class State(models.TextChoices):

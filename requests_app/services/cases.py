@@ -10,6 +10,8 @@ from functools import partial
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import CharField
+from django.db.models.functions import Cast
 from django.utils import timezone
 
 from requests_app import audit, keys, outbox, vault
@@ -268,6 +270,7 @@ def destroy_personal_data(case: Case) -> None:
     case.code_digest = case.access_digest = case.contact_digest = ""
     case.save()
     case.letters.update(sha256="")  # a digest of a guessable text would outlive the text
+    case.matches.update(record=Cast("pk", CharField()))  # and one of a record's id, the record
     audit.erase_openings(case)
     vault.destroy_key(case)
     vault.erase_items(case)

@@ -34,6 +34,7 @@ from requests_app.models import (
     Letter,
     LogHead,
     Release,
+    SuppressionTag,
     VaultItem,
 )
 from requests_app.services.cases import destroy_personal_data
@@ -41,6 +42,7 @@ from requests_app.services.errors import Invalid, ServiceError
 from requests_app.services.leases import drop_lease
 from requests_app.services.locking import lock_case
 from requests_app.services.manifests import destroyed_key, live_manifest, put_live, read_manifest
+from requests_app.services.suppression import sync_tags
 from requests_app.verifier import canonical, merkle, notes
 
 Entry = Mapping[str, Any]  # the parsed body of an entry
@@ -52,7 +54,8 @@ class RestoreRefused(ServiceError):
 
 @dataclass(frozen=True)
 class Redo:
-    """A case of which steps were lost with the database: its reference, and those steps."""
+    """A case of which steps were lost with the database: its reference (empty: steps of no case,
+    such as a quarantine), and those steps."""
 
     reference: str
     has_row: bool  # false: the request itself came after the backup; ask for it again
@@ -181,6 +184,7 @@ def _replay(signed: Signed, bodies: Sequence[bytes]) -> Replayed:
         _make_key_known(seq, entry)
         _mark_sent(entry)
     _store_checkpoint(signed)
+    _tags_again(lost)
     sealed = tuple(_sealed_again(entries))
     releases = tuple(_put_live_again(lost))
     done = Replayed(
@@ -215,6 +219,8 @@ def _idem_key(entry: Entry) -> str | None:
     data = entry["data"]
     if entry["type"] == "weights.destroyed":
         return destroyed_key(data["sha256"])
+    if entry["type"] == "training.gated":
+        return f"training.gated/{data['report']}"
     if entry["type"] == "key.rotated":
         return f"key.rotated:{notes.parse_vkey(data['vkey']).public.hex()}"
     if entry["type"] == "letter.sent" and _letter(entry) is not None:
@@ -259,6 +265,22 @@ def _mark_sent(entry: Entry) -> None:
     if letter is not None and letter.sent_at is None:
         letter.sent_at = _at(entry)
         letter.save(update_fields=["sent_at"])
+
+
+def _tags_again(lost: Sequence[Entry]) -> None:
+    """The suppression list as the lost entries left it, as far as the backup still knows the
+    identifiers: before the cases are sealed, or nobody could ever put them on the list again."""
+    last = {
+        entry["case"]: entry
+        for entry in lost
+        if entry["type"] in ("suppression.changed", "suppression.removed")
+    }
+    for case_id, entry in last.items():
+        source = entry["data"].get("source", "")
+        if not source:  # an objection, a revocation, a restriction that was lifted
+            SuppressionTag.objects.filter(case_id=UUID(case_id)).delete()
+        elif CaseKey.objects.filter(case_id=UUID(case_id), wrapped__isnull=False).exists():
+            sync_tags(lock_case(UUID(case_id)), actor=SYSTEM, source=source)
 
 
 def _sealed_again(entries: Sequence[Entry]) -> Iterator[str]:
@@ -327,7 +349,11 @@ def _why_not_live(model_name: str, digest: str) -> str:
 
 
 def _to_redo(lost: Sequence[Entry]) -> Iterator[Redo]:
-    """The cases, not sealed by now, of which steps were lost, in the order of their references."""
+    """The cases, not sealed by now, of which steps were lost, in the order of their references;
+    first, with an empty reference, what people did to none."""
+    others = [entry["type"] for entry in lost if entry["case"] is None and _is_by_people(entry)]
+    if others:
+        yield Redo("", has_row=True, steps=tuple(others))
     steps: dict[str, list[str]] = {}
     references: dict[str, str] = {}
     for entry in lost:
@@ -344,6 +370,11 @@ def _to_redo(lost: Sequence[Entry]) -> Iterator[Redo]:
             name = row.reference if row else references[case_id]
             found.append(Redo(name, row is not None, tuple(types)))
     yield from sorted(found, key=lambda redo: redo.reference)
+
+
+def _is_by_people(entry: Entry) -> bool:
+    """Whether staff did it: what the system did by itself it does again by itself."""
+    return not str(entry["actor"]).startswith("system")
 
 
 def _at(entry: Entry) -> datetime:

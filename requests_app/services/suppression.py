@@ -94,12 +94,13 @@ def identifiers_of(case: Case) -> list[tuple[str, str]]:
     return list(dict.fromkeys(found))
 
 
-def sync_tags(case: Case, *, actor: Actor) -> None:
+def sync_tags(case: Case, *, actor: Actor, source: str | None = None) -> None:
     """Make the tags of a locked case what its record says; an entry if that changes any.
 
-    Call it in the transaction of the change that may matter. Raises Invalid without the key.
+    Call it in the transaction of the change that may matter. `source` says why there are tags where
+    the record has forgotten it, after a restore. Raises Invalid without the key.
     """
-    source = _source(case)
+    source = _source(case) if source is None else source
     has_rows = SuppressionTag.objects.filter(case_id=case.id).exists()
     if not source and not has_rows:
         return

@@ -27,9 +27,10 @@ from requests_app.models import (
     Checkpoint,
     LogHead,
     Release,
+    SuppressionTag,
     VaultItem,
 )
-from requests_app.services import cases, letters
+from requests_app.services import cases, letters, suppression
 from requests_app.services.manifests import live_manifest
 from requests_app.services.restoring import RestoreRefused, replay_erasures, why_not_served
 from requests_app.tasks import send_letters
@@ -39,7 +40,15 @@ from requests_app.verifier.trust import parse_trust
 from rtbf.celery import start_on_current_record
 from tests import canaries, factories
 from tests.backups import Backup, restore, take_backup
-from tests.factories import completed_case, confirmed_case, executing_case, make_staff, work_off
+from tests.factories import (
+    case_in_review,
+    completed_case,
+    confirmed_case,
+    executing_case,
+    make_staff,
+    propose,
+    work_off,
+)
 from tests.requests_app.bundles import prepare, sign
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
@@ -199,6 +208,29 @@ def test_a_run_of_a_case_that_was_sealed_meanwhile_does_not_go_on() -> None:
     run.refresh_from_db()
     assert run.state == RunState.CANCELLED
     check_sealed(Case.objects.get(pk=case.pk))
+
+
+def test_the_suppression_list_is_as_it_was_left_also_for_cases_sealed_since() -> None:
+    sealed, objecting = propose(case_in_review()), executing_case()
+    sign()
+    saved = back_up()
+    cases.approve_decision(case_id=sealed.id, actor_member=make_staff("approver"))
+    tags = set(SuppressionTag.objects.filter(case_id=sealed.id).values_list("kind", "tag"))
+    assert tags
+    work_off(sealed.runs.get())
+    cases.send_answer(case_id=sealed.id, actor_member=make_staff("officer"))
+    letters.send_pending_letters()
+    seal(sealed)
+    suppression.remove_tags(case_id=objecting.id, actor_member=make_staff("officer"))
+    sign()
+    restore(saved)
+    assert SuppressionTag.objects.filter(case_id=objecting.id).exists()
+    replay_erasures()
+    again = SuppressionTag.objects.filter(case_id=sealed.id).values_list("kind", "tag")
+    assert {(kind, bytes(tag)) for kind, tag in again} == {(k, bytes(t)) for k, t in tags}
+    assert not SuppressionTag.objects.filter(case_id=objecting.id).exists()
+    check_sealed(Case.objects.get(pk=sealed.pk))
+    audit.verify_log()
 
 
 def test_a_release_whose_manifest_is_not_there_is_named() -> None:

@@ -7,6 +7,7 @@ codes, and for the keys and salts without which nothing can be opened.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +25,16 @@ from pytest_django.fixtures import Settings
 
 from requests_app import audit, dossier, exports, keys, receipts, vault
 from requests_app.actors import SYSTEM, staff_actor
-from requests_app.models import AuditEntry, AuditOpening, Case, CaseKey, Checkpoint, VaultItem
+from requests_app.models import (
+    AuditEntry,
+    AuditOpening,
+    Case,
+    CaseKey,
+    Checkpoint,
+    RecordMatch,
+    TrainingSet,
+    VaultItem,
+)
 from requests_app.services import cases, evidence_tables, holds, letters, runs
 from requests_app.services.decisions import ScopeResult
 from requests_app.verifier import canonical, notes
@@ -54,6 +64,7 @@ PLANTED = {
     "probe rows": "nats of the Nasenflöte",
     "saved step": "moments of the Maultrommel",
     "hold": "The claim about the Rübezahl",
+    "excerpt": "Record of the Wolpertinger",
     "staff message": "Her cousin said Weltschmerz",
 }
 
@@ -184,6 +195,7 @@ def walk() -> Walked:
         actor_member=officer,
     )
     cases.approve_decision(case_id=case.id, actor_member=make_staff("approver"))
+    find_record(case)
     run = case.runs.get()
     lease = take_lease(run)
     runs.save_step(lease, PLANTED["saved step"].encode())
@@ -215,11 +227,22 @@ def walk() -> Walked:
     )
 
 
+def find_record(case: Case) -> None:
+    """A record of a training set that a search found, as it is stored."""
+    crm = TrainingSet.objects.create(
+        name="crm", kind="jsonl", location="crm.jsonl", created_at=timezone.now()
+    )
+    digest = hashlib.sha256(b"the digest of record 4711").hexdigest()
+    match = RecordMatch.objects.create(case=case, training_set=crm, record=digest, count=1)
+    vault.put(case, f"match/{match.pk}", {"record_id": "4711", "excerpt": PLANTED["excerpt"]})
+
+
 def stored_secrets(case: Case) -> dict[str, bytes | str]:
     """Wrapped key, data key, salts and ciphertext, while they exist."""
     found: dict[str, bytes | str] = {
         "wrapped key": bytes(CaseKey.objects.get(case=case).wrapped),
         "data key": vault._case_key(case),
+        "digest of a record": case.matches.get().record,
     }
     for number, opening in enumerate(AuditOpening.objects.filter(case=case)):
         found[f"salt {number}"] = bytes(opening.salt)

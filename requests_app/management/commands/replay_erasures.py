@@ -7,7 +7,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from requests_app.services.restoring import Replayed, RestoreRefused, replay_erasures
+from requests_app.services.errors import ServiceError
+from requests_app.services.restoring import Replayed, replay_erasures
 
 
 class Command(BaseCommand):
@@ -30,7 +31,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             done = replay_erasures(options["log"], dry_run=options["dry_run"])
-        except RestoreRefused as refused:
+        except ServiceError as refused:
             raise CommandError(str(refused)) from None
         if options["json"]:
             found = {**dataclasses.asdict(done), "dry_run": options["dry_run"]}
@@ -54,5 +55,5 @@ def lines(done: Replayed, *, dry_run: bool) -> list[str]:
         found.append(f"Release {release.digest[:12]} of {release.model_name}: {state}")
     for case in done.redo:
         what = "do again" if case.has_row else "the request was lost, ask for it again; lost"
-        found.append(f"{case.reference}: {what}: {', '.join(case.steps)}")
+        found.append(f"{case.reference or 'Of no case'}: {what}: {', '.join(case.steps)}")
     return found
