@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from requests_app import attestations, keys
-from requests_app.dossier import Dossier, LogProofs, as_exported
+from requests_app.dossier import BundleNotReady, Dossier, LogProofs, as_exported
 from requests_app.exports import report_html
 from requests_app.verifier import archive, canonical, notes, statements
+from requests_app.verifier.errors import Invalid
+from requests_app.verifier.evidence import run_files
 
 TITLE = "Evidence bundle (signed, verifies offline)"
 CONTENT_TYPE = "application/zip"
@@ -40,16 +42,17 @@ def render(dossier: Dossier, *, since: int | None = None) -> bytes:
         **{f"schemas/{path.name}": path.read_bytes() for path in sorted(SCHEMAS.glob("*.json"))},
         **_log_files(exported, log),
     }
-    run_files: dict[str, Mapping[str, str]] = {}
     facts = exported.run_facts
+    paths = run_files(facts)
     for fact in facts:
-        contents = _run_files(exported, fact, key)
-        folder = "" if fact is facts[-1] else f"{fact['run']}/"
-        run_files[fact["run"]] = {role: _path(folder, role) for role in contents}
-        files.update({_path(folder, role): data for role, data in contents.items()})
-    statement = attestations.evidence_statement(
-        exported, log=log, files=files, run_files=run_files, key=key
-    )
+        named = paths[fact["run"]]
+        files.update({named[role]: data for role, data in _run_files(exported, fact, key).items()})
+    try:
+        statement = attestations.evidence_statement(exported, log=log, files=files, key=key)
+    except Invalid as problem:
+        raise BundleNotReady(
+            f"No statement can be signed about this case: its record does not back one. {problem}"
+        ) from None
     return archive.write_archive({**files, statements.STATEMENT: statement})
 
 
@@ -88,12 +91,5 @@ def _run_files(dossier: Dossier, fact: Mapping[str, Any], key: keys.SigningKey) 
         files["metrics"] = canonical.dumps(run.evidence)
         files["environment"] = canonical.dumps(run.evidence.get("environment"))
     if fact["figures"] and fact["adapter"]:
-        files["testResult"] = attestations.test_result_statement(dossier, fact, key=key)
+        files["testResult"] = attestations.test_result_statement(fact, key=key)
     return files
-
-
-def _path(folder: str, role: str) -> str:
-    """The latest run's files lie where readers look first, those of earlier runs by run id."""
-    if role == "testResult":
-        return f"eval/{folder}test-result.dsse.json" if folder else "test-result.dsse.json"
-    return f"eval/{folder}{role}.json"
