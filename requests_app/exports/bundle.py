@@ -7,6 +7,7 @@ It never holds adapter weights or personal data.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,16 @@ EXTENSION = "zip"
 SCHEMAS = Path(statements.__file__).parent / "schemas"
 
 
-def render(dossier: Dossier, *, since: int | None = None) -> bytes:
+def render(dossier: Dossier, *, since: int | None = None, annex: bytes = b"") -> bytes:
     """ZIP bytes; dossier.BundleNotReady until a signed checkpoint covers the export.
 
-    `since`: size of a checkpoint that the auditor already holds (see dossier.as_exported).
+    `since`: size of a checkpoint that the auditor already holds (see dossier.as_exported). `annex`:
+    the sealed annex to enclose, for its recipient (services.annexes).
     """
     exported = as_exported(dossier, since=since)
+    approved = exported.last("annex.approved") or {}
+    if annex and approved.get("sha256") != hashlib.sha256(annex).hexdigest():
+        raise BundleNotReady("Prepare the bundle anew: the annex was approved after this export.")
     log = exported.log
     if log is None:
         raise ValueError("An exported dossier has its log proofs.")
@@ -39,6 +44,7 @@ def render(dossier: Dossier, *, since: int | None = None) -> bytes:
         "README.txt": (SCHEMAS.parent / "README.txt").read_bytes(),
         "report.html": report_html.render(exported),
         statements.TRUST: log.trust.encode(),
+        **({statements.ANNEX: annex} if annex else {}),
         **{f"schemas/{path.name}": path.read_bytes() for path in sorted(SCHEMAS.glob("*.json"))},
         **_log_files(exported, log),
     }

@@ -11,8 +11,8 @@
     before the one it follows; otherwise a warning.
  7. The log at the start of the case is contained in the checkpointed log; with an earlier
     checkpoint of the auditor's own, that one is contained too.
- 8. What two people have to decide was proposed by one and approved by another, and models were
-    erased from only as approved.
+ 8. What two people have to decide was proposed by one and approved by another, models were erased
+    from only as approved, and a sealed annex is the one approved.
  9. Each run is backed by events in the right order: test plan fixed before the adapter was made,
     adapter before it was tested, release after that; it ends with the verdict that was measured.
     No run is left out; further attempts keep the plan. Plan, settings, figures and environment are
@@ -109,6 +109,7 @@ def verify(
     warnings = [_check_closed(events), _check_dates(events)]  # 6
     _check_consistency(files, events[0], head, since, trust.for_purpose("log"))  # 7
     check_decisions(events)  # 8
+    _check_annex(files, events)
     check_runs(files, statement, events)  # 9
     _check_test_results(files, predicate, attest)  # 10
     _check_adapter(statement, adapter_sha256)  # 11
@@ -229,6 +230,15 @@ def _check_event(
     if earlier and proof.index <= earlier[-1].seq:
         raise Invalid("The event is in the log before the one it follows.", file=proof_file)
     return Event(seq=proof.index, file=file, body=body, leaf=leaf, raw=data)
+
+
+def _check_annex(files: Mapping[str, bytes], events: list[Event]) -> None:
+    """A sealed annex is the one that two people approved last; a bundle need not enclose it."""
+    if statements.ANNEX in files:
+        found = [e.body["data"] for e in events if e.body["type"] == "annex.approved"]
+        digest = hashlib.sha256(files[statements.ANNEX]).hexdigest()
+        if not found or found[-1].get("sha256") != digest:
+            raise Invalid("The annex is not the one that was approved.", file=statements.ANNEX)
 
 
 def _check_closed(events: list[Event]) -> str:

@@ -12,13 +12,13 @@ ERASING = frozenset({"granted", "partly_granted"})
 
 
 def check_decisions(events: Sequence[LoggedEvent]) -> None:
-    """Invalid unless the decision and a revocation were approved by another person than the one who
-    proposed them, and models were erased from only as approved."""
+    """Invalid unless decision, revocation and annex were approved by another person than the one
+    who proposed them, and models were erased from only as approved."""
     proposals: dict[str, LoggedEvent] = {}
     allowed: set[str] = set()
     for event in events:
         kind, data = event.body["type"], event.body["data"]
-        if kind in ("decision.proposed", "revocation.proposed"):
+        if kind in ("decision.proposed", "revocation.proposed", "annex.asked"):
             proposals[kind.partition(".")[0]] = event
         elif kind == "decision.returned":
             proposals.pop("decision", None)
@@ -26,6 +26,8 @@ def check_decisions(events: Sequence[LoggedEvent]) -> None:
             allowed = _models(_second_person(proposals, "decision", event), event)
         elif kind == "case.revoked":
             _second_person(proposals, "revocation", event)
+        elif kind == "annex.approved":
+            _second_person(proposals, "annex", event)
         elif kind == "run.queued" and data.get("model") not in allowed:
             raise Invalid("A model was erased from without a decision.", file=event.file)
 
