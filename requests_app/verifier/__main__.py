@@ -140,11 +140,12 @@ def _time(seconds: int) -> str:
 
 
 def _summary(run: Any) -> dict[str, Any]:
-    keys = ("model", "number", "attempt", "state", "verdict", "error", "level", "tests")
+    keys = ("model", "number", "attempt", "state", "verdict", "error", "level", "served")
     adapter = run["adapter"]["sha256"] if run["adapter"] else ""
     return {
         **{key: run[key] for key in keys},
         "adapter": adapter,
+        "tests": run["tests"],
         "evaluation": run["evaluation"],
     }
 
@@ -156,6 +157,11 @@ def _run_lines(run: Any) -> list[str]:
         f"Run {run['number']} on {run['model']}: {run['state']}, verdict"
         f" {run['verdict'] or 'none'}, level {run['level']}, adapter {adapter}"
     ]
+    if run["served"]:
+        lines.append(
+            f"  in force: release {run['served']['release']},"
+            f" adapter {run['served']['adapter_sha256'] or 'none, merged into the weights'}"
+        )
     if run["error"]:
         lines.append(f"  ended with: {run['error']}")
     for test in run["tests"]:

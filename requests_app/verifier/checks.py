@@ -331,7 +331,9 @@ def _check_test_results(
 def _check_adapter(statement: Mapping[str, Any], sha256: str | None) -> None:
     if sha256 is None:
         return
-    digests = [run["adapter"]["sha256"] for run in statement["predicate"]["runs"] if run["adapter"]]
+    runs = statement["predicate"]["runs"]
+    digests = [run["adapter"]["sha256"] for run in runs if run["adapter"]]
+    digests += [run["served"]["adapter_sha256"] for run in runs if run["served"]]
     if sha256 not in digests:
         raise Invalid(
             f"The adapter file has the digest {sha256}; the statement names another.",

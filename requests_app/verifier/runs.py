@@ -11,7 +11,13 @@ from .errors import Invalid
 
 ENDINGS = {"run.finished": "finished", "run.failed": "failed", "run.cancelled": "cancelled"}
 SUBJECTS = (("adapter_model.safetensors", "sha256"), ("adapter_config.json", "config_sha256"))
-LEVELS = {"case.merged": "merged", "case.regated": "gated", "case.revoked": "revoked"}
+LEVELS = {
+    "case.merged": "merged",
+    "case.reverified": "gated",
+    "case.regated": "gated",
+    "case.revoked": "revoked",
+}
+SERVED = ("release", "adapter_sha256", "gate_sha256", "base_sha256")
 IN_FORCE = ("gated", "merged")
 FIGURES = ("n", "before", "after", "control", "bound", "threshold", "holds")
 _STEPS = {
@@ -20,6 +26,7 @@ _STEPS = {
     "run.verified": "figures",
     "release.registered": "release",
 }
+_MADE = (("adapter", "sha256"), ("gate", "gate_sha256"), ("base", "base_sha256"))
 _ADAPTER = ("sha256", "config_sha256", "gate_sha256", "base_sha256", "settings_sha256", "overlap")
 
 
@@ -40,7 +47,9 @@ def run_facts(events: Iterable[LoggedEvent]) -> list[dict[str, Any]]:
     """Each run of a case as its events tell it, in the order of queueing.
 
     Keys: run, model, number, seed, attempt, state, verdict, error, level, rechecked, protocol,
-    adapter, figures, release; the last four are null until logged. `attempt` counts those measured
+    adapter, figures, release, served; the last five are null until logged. `served` is what acts
+    for the case by its last release: digests of release, adapter, gate and weights, the middle two
+    empty once merged. `attempt` counts those measured
     as not met since the last within thresholds; `level` is none, gated, merged or revoked, none
     before its release goes live; `rechecked` is the verdict of the last recheck that decided, empty
     before the first; `figures` carries the logged estimates by probe. Invalid when events of a run
@@ -189,6 +198,7 @@ def _queued(runs: Mapping[str, Any], name: str, data: Mapping[str, Any]) -> dict
         "adapter": None,
         "figures": None,
         "release": None,
+        "served": None,
     }
 
 
@@ -247,8 +257,9 @@ def _add(
             raise ValueError("its release went live, or did not, against its verdict")
         if data["live"]:
             for other in same_model:
-                other["level"] = "none"  # the new adapter takes its place
-            run["level"] = "gated"
+                other["level"], other["served"] = "none", None  # the new adapter takes its place
+            made = {f"{what}_sha256": run["adapter"][key] for what, key in _MADE}
+            run["level"], run["served"] = "gated", {"release": run["release"], **made}
     elif kind == "case.rechecked":
         _recheck(run, _text(data, "verdict"))
     elif kind in ENDINGS:
@@ -266,26 +277,29 @@ def _recheck(run: dict[str, Any], verdict: str) -> None:
 
 
 def _move(runs: Iterable[dict[str, Any]], kind: str, data: object, *, file: str) -> None:
-    """Set the level of the runs of the models that the event names."""
+    """Set the level of the runs of the models that the event names, and what is served for them."""
+    served: Mapping[Any, Any] | None = None
     match kind, data:
         case "case.revoked", {"releases": dict(models)}:
             pass
-        case "case.regated", {"model": str(model)}:
-            models = {model: ""}
-        case "case.merged", {"model": str(model), "verdict": verdict, "estimates": dict(rows)}:
-            models = {model: ""}
-            held = all(
-                isinstance(row, dict) and row.get("holds") is not False for row in rows.values()
-            )
-            if verdict != statements.WITHIN or not held:
-                raise Invalid("It was merged although it fell short.", file=file)
+        case "case.regated", {"model": str(model), **said}:
+            models, served = {model: ""}, said
+        case _, {"model": str(model), "verdict": verdict, "estimates": dict(rows), **said}:
+            models, served = {model: ""}, said
+            found = [row.get("holds") if isinstance(row, dict) else False for row in rows.values()]
+            if verdict != statements.WITHIN or False in found:
+                raise Invalid("It went into force although it fell short.", file=file)
         case _:
             raise Invalid(f"{kind} does not name its models, or what was measured.", file=file)
+    if served is not None:
+        served = {key: served.get(key) for key in SERVED}
+        if not all(isinstance(digest, str) for digest in served.values()):
+            raise Invalid(f"{kind} does not name what is in force.", file=file)
     moved = [run for run in runs if run["model"] in models and run["level"] != "none"]
     if {run["model"] for run in moved} != {*models}:
         raise Invalid(f"{kind} names a model on which nothing was in force.", file=file)
     for run in moved:
-        run["level"] = LEVELS[kind]
+        run["level"], run["served"] = LEVELS[kind], served
 
 
 def _end(run: dict[str, Any], kind: str, data: Mapping[str, Any]) -> None:

@@ -123,6 +123,9 @@ def forge(
     return archive.write_archive(files)
 
 
+BEFORE = 500  # entries of other cases in a made-up log: more than when the keys became known
+
+
 @dataclass
 class Written:
     """What an operator who holds every key writes anew: entries of the case, files of its run."""
@@ -156,7 +159,7 @@ def operator_bundle(made: Made, edit: Callable[[Written], object]) -> bytes:
     files |= {f"eval/{r}.json": canonical.dumps(part) for r, part in zip(roles, parts, strict=True)}
     _log_digests(written, files)
     events = _chained(made, written.bodies)
-    leaves = [bytes(32), *(merkle.leaf_hash(event.raw) for event in events), bytes(32)]
+    leaves = [bytes(32)] * BEFORE + [*(merkle.leaf_hash(event.raw) for event in events), bytes(32)]
     tree = merkle.Tree(leaves)
     head = notes.TreeHead(made.log.name, tree.size, tree.root())
     note = notes.sign_note(
@@ -167,8 +170,8 @@ def operator_bundle(made: Made, edit: Callable[[Written], object]) -> bytes:
         files[statements.proof_name(event.case_seq)] = notes.proof_file(
             notes.InclusionProof(event.seq, tuple(tree.inclusion(event.seq)), note)
         )
-    first = {"size": 1, "root": notes.encode(tree.root(1))}
-    path = [notes.encode(node) for node in tree.consistency(1)]
+    first = {"size": BEFORE, "root": notes.encode(tree.root(BEFORE))}
+    path = [notes.encode(node) for node in tree.consistency(BEFORE)]
     files[statements.CONSISTENCY] = canonical.dumps({"first": first, "path": path})
     files[statements.CHECKPOINT] = note
     files[statements.STATEMENT] = _stated(made, events, head, files)
@@ -193,7 +196,7 @@ def _chained(made: Made, bodies: list[dict[str, Any]]) -> list[dossier.Event]:
     for i, body in enumerate(bodies):
         body |= {"case_seq": i, "prev": events[-1].leaf.hex() if events else None}
         body["log"] = made.log.name
-        events.append(dossier.Event(seq=i + 1, case_seq=i, raw=canonical.dumps(body)))
+        events.append(dossier.Event(seq=BEFORE + i, case_seq=i, raw=canonical.dumps(body)))
     return events
 
 

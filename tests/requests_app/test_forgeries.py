@@ -298,7 +298,7 @@ def test_a_test_that_was_not_passed_is_not_called_passed_by_two_statements(made:
 KINDS = (
     *("run.queued", "run.protocol_fixed", "adapter.created", "run.verified"),
     *("release.registered", "run.finished", "run.failed", "something.else"),
-    *("case.merged", "case.regated", "case.revoked"),
+    *("case.merged", "case.reverified", "case.regated", "case.revoked"),
 )
 FIELDS = (
     *("run", "model", "number", "seed", "sha256", "verdict", "estimates", "figures_sha256"),

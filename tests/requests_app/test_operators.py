@@ -116,6 +116,10 @@ def _merged(written: Written, verdict: str, *, holds: bool | None) -> None:
         "model": "demo",
         "verdict": verdict,
         "estimates": {"unseen": {**logged(written), "holds": holds}},
+        "release": "ab" * 32,
+        "adapter_sha256": "",
+        "gate_sha256": "",
+        "base_sha256": "cd" * 32,
     }
     add(written, "case.merged", data, before="case.completed")
 
@@ -219,6 +223,13 @@ FORGERIES: dict[str, tuple[Edit, str]] = {
         lambda w: _merged(w, "within_thresholds", holds=False),
         "fell short",
     ),
+    "merged without naming the weights": (
+        lambda w: (
+            _merged(w, "within_thresholds", holds=True),
+            w.data("case.merged").pop("base_sha256"),
+        ),
+        "does not name what is in force",
+    ),
     "merged on a model without an adapter": (
         lambda w: (
             _merged(w, "within_thresholds", holds=True),
@@ -266,4 +277,16 @@ def test_what_lowers_the_claim_is_said_and_not_refused(made: Made) -> None:
 
 def test_a_case_merged_within_thresholds_is_said_to_be_so(made: Made) -> None:
     data = operator_bundle(made, lambda written: _merged(written, "within_thresholds", holds=True))
-    assert verify(data, trust=made.trust).claim == "suppression-in-weights"
+    result = verify(data, trust=made.trust)
+    assert result.claim == "suppression-in-weights"
+    assert result.runs[0]["served"]["base_sha256"] == "cd" * 32
+
+
+def test_an_adapter_that_several_cases_share_is_stated_as_the_one_in_force(made: Made) -> None:
+    def edit(written: Written) -> None:
+        _merged(written, "within_thresholds", holds=True)
+        written.bodies[written.place("case.merged")]["type"] = "case.reverified"
+        written.data("case.reverified").update(adapter_sha256="ef" * 32, gate_sha256="ef" * 32)
+
+    result = verify(operator_bundle(made, edit), trust=made.trust, adapter_sha256="ef" * 32)
+    assert (result.claim, result.runs[0]["level"]) == ("suppression-measured", "gated")
