@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -46,14 +47,16 @@ def main(arguments: list[str] | None = None) -> int:
             if trust_bytes is not None
             else None
         )
+        started = time.perf_counter()
         result = verify(bundle, trust=trust, adapter_sha256=adapter, since=since)
+        seconds = time.perf_counter() - started
     except Invalid as problem:
         _print_invalid(problem, as_json=options.json)
         return INVALID
     code = (
         NOT_AUTHENTICATED if not result.authenticated else WARNED if result.warnings else VERIFIED
     )
-    _print_result(result, code, as_json=options.json)
+    _print_result(result, code, seconds=seconds, as_json=options.json)
     return code
 
 
@@ -88,7 +91,7 @@ def _print_invalid(problem: Invalid, *, as_json: bool) -> None:
         sys.stdout.write(f"{VERDICTS[INVALID]}: {_printable(str(problem))}\n")
 
 
-def _print_result(result: Result, code: int, *, as_json: bool) -> None:
+def _print_result(result: Result, code: int, *, seconds: float, as_json: bool) -> None:
     if as_json:
         _print_json(
             {
@@ -132,6 +135,7 @@ def _print_result(result: Result, code: int, *, as_json: bool) -> None:
     lines += [f"Warning: {warning}" for warning in result.warnings]
     lines += ["What this does not show:", *(f"- {limit}" for limit in result.limitations)]
     lines.append("report.html is the signer's prose; what was checked is printed here.")
+    lines.append(f"Checked in {seconds:.3f} s.")
     sys.stdout.write("".join(f"{_printable(line)}\n" for line in lines))
 
 

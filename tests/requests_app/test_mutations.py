@@ -470,12 +470,8 @@ def test_strangers_are_consistent_with_themselves_and_never_authenticated() -> N
         verify(data, trust=made.trust)
 
 
-def test_a_bundle_is_verified_in_less_than_half_a_second(
-    record_property: Callable[[str, object], None],
-) -> None:
+def test_a_bundle_is_verified_in_less_than_half_a_second() -> None:
     made = made_bundle()
     started = time.perf_counter()
     verify(made.bundle, trust=made.trust)
-    seconds = time.perf_counter() - started
-    record_property("seconds", f"{seconds:.3f}")
-    assert seconds < 0.5
+    assert time.perf_counter() - started < 0.5
