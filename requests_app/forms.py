@@ -10,6 +10,7 @@ from django import forms
 from requests_app.jurisdictions import current, regions
 from requests_app.models import Mandate, ScopeItem
 from requests_app.models.record import Abuse, Channel, Exemption, Ground, Outcome
+from requests_app.services import annexes
 from requests_app.services.cases import IDENTITY_METHODS
 from requests_app.services.decisions import ScopeResult
 from requests_app.services.holds import REASON_LENGTH
@@ -295,6 +296,31 @@ class HoldForm(PlainForm):
             "required": "Enter the last day of the hold",
             "invalid": "Enter a real date, for example 2027-03-31",
         },
+    )
+
+
+class AnnexForm(PlainForm):
+    reason = forms.CharField(
+        label="Why the recipient needs the personal data",
+        max_length=annexes.REASON_LENGTH,
+        help_text="Kept in the vault, destroyed when the case is sealed.",
+        widget=forms.Textarea(attrs={"rows": 3}),
+        error_messages={"required": "Say why the recipient needs it"},
+    )
+    recipient = forms.CharField(
+        label="Who gets it",
+        max_length=annexes.RECIPIENT_LENGTH,
+        error_messages={"required": "Name the recipient, for example the supervisory authority"},
+    )
+    public_key = forms.CharField(
+        label="The recipient's public key",
+        max_length=annexes.KEY_LENGTH,
+        help_text=(
+            "An X25519 key in PEM. The recipient makes it with openssl genpkey -algorithm x25519"
+            " -out key.pem, and sends what openssl pkey -in key.pem -pubout prints."
+        ),
+        widget=forms.Textarea(attrs={"rows": 4, "spellcheck": "false"}),
+        error_messages={"required": "Paste the public key that the recipient sent"},
     )
 
 

@@ -3,6 +3,7 @@
 from django.urls import URLPattern, path
 
 from requests_app.views import (
+    annexes,
     clock,
     holds,
     people,
@@ -64,6 +65,9 @@ urlpatterns: list[URLPattern] = [
     path("app/cases/<slug:reference>/extension", clock.extension, name="case_extension"),
     path("app/cases/<slug:reference>/suspension", clock.suspension, name="case_suspension"),
     path("app/cases/<slug:reference>/exports", record.exports_page, name="exports"),
+    path("app/cases/<slug:reference>/annex", annexes.annex, name="case_annex"),
+    path("app/cases/<slug:reference>/annex/approve", annexes.approve, name="case_annex_approve"),
+    path("app/cases/<slug:reference>/annex/bundle", annexes.annexed_bundle, name="annexed_bundle"),
     path("app/cases/<slug:reference>/exports/<slug:name>", record.export, name="export"),
     path("app/runs/<uuid:run_id>", runs.run_page, name="run"),
     path("app/runs/<uuid:run_id>/progress", runs.run_progress, name="run_progress"),

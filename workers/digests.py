@@ -27,6 +27,16 @@ def sha256_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def code_sha256() -> str:
+    """SHA-256 of the model side's source: what `sha256sum` prints of its files, in order of their
+    names. By hand, beside this folder: find workers -name '*.py' | LC_ALL=C sort | xargs sha256sum
+    | sha256sum."""
+    folder = Path(__file__).parent
+    files = sorted(path.relative_to(folder.parent).as_posix() for path in folder.rglob("*.py"))
+    lines = [f"{file_sha256(folder.parent / name)}  {name}\n" for name in files]
+    return sha256_of("".join(lines).encode())
+
+
 def canonical_json(value: Any) -> bytes:
     """Sorted keys, no spaces, UTF-8: RFC 8785 for values of texts, small integers and lists."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

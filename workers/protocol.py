@@ -11,7 +11,7 @@ from workers import corpus, general
 from workers.answers import is_match, sampled_answers
 from workers.base_models import BaseModel
 from workers.forget_sets import Located, questions, twin_questions
-from workers.probes import CONTROL, Case, sides_of
+from workers.probes import CONTROL, Case, load_probe, probe_names, sides_of
 from workers.subjects import Fact
 
 PRIMARY = ("recall_unseen", "knowledge_rank")
@@ -115,7 +115,7 @@ def make_protocol(
     probes = PROFILES[profile]["probes"]
     rules = {**RULES, **(MERGED_RULES if level == MERGED else {})}
     return {
-        "form": 2,
+        "form": 3,
         "profile": profile,
         "seed": seed,
         "level": level,
@@ -126,8 +126,15 @@ def make_protocol(
         },
         "control": {"sha256": control.sha256} if control else {"made_up_people": sizes["twins"]},
         "probes": {
-            name: {"sides": _sides(name, control is not None), "rules": _plain(rules.get(name, ()))}
+            name: {
+                "question": load_probe(name).QUESTION,
+                "sides": _sides(name, control is not None),
+                "rules": _plain(rules.get(name, ())),
+            }
             for name in probes
+        },
+        "not_tested": {
+            name: load_probe(name).QUESTION for name in probe_names() if name not in probes
         },
         "attempts": [
             {"attempt": i + 1, "seed": seed + i, **recipe} for i, recipe in enumerate(recipes)

@@ -35,7 +35,7 @@ from requests_app.services.run_values import ATTEMPTS, Lease, ProbeRow, RunInput
 from workers import erasure, tables
 from workers.adapters import CONFIG_FILE, AdapterError, AdapterRef
 from workers.base_models import BaseModel, ModelError, Placement, load_control
-from workers.digests import sha256_of
+from workers.digests import code_sha256, sha256_of
 from workers.forget_sets import Located, NothingMeasurable
 from workers.guarded import GuardedModel
 from workers.probes import Tables
@@ -131,6 +131,7 @@ def measure_and_record(lease: Lease, given: RunInput, progress: Progress) -> Non
         measured = {
             "nothing_measurable": True,
             "reasons": [str(nothing)],
+            "run": str(given.run_id),
             "discovery": nothing.evidence,
             "environment": environment(),
         }
@@ -181,6 +182,8 @@ def measure(lease: Lease, given: RunInput, progress: Progress) -> dict[str, Any]
     )
     return {
         **figures,
+        "run": str(given.run_id),
+        "adapter": own_digests(given),
         "release": release.sha256,
         "protocol": protocol,
         "seconds": {phase: round(spent, 3) for phase, spent in clock.seconds.items()},
@@ -234,6 +237,7 @@ def train(
         overlap=decimal(trained.overlap),
         settings={
             **erasure.recipe_record(recipe),
+            "code_sha256": code_sha256(),
             "attempt": given.attempt,
             "steps": trained.steps,
             "ended": trained.ended,
@@ -300,6 +304,12 @@ def own_adapter(given: RunInput) -> AdapterRef:
     return AdapterRef(str(given.case_id), given.adapter.sha256, given.adapter.gate_sha256)
 
 
+def own_digests(given: RunInput) -> dict[str, str]:
+    """What was measured, by digests."""
+    own = own_adapter(given)
+    return {"sha256": own.adapter_sha256, "gate_sha256": own.gate_sha256}
+
+
 def manifest_of(base: BaseModel, given: RunInput, own: AdapterRef) -> Release:
     """The candidate release: all adapters in force, then this case's; the same file every time."""
     return write_release(
@@ -318,6 +328,7 @@ def manifest_bytes(release: Release) -> bytes:
 def environment() -> dict[str, str]:
     """What the figures depend on beside the recorded inputs."""
     return {
+        "code_sha256": code_sha256(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,

@@ -140,14 +140,18 @@ def judged(
 
 
 def figures_of(found: Measured, rules: Sequence[Rule]) -> dict[str, Any]:
-    """What was measured, plainly, with the outcome of each rule and what the sample could show."""
+    """What was measured, plainly, with the outcome of each rule and what the sample could show.
+
+    Judged is what is recorded, to the last digit (`decimal`), so that whoever judges the record
+    again, without a model, comes to the same verdict.
+    """
     figures: dict[str, Any] = {
         "n": found.n,
-        "before": found.before,
-        "after": found.after,
-        "control": found.control,
-        "bound": found.bound,
-        CONTROL_UPPER: found.control_upper,
+        "before": _as_recorded(found.before),
+        "after": _as_recorded(found.after),
+        "control": _as_recorded(found.control),
+        "bound": _as_recorded(found.bound),
+        CONTROL_UPPER: _as_recorded(found.control_upper),
         **({"more": dict(found.more)} if found.more else {}),
     }
     if not rules:
@@ -194,7 +198,7 @@ def limit_of(rule: Rule, figures: Mapping[str, Any]) -> float:
 def _outcome(rule: Rule, limit: float, figures: Mapping[str, Any]) -> str:
     sign = 1.0 if rule["is"] == "at_most" else -1.0
     value, after = figures[rule["figure"]], figures["after"]
-    if value is None or not (math.isfinite(value) and math.isfinite(after)):
+    if value is None or not all(map(math.isfinite, (value, after, limit))):
         return UNDECIDED
     if sign * value <= sign * limit:
         return HOLDS
@@ -231,7 +235,8 @@ def judge(
     if broken or not wanted:
         return INCONCLUSIVE, broken or ["nothing that decides was measured"]
     for name in PRIMARY:
-        if name in figures and figures[name]["before"] <= max(figures[name]["limits"]):
+        # Also where that is no number: what was not measured was not known.
+        if name in figures and not (figures[name]["before"] or 0.0) > max(figures[name]["limits"]):
             return INCONCLUSIVE, [
                 f"{name}: the model before erasure knows no more than chance: nothing to show"
             ]
@@ -253,6 +258,10 @@ def _too_few(name: str, figures: Mapping[str, Any]) -> str:
 def decimal(value: float) -> str:
     """A number as a decimal string of at most nine significant digits, for hashed records."""
     return f"{value:.9g}"
+
+
+def _as_recorded(value: float | None) -> float | None:
+    return None if value is None else float(decimal(value))
 
 
 def recorded(figures: Any) -> Any:

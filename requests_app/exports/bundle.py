@@ -7,14 +7,17 @@ It never holds adapter weights or personal data.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from requests_app import attestations, keys
-from requests_app.dossier import Dossier, LogProofs, as_exported
+from requests_app.dossier import BundleNotReady, Dossier, LogProofs, as_exported
 from requests_app.exports import report_html
 from requests_app.verifier import archive, canonical, notes, statements
+from requests_app.verifier.errors import Invalid
+from requests_app.verifier.evidence import run_files
 
 OF = "case"
 TITLE = "Evidence bundle (signed, verifies offline)"
@@ -24,12 +27,16 @@ EXTENSION = "zip"
 SCHEMAS = Path(statements.__file__).parent / "schemas"
 
 
-def render(dossier: Dossier, *, since: int | None = None) -> bytes:
+def render(dossier: Dossier, *, since: int | None = None, annex: bytes = b"") -> bytes:
     """ZIP bytes; dossier.BundleNotReady until a signed checkpoint covers the export.
 
-    `since`: size of a checkpoint that the auditor already holds (see dossier.as_exported).
+    `since`: size of a checkpoint that the auditor already holds (see dossier.as_exported). `annex`:
+    the sealed annex to enclose, for its recipient (services.annexes).
     """
     exported = as_exported(dossier, since=since)
+    approved = exported.last("annex.approved") or {}
+    if annex and approved.get("sha256") != hashlib.sha256(annex).hexdigest():
+        raise BundleNotReady("Prepare the bundle anew: the annex was approved after this export.")
     log = exported.log
     if log is None:
         raise ValueError("An exported dossier has its log proofs.")
@@ -38,19 +45,21 @@ def render(dossier: Dossier, *, since: int | None = None) -> bytes:
         "README.txt": (SCHEMAS.parent / "README.txt").read_bytes(),
         "report.html": report_html.render(exported),
         statements.TRUST: log.trust.encode(),
+        **({statements.ANNEX: annex} if annex else {}),
         **{f"schemas/{path.name}": path.read_bytes() for path in sorted(SCHEMAS.glob("*.json"))},
         **_log_files(exported, log),
     }
-    run_files: dict[str, Mapping[str, str]] = {}
     facts = exported.run_facts
+    paths = run_files(facts)
     for fact in facts:
-        contents = _run_files(exported, fact, key)
-        folder = "" if fact is facts[-1] else f"{fact['run']}/"
-        run_files[fact["run"]] = {role: _path(folder, role) for role in contents}
-        files.update({_path(folder, role): data for role, data in contents.items()})
-    statement = attestations.evidence_statement(
-        exported, log=log, files=files, run_files=run_files, key=key
-    )
+        named = paths[fact["run"]]
+        files.update({named[role]: data for role, data in _run_files(exported, fact, key).items()})
+    try:
+        statement = attestations.evidence_statement(exported, log=log, files=files, key=key)
+    except Invalid as problem:
+        raise BundleNotReady(
+            f"No statement can be signed about this case: its record does not back one. {problem}"
+        ) from None
     return archive.write_archive({**files, statements.STATEMENT: statement})
 
 
@@ -89,12 +98,5 @@ def _run_files(dossier: Dossier, fact: Mapping[str, Any], key: keys.SigningKey) 
         files["metrics"] = canonical.dumps(run.evidence)
         files["environment"] = canonical.dumps(run.evidence.get("environment"))
     if fact["figures"] and fact["adapter"]:
-        files["testResult"] = attestations.test_result_statement(dossier, fact, key=key)
+        files["testResult"] = attestations.test_result_statement(fact, key=key)
     return files
-
-
-def _path(folder: str, role: str) -> str:
-    """The latest run's files lie where readers look first, those of earlier runs by run id."""
-    if role == "testResult":
-        return f"eval/{folder}test-result.dsse.json" if folder else "test-result.dsse.json"
-    return f"eval/{folder}{role}.json"

@@ -1,5 +1,6 @@
 """Tables of the legal record. Only services write them; `lifecycle` knows the allowed moves."""
 
+from requests_app.models.annexes import Annex
 from requests_app.models.clock import Reminder, Suspension
 from requests_app.models.exports import ExportJob
 from requests_app.models.holds import LegalHold
@@ -30,6 +31,7 @@ from requests_app.models.vault import CaseKey, Draft, VaultItem
 
 __all__ = [
     "Adapter",
+    "Annex",
     "AuditEntry",
     "AuditKey",
     "AuditOpening",

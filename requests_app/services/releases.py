@@ -131,8 +131,8 @@ def roll_back_release(*, digest: str, actor_member: StaffMember) -> Release:
     """Make an earlier release live again, if every fulfilled case is in it.
 
     Refused with the references of the cases that would come back. Merged cases that are gated there
-    are so again, and the log of each says it. The weights must not have been destroyed; a
-    quarantine that their replacement alone put them in is lifted.
+    are so again, others have another adapter there, and the log of each says it. The weights must
+    not have been destroyed; a quarantine that their replacement alone put them in is lifted.
     """
     require_role(actor_member, Role.ENGINEER, Role.APPROVER)
     release = Release.objects.filter(pk=digest).first()
@@ -140,8 +140,10 @@ def roll_back_release(*, digest: str, actor_member: StaffMember) -> Release:
         raise NotFound("There is no such release.")
     manifest = read_manifest(bytes(release.manifest))
     live = live_manifest(release.model_name)
-    regated = [a.case_id for a in manifest.adapters if live and a.case_id in live.merged]
-    cases = _locked_cases(regated)
+    now = live.adapters if live else ()
+    known = live.cases if live else frozenset()
+    regated = {a.case_id: a for a in manifest.adapters if a.case_id in known and a not in now}
+    cases = _locked_cases(list(regated))
     lock_model(release.model_name)
     if live is None or locked_live(release.model_name).digest != live.digest:
         raise WrongState("Another release went live meanwhile. Look again before rolling back.")
@@ -155,7 +157,12 @@ def roll_back_release(*, digest: str, actor_member: StaffMember) -> Release:
     actor = staff_actor(actor_member).name
     audit.append_entry(type="release.rolled_back", actor=actor, data=data)
     for case in cases:
-        audit.append_entry(type="case.regated", actor=actor, case=case, data={**data})
+        digests = {
+            "adapter_sha256": regated[case.id].sha256,
+            "gate_sha256": regated[case.id].gate_sha256,
+            "base_sha256": manifest.base_sha256,
+        }
+        audit.append_entry(type="case.regated", actor=actor, case=case, data={**data, **digests})
     queue_rechecks(release, Recheck.Reason.RELEASE)
     return release
 

@@ -148,6 +148,8 @@ EVENT_WORDS = {
     "case.resumed": "Clock runs again: the person answered",
     "case.withdrawn": "Request withdrawn",
     "case.sealed": "Case sealed",
+    "annex.asked": "Sealed annex asked for",
+    "annex.approved": "Sealed annex approved",
     "hold.placed": "Legal hold placed",
     "hold.released": "Legal hold released",
     "decision.proposed": "Decision proposed",

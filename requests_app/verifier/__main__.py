@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from .statements import CLAIMS
 from .trust import TIME, parse_trust
 
 VERIFIED, INVALID, COULD_NOT_RUN, NOT_AUTHENTICATED, WARNED = 0, 1, 2, 3, 4
+FIGURES = ("n", "before", "after", "control", "bound", "threshold")
 VERDICTS = {
     VERIFIED: "VERIFIED",
     INVALID: "INVALID",
@@ -45,14 +48,16 @@ def main(arguments: list[str] | None = None) -> int:
             if trust_bytes is not None
             else None
         )
+        started = time.perf_counter()
         result = verify(bundle, trust=trust, adapter_sha256=adapter, since=since, opening=opening)
+        seconds = time.perf_counter() - started
     except Invalid as problem:
         _print_invalid(problem, as_json=options.json)
         return INVALID
     code = (
         NOT_AUTHENTICATED if not result.authenticated else WARNED if result.warnings else VERIFIED
     )
-    _print_result(result, code, as_json=options.json)
+    _print_result(result, code, seconds=seconds, as_json=options.json)
     return code
 
 
@@ -85,10 +90,10 @@ def _print_invalid(problem: Invalid, *, as_json: bool) -> None:
             }
         )
     else:
-        sys.stdout.write(f"{VERDICTS[INVALID]}: {problem}\n")
+        sys.stdout.write(f"{VERDICTS[INVALID]}: {_printable(str(problem))}\n")
 
 
-def _print_result(result: Result, code: int, *, as_json: bool) -> None:
+def _print_result(result: Result, code: int, *, seconds: float, as_json: bool) -> None:
     if as_json:
         _print_json(
             {
@@ -96,6 +101,8 @@ def _print_result(result: Result, code: int, *, as_json: bool) -> None:
                 "exit": code,
                 "case": result.case,
                 "claim": result.claim,
+                "outcome": result.outcome,
+                "as_of": result.as_of,
                 "log": {"origin": result.head.origin, "size": result.head.size},
                 "events": result.events,
                 "runs": [_summary(run) for run in result.runs],
@@ -111,13 +118,14 @@ def _print_result(result: Result, code: int, *, as_json: bool) -> None:
     lines = [
         f"{VERDICTS[code]}: case {result.case}, {result.events} events,"
         f" log {result.head.origin} at {result.head.size} entries.",
+        f"As of {result.as_of}, the time of the last entry in here. Later entries are not in here.",
+        f"Decision: {result.outcome or 'none'}.",
         f"Claim ({result.claim}): {CLAIMS[result.claim]}",
     ]
-    for run in map(_summary, result.runs):
-        lines.append(
-            f"Run {run['number']} on {run['model']}: {run['state']}, verdict"
-            f" {run['verdict'] or 'none'}, adapter {run['adapter'] or 'none'}"
-        )
+    for run in result.runs:
+        lines += _run_lines(run)
+    if not result.runs:
+        lines.append("No erasure run: no model was touched, and nothing was measured.")
     lines += [
         f"Cosigned by {mark.key.name} at {_time(mark.at)}: the witness had seen no other history."
         for mark in result.cosignatures
@@ -134,7 +142,9 @@ def _print_result(result: Result, code: int, *, as_json: bool) -> None:
         )
     lines += [f"Warning: {warning}" for warning in result.warnings]
     lines += ["What this does not show:", *(f"- {limit}" for limit in result.limitations)]
-    sys.stdout.write("\n".join(lines) + "\n")
+    lines.append("report.html is the signer's prose; what was checked is printed here.")
+    lines.append(f"Checked in {seconds:.3f} s.")
+    sys.stdout.write("".join(f"{_printable(line)}\n" for line in lines))
 
 
 def _time(seconds: int) -> str:
@@ -142,10 +152,13 @@ def _time(seconds: int) -> str:
 
 
 def _summary(run: Any) -> dict[str, Any]:
+    keys = ("model", "number", "attempt", "state", "verdict", "error", "level", "served")
     adapter = run["adapter"]["sha256"] if run["adapter"] else ""
     return {
-        **{key: run[key] for key in ("model", "number", "state", "verdict")},
+        **{key: run[key] for key in keys},
         "adapter": adapter,
+        "tests": run["tests"],
+        "evaluation": run["evaluation"],
     }
 
 
@@ -154,9 +167,38 @@ def _opened(result: Result) -> dict[str, Any] | None:
     return {"entry": result.opened[0], "fields": result.opened[1]} if result.opened else None
 
 
+def _run_lines(run: Any) -> list[str]:
+    """A run with its figures, one test a line, and what was not tested."""
+    adapter = run["adapter"]["sha256"] if run["adapter"] else "none"
+    lines = [
+        f"Run {run['number']} on {run['model']}: {run['state']}, verdict"
+        f" {run['verdict'] or 'none'}, level {run['level']}, adapter {adapter}"
+    ]
+    if run["served"]:
+        lines.append(
+            f"  in force: release {run['served']['release']},"
+            f" adapter {run['served']['adapter_sha256'] or 'none, merged into the weights'}"
+        )
+    if run["error"]:
+        lines.append(f"  ended with: {run['error']}")
+    for test in run["tests"]:
+        told = [f"{key} {test[key]}" for key in FIGURES if test[key] != ""]
+        lines.append(f"  {test['result']}: {test['question']} ({test['name']}; {', '.join(told)})")
+    lines += [f"  not tested: {text}" for text in run["evaluation"]["notTested"].values()]
+    lines += [f"  {name}: {why}" for name, why in run["evaluation"]["notMeasured"].items()]
+    return lines
+
+
+def _printable(text: str) -> str:
+    """A bundle is not to write anything to a terminal but text."""
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+
+
 def _print_json(value: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # wherever it is run
     sys.exit(main())

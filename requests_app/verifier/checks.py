@@ -7,16 +7,20 @@
     cosignatures of pinned witnesses on it are good.
  5. Each event is canonical, of this case and log, continues the chain of the case, and is in the
     checkpointed tree at the index of its proof; the last one is the stated head of the case.
- 6. The chain is closed by an entry that counts the case's entries; otherwise a warning.
+ 6. The chain is closed by an entry that counts the case's entries, and no entry is dated long
+    before the one it follows; otherwise a warning.
  7. The log at the start of the case is contained in the checkpointed log; with an earlier
     checkpoint of the auditor's own, that one is contained too.
- 8. Each run is backed by events in the right order: test plan fixed before the adapter was made,
+ 8. What two people have to decide was proposed by one and approved by another, models were erased
+    from only as approved, and a sealed annex is the one approved.
+ 9. Each run is backed by events in the right order: test plan fixed before the adapter was made,
     adapter before it was tested, release after that; it ends with the verdict that was measured.
-    Digests, verdicts (the one in the figures too) and the word for each test are equal
-    everywhere; no run is left out.
- 9. Each test-result statement is signed and agrees with its run.
-10. A given adapter file is one that the statement names.
-11. A given receipt opens the commitments of an event here, byte for byte the one it carries.
+    No run is left out; further attempts keep the plan. Plan, settings, figures and environment are
+    the files whose digests were logged, of this run; the verdict and the word for each test are
+    judged anew by plan and figures. Claim, limits, method and what was not tested follow.
+10. Each test-result statement is signed and agrees with its run.
+11. A given adapter file is one that the statement names; a given receipt opens the commitments of
+    an event here, byte for byte the one it carries.
 12. Keys were valid at the size of the log; a key retired or revoked since is a warning. Witnesses
     were pinned, but none has cosigned: a warning.
 13. The limits of the claim are part of the result; an unpinned trust file never authenticates.
@@ -25,18 +29,23 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from . import archive, canonical, dsse, merkle, notes, receipts, statements
+from .decisions import check_decisions
 from .errors import Invalid
+from .evidence import check_runs, test_result_of
 from .notes import Cosignature, NoteKey, TreeHead
-from .runs import check_runs
 from .trust import Trust, parse_trust
 
 EVENT_FIELDS = {"v", "log", "case", "case_seq", "prev", "type", "at", "actor", "data"}
 PREDICATE_FIELDS = 9
+CLOCKS_DIFFER = timedelta(minutes=5)  # at most, between the machines of an installation
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,8 @@ class Result:
 
     case: str
     claim: str
+    outcome: str  # of the decision, empty before one was approved
+    as_of: str  # when the last entry in here was written, by the log
     head: TreeHead
     events: int
     runs: tuple[Mapping[str, Any], ...]
@@ -98,12 +109,14 @@ def verify(
         files[statements.CHECKPOINT], witnesses, file=statements.CHECKPOINT
     )
     events = _check_events(files, predicate, head)  # 5
-    warnings = [_check_closed(events)]  # 6
+    warnings = [_check_closed(events), _check_dates(events)]  # 6
     _check_consistency(files, events[0], head, since, trust.for_purpose("log"))  # 7
-    check_runs(files, statement, events)  # 8
-    _check_test_results(files, predicate, attest)  # 9
-    _check_adapter(statement, adapter_sha256)  # 10
-    opened = _check_opening(opening, events)  # 11
+    check_decisions(events)  # 8
+    _check_annex(files, events)
+    check_runs(files, statement, events)  # 9
+    _check_test_results(files, predicate, attest)  # 10
+    _check_adapter(statement, adapter_sha256)  # 11
+    opened = _check_opening(opening, events)
     for signers, purpose, file in (  # 12
         ([attest_key], "attest", statements.STATEMENT),
         (log_keys, "log", statements.CHECKPOINT),
@@ -114,6 +127,8 @@ def verify(
     return Result(  # 13
         case=predicate["case"],
         claim=predicate["claim"]["name"],
+        outcome=predicate["outcome"] or "",
+        as_of=events[-1].body["at"],
         head=head,
         events=len(events),
         runs=tuple(predicate["runs"]),
@@ -214,11 +229,21 @@ def _check_event(
         if body[field] != value:
             raise Invalid(f"“{field}” is not what this place in the chain asks for.", file=file)
     texts = (body["type"], body["at"], body["actor"])
-    if not all(isinstance(text, str) for text in texts) or not isinstance(body["data"], dict):
+    well_formed = all(isinstance(text, str) for text in texts) and _time(body["at"]) is not None
+    if not well_formed or not isinstance(body["data"], dict):
         raise Invalid("The event does not have the form of version 1.", file=file)
     if earlier and proof.index <= earlier[-1].seq:
         raise Invalid("The event is in the log before the one it follows.", file=proof_file)
     return Event(seq=proof.index, file=file, body=body, leaf=leaf, raw=data)
+
+
+def _check_annex(files: Mapping[str, bytes], events: list[Event]) -> None:
+    """A sealed annex is the one that two people approved last; a bundle need not enclose it."""
+    if statements.ANNEX in files:
+        found = [e.body["data"] for e in events if e.body["type"] == "annex.approved"]
+        digest = hashlib.sha256(files[statements.ANNEX]).hexdigest()
+        if not found or found[-1].get("sha256") != digest:
+            raise Invalid("The annex is not the one that was approved.", file=statements.ANNEX)
 
 
 def _check_closed(events: list[Event]) -> str:
@@ -228,6 +253,24 @@ def _check_closed(events: list[Event]) -> str:
     if last["data"].get("events") != len(events):
         return "The entry that closes the chain counts another number of entries."
     return ""
+
+
+def _check_dates(events: list[Event]) -> str:
+    for earlier, later in itertools.pairwise(events):
+        before, after = _time(earlier.body["at"]), _time(later.body["at"])
+        if before and after and after < before - CLOCKS_DIFFER:
+            return f"{later.file} is dated before the entry that it follows: {later.body['at']}."
+    return ""
+
+
+def _time(text: str) -> datetime | None:
+    """A time of the log, in UTC; None for another spelling."""
+    if re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", text, re.ASCII) is None:
+        return None
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
 
 
 def _check_consistency(
@@ -284,37 +327,18 @@ def _check_test_results(
         statement, _ = dsse.open_statement(
             _file(files, file), keys, predicate_type=statements.TEST_RESULT_TYPE, file=file
         )
-        adapter = {"sha256": run["adapter"]["sha256"]} if run["adapter"] else None
-        match statement:
-            case {
-                "subject": [{"digest": digest}, *_],
-                "predicate": {
-                    "result": result,
-                    "passedTests": list(passed),
-                    "failedTests": list(failed),
-                },
-            }:
-                names = {
-                    word: sorted(test["name"] for test in run["tests"] if test["result"] == word)
-                    for word in ("PASSED", "FAILED")
-                }
-                agrees = (
-                    digest == adapter
-                    and not (result == "PASSED" and names["FAILED"])
-                    and result == statements.RESULTS.get(run["verdict"])
-                    and sorted(passed) == names["PASSED"]
-                    and sorted(failed) == names["FAILED"]
-                )
-            case _:
-                agrees = False
-        if not agrees:
-            raise Invalid("The test result does not agree with the statement.", file=file)
+        subject, expected = test_result_of(run)
+        for stated, value in ((statement["subject"], subject), (statement["predicate"], expected)):
+            if canonical.dumps(stated) != canonical.dumps(value):
+                raise Invalid("The test result does not agree with the statement.", file=file)
 
 
 def _check_adapter(statement: Mapping[str, Any], sha256: str | None) -> None:
     if sha256 is None:
         return
-    digests = [run["adapter"]["sha256"] for run in statement["predicate"]["runs"] if run["adapter"]]
+    runs = statement["predicate"]["runs"]
+    digests = [run["adapter"]["sha256"] for run in runs if run["adapter"]]
+    digests += [run["served"]["adapter_sha256"] for run in runs if run["served"]]
     if sha256 not in digests:
         raise Invalid(
             f"The adapter file has the digest {sha256}; the statement names another.",

@@ -1,4 +1,4 @@
-"""What the events of a case say about its erasure runs, and whether a statement says the same."""
+"""What the events of a case say about its erasure runs, and what follows from it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from . import canonical, statements
+from . import statements
 from .errors import Invalid
 
 ENDINGS = {"run.finished": "finished", "run.failed": "failed", "run.cancelled": "cancelled"}
 SUBJECTS = (("adapter_model.safetensors", "sha256"), ("adapter_config.json", "config_sha256"))
-LEVELS = {"case.merged": "merged", "case.regated": "gated", "case.revoked": "revoked"}
+LEVELS = {
+    "case.merged": "merged",
+    "case.reverified": "gated",
+    "case.regated": "gated",
+    "case.revoked": "revoked",
+}
+SERVED = ("release", "adapter_sha256", "gate_sha256", "base_sha256")
+IN_FORCE = ("gated", "merged")
 FIGURES = ("n", "before", "after", "control", "bound", "threshold", "holds")
 _STEPS = {
     "run.protocol_fixed": "protocol",
@@ -19,6 +26,7 @@ _STEPS = {
     "run.verified": "figures",
     "release.registered": "release",
 }
+_MADE = (("adapter", "sha256"), ("gate", "gate_sha256"), ("base", "base_sha256"))
 _ADAPTER = ("sha256", "config_sha256", "gate_sha256", "base_sha256", "settings_sha256", "overlap")
 
 
@@ -38,13 +46,18 @@ class LoggedEvent(Protocol):
 def run_facts(events: Iterable[LoggedEvent]) -> list[dict[str, Any]]:
     """Each run of a case as its events tell it, in the order of queueing.
 
-    Keys: run, model, number, seed, state, verdict, error, level, rechecked, protocol, adapter,
-    figures, release; the last four are null until logged. `level` is none, gated, merged or
-    revoked; `rechecked` is the verdict of the last recheck that decided, empty before the first;
-    `figures` carries the logged estimates by probe. Invalid when events of a run come twice or in
-    the wrong order: a test plan is fixed before the adapter is made, the adapter is made before it
-    is tested, a release is registered only of what was tested, and a run ends with the verdict that
-    was measured. Without an adapter a run can only be inconclusive.
+    Keys: run, model, number, seed, attempt, state, verdict, error, level, rechecked, protocol,
+    adapter, figures, release, served; the last five are null until logged. `served` is what acts
+    for the case by its last release: digests of release, adapter, gate and weights, the middle two
+    empty once merged. `attempt` counts those measured
+    as not met since the last within thresholds; `level` is none, gated, merged or revoked, none
+    before its release goes live; `rechecked` is the verdict of the last recheck that decided, empty
+    before the first; `figures` carries the logged estimates by probe. Invalid when events of a run
+    come twice or in the wrong order: a test plan is fixed before the adapter is made, the adapter
+    is made before it is tested, a release is registered only of what was tested, and a run ends
+    with the verdict that was measured. Without an adapter a run can only be inconclusive. Runs of a
+    model follow one another, none left out; further attempts share the first one's plan and count
+    its seed on; no run has another one's adapter or figures.
     """
     runs: dict[str, dict[str, Any]] = {}
     for event in events:
@@ -59,7 +72,7 @@ def run_facts(events: Iterable[LoggedEvent]) -> list[dict[str, Any]]:
             if kind == "run.queued":
                 runs[name] = _queued(runs, name, data)
             else:
-                _add(runs[name], kind, data, event.seq)
+                _add(runs, name, kind, data, event.seq)
         except (KeyError, TypeError):
             raise Invalid(f"{kind} does not fit its erasure run.", file=event.file) from None
         except ValueError as problem:
@@ -74,7 +87,8 @@ def claim_of(runs: Sequence[Mapping[str, Any]]) -> str:
     if latest and len(finished) == len(latest):
         if level_of(runs) == "revoked":
             return statements.ERASURE_REVOKED
-        if all(run["verdict"] == statements.WITHIN for run in finished):
+        within = [run for run in finished if run["verdict"] == statements.WITHIN]
+        if len(within) == len(latest) and all(run["level"] in IN_FORCE for run in within):
             if any(run["rechecked"] == statements.NOT_MET for run in finished):
                 return statements.SUPPRESSION_NOT_KEPT
             merged = level_of(runs) == "merged"
@@ -87,10 +101,10 @@ def claim_of(runs: Sequence[Mapping[str, Any]]) -> str:
 
 def level_of(runs: Sequence[Mapping[str, Any]]) -> str:
     """The level that holds for all models with an adapter: the weakest that any of them has."""
-    latest = {run["model"]: run["level"] for run in runs if run["adapter"]}.values()
-    if not latest:
-        return "none"
-    return next((level for level in ("gated", "merged") if level in latest), "revoked")
+    levels = dict.fromkeys((run["model"] for run in runs if run["adapter"]), "none")
+    levels |= {run["model"]: run["level"] for run in runs if run["level"] != "none"}
+    found = set(levels.values())
+    return next((level for level in ("none", *IN_FORCE, "revoked") if level in found), "none")
 
 
 def conclusions(
@@ -115,35 +129,14 @@ def conclusions(
 
 def limits_of(facts: Sequence[Mapping[str, Any]]) -> list[str]:
     """The names of the limits that hold for these runs: those of the level, and one more where a
-    model was measured more than once."""
-    here = {*statements.LIMITS[level_of(facts)]}
+    model was measured more than once. An adapter has those of a gated one, in force or not."""
+    level = level_of(facts)
+    made = any(fact["adapter"] for fact in facts)
+    here = {*statements.LIMITS["gated" if made and level == "none" else level]}
     measured = [fact["model"] for fact in facts if fact["adapter"] and fact["figures"]]
     if len(measured) > len(set(measured)):
         here.add(statements.SEVERAL_ATTEMPTS)
     return [name for name in statements.LIMITATIONS if name in here]
-
-
-def check_runs(
-    files: Mapping[str, bytes], statement: Mapping[str, Any], events: Sequence[LoggedEvent]
-) -> None:
-    """Invalid unless the statement's runs, claim and subject are those that the events carry."""
-    facts = run_facts(events)
-    predicate = statement["predicate"]
-    if [run.get("run") for run in predicate["runs"]] != [fact["run"] for fact in facts]:
-        raise Invalid(
-            "The statement does not name exactly the erasure runs of the events.",
-            file=statements.STATEMENT,
-        )
-    for stated, fact in zip(predicate["runs"], facts, strict=True):
-        _check_run(files, stated, fact)
-    for key, value in conclusions(facts, events).items():
-        if canonical.dumps(predicate[key]) != canonical.dumps(value):
-            raise Invalid(f"“{key}” is not what the events carry.", file=statements.STATEMENT)
-    if statement["subject"] != subject_of(facts, events):
-        raise Invalid(
-            "The subject of the statement is not what the events produced.",
-            file=statements.STATEMENT,
-        )
 
 
 def subject_of(
@@ -180,11 +173,22 @@ def tests_of(fact: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def _queued(runs: Mapping[str, Any], name: str, data: Mapping[str, Any]) -> dict[str, Any]:
     if name in runs:
         raise ValueError("it was queued twice")
+    earlier = [run for run in runs.values() if run["model"] == data["model"]]
+    if data["number"] != len(earlier) + 1 or isinstance(data["number"], bool):
+        raise ValueError("a run before it was left out")
+    if not isinstance(data["seed"], int) or isinstance(data["seed"], bool):
+        raise ValueError("it has no seed")
+    if any(run["state"] not in ENDINGS.values() for run in earlier):
+        raise ValueError("it was queued before the run before it had ended")
+    short = _short(earlier)
+    if short and data["seed"] != short[0]["seed"] + len(short):
+        raise ValueError("its seed is not the one after the attempt before")
     return {
         "run": name,
         "model": _text(data, "model"),
         "number": data["number"],
         "seed": data["seed"],
+        "attempt": len(short) + 1,
         "state": "queued",
         "verdict": "",
         "error": "",
@@ -194,11 +198,27 @@ def _queued(runs: Mapping[str, Any], name: str, data: Mapping[str, Any]) -> dict
         "adapter": None,
         "figures": None,
         "release": None,
+        "served": None,
     }
 
 
-def _add(run: dict[str, Any], kind: str, data: Mapping[str, Any], seq: int) -> None:
-    """Add one later event to the run; ValueError when it comes twice or too early."""
+def _short(runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The attempts measured as not met since the last run within thresholds, oldest first."""
+    found: list[dict[str, Any]] = []
+    for run in runs:
+        within = run["state"] == "finished" and run["verdict"] == statements.WITHIN
+        short = run["verdict"] == statements.NOT_MET
+        found = [] if within else [*found, run] if short else found
+    return found
+
+
+def _add(
+    runs: Mapping[str, dict[str, Any]], name: str, kind: str, data: Mapping[str, Any], seq: int
+) -> None:
+    """Add one later event to a run; ValueError when it comes twice or too early."""
+    run = runs[name]
+    others = [other for other in runs.values() if other is not run]
+    same_model = [other for other in others if other["model"] == run["model"]]
     if kind in _STEPS:
         place = list(_STEPS).index(kind)
         later = [run[key] for key in list(_STEPS.values())[place:]]
@@ -207,11 +227,15 @@ def _add(run: dict[str, Any], kind: str, data: Mapping[str, Any], seq: int) -> N
         run["state"] = "running"
     if kind == "run.protocol_fixed":
         run["protocol"] = {"sha256": _text(data, "sha256"), "logged_at": seq}
+        short = _short(other for other in same_model if other["number"] < run["number"])
+        if short and short[0]["protocol"]["sha256"] != run["protocol"]["sha256"]:
+            raise ValueError("it has another test plan than the attempt before")
     elif kind == "adapter.created":
         if run["protocol"] is None:
             raise ValueError("its adapter was made before its test plan was fixed")
-        run["level"] = "gated"
         run["adapter"] = {**{key: _text(data, key) for key in _ADAPTER}, "logged_at": seq}
+        if run["adapter"]["sha256"] in [o["adapter"]["sha256"] for o in others if o["adapter"]]:
+            raise ValueError("its adapter is that of another run")
     elif kind == "run.verified":
         run["verdict"] = _text(data, "verdict")
         if run["verdict"] not in statements.RESULTS:
@@ -223,10 +247,19 @@ def _add(run: dict[str, Any], kind: str, data: Mapping[str, Any], seq: int) -> N
             "logged_at": seq,
             "estimates": {name: _estimate(row) for name, row in dict(data["estimates"]).items()},
         }
+        if run["figures"]["sha256"] in [o["figures"]["sha256"] for o in others if o["figures"]]:
+            raise ValueError("its figures are those of another run")
     elif kind == "release.registered":
         if run["figures"] is None:
             raise ValueError(f"{kind} comes before it was verified")
         run["release"] = _text(data, "release")
+        if data["live"] is not (run["verdict"] == statements.WITHIN):
+            raise ValueError("its release went live, or did not, against its verdict")
+        if data["live"]:
+            for other in same_model:
+                other["level"], other["served"] = "none", None  # the new adapter takes its place
+            made = {f"{what}_sha256": run["adapter"][key] for what, key in _MADE}
+            run["level"], run["served"] = "gated", {"release": run["release"], **made}
     elif kind == "case.rechecked":
         _recheck(run, _text(data, "verdict"))
     elif kind in ENDINGS:
@@ -244,17 +277,29 @@ def _recheck(run: dict[str, Any], verdict: str) -> None:
 
 
 def _move(runs: Iterable[dict[str, Any]], kind: str, data: object, *, file: str) -> None:
-    """Set the level of the runs of the models that the event names."""
+    """Set the level of the runs of the models that the event names, and what is served for them."""
+    served: Mapping[Any, Any] | None = None
     match kind, data:
         case "case.revoked", {"releases": dict(models)}:
             pass
-        case "case.merged" | "case.regated", {"model": str(model)}:
-            models = {model: ""}
+        case "case.regated", {"model": str(model), **said}:
+            models, served = {model: ""}, said
+        case _, {"model": str(model), "verdict": verdict, "estimates": dict(rows), **said}:
+            models, served = {model: ""}, said
+            found = [row.get("holds") if isinstance(row, dict) else False for row in rows.values()]
+            if verdict != statements.WITHIN or False in found:
+                raise Invalid("It went into force although it fell short.", file=file)
         case _:
-            raise Invalid(f"{kind} does not name its models.", file=file)
-    for run in runs:
-        if run["model"] in models and run["adapter"]:
-            run["level"] = LEVELS[kind]
+            raise Invalid(f"{kind} does not name its models, or what was measured.", file=file)
+    if served is not None:
+        served = {key: served.get(key) for key in SERVED}
+        if not all(isinstance(digest, str) for digest in served.values()):
+            raise Invalid(f"{kind} does not name what is in force.", file=file)
+    moved = [run for run in runs if run["model"] in models and run["level"] != "none"]
+    if {run["model"] for run in moved} != {*models}:
+        raise Invalid(f"{kind} names a model on which nothing was in force.", file=file)
+    for run in moved:
+        run["level"], run["served"] = LEVELS[kind], served
 
 
 def _end(run: dict[str, Any], kind: str, data: Mapping[str, Any]) -> None:
@@ -283,64 +328,3 @@ def _text(data: Mapping[str, Any], key: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"“{key}” is not a text")
     return value
-
-
-def _check_run(
-    files: Mapping[str, bytes], stated: Mapping[str, Any], fact: Mapping[str, Any]
-) -> None:
-    name = fact["run"]
-    if set(stated) != {*fact, "tests", "files"}:
-        raise Invalid(f"The run {name} does not have its fields.", file=statements.STATEMENT)
-    for key, value in fact.items():
-        if canonical.dumps(stated[key]) != canonical.dumps(value):
-            raise Invalid(
-                f"“{key}” of the run {name} is not what the events say.", file=statements.STATEMENT
-            )
-    match stated:
-        case {"tests": list(tests), "files": dict(listed)}:
-            pass
-        case _:
-            raise Invalid(f"The run {name} does not have its fields.", file=statements.STATEMENT)
-    if canonical.dumps(_by_name(tests)) != canonical.dumps(tests_of(fact)):
-        raise Invalid(
-            f"The tests of the run {name} are not those that were logged.",
-            file=statements.STATEMENT,
-        )
-    expected = {
-        "protocol": (fact["protocol"] or {}).get("sha256"),
-        "config": (fact["adapter"] or {}).get("settings_sha256"),
-        "metrics": (fact["figures"] or {}).get("sha256"),
-    }
-    for key, digest in expected.items():
-        if (key in listed) != (digest is not None):
-            raise Invalid(f"The run {name} lacks its {key} file.", file=statements.STATEMENT)
-        if digest is not None and _digest(files, listed[key]) != digest:
-            raise Invalid("The file is not the one whose digest was logged.", file=listed[key])
-    if fact["figures"]:
-        _check_metrics(files[listed["metrics"]], fact["verdict"], file=listed["metrics"])
-    if ("testResult" in listed) != (fact["figures"] is not None and fact["adapter"] is not None):
-        raise Invalid(f"The run {name} lacks its test result.", file=statements.STATEMENT)
-
-
-def _check_metrics(data: bytes, verdict: str, *, file: str) -> None:
-    """Invalid when the figures name a verdict and it is not that of their run."""
-    figures = canonical.loads(data, file=file)
-    if isinstance(figures, Mapping) and figures.get("verdict", verdict) != verdict:
-        raise Invalid("The verdict in the figures is not the verdict of the run.", file=file)
-
-
-def _by_name(tests: Sequence[Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for test in tests:
-        match test:
-            case {"name": str(name), "question": str(), **figures} if name not in found:
-                found[name] = figures
-            case _:
-                raise Invalid("A test is malformed.", file=statements.STATEMENT)
-    return found
-
-
-def _digest(files: Mapping[str, bytes], name: object) -> str:
-    if not isinstance(name, str) or name not in files:
-        raise Invalid(f"The file {name} of a run is missing.", file=statements.STATEMENT)
-    return hashlib.sha256(files[name]).hexdigest()

@@ -11,6 +11,7 @@ STAMP = "log/checkpoint.tsr"  # RFC 3161, over the bytes of log/checkpoint
 STAMP_CHAIN = "log/tsa-chain.pem"
 CONSISTENCY = "log/consistency.json"
 TRUST = "keys/trust.txt"
+ANNEX = "annex.sealed"
 
 CLOSING = frozenset({"bundle.exported", "case.sealed"})  # entries that count the case's entries
 

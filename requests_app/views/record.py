@@ -14,8 +14,9 @@ from requests_app import audit, dossier, exports, marks
 from requests_app.actors import staff_actor
 from requests_app.lifecycle import CaseStatus
 from requests_app.models import AuditEntry, AuditKey, Checkpoint, LogHead
+from requests_app.models.people import Role
 from requests_app.permissions import member, role_required
-from requests_app.services import cases
+from requests_app.services import annexes, cases
 from requests_app.services.export_jobs import EXPORTERS
 from requests_app.verifier import canonical
 from requests_app.views.common import actor_names, find_case, refusals_in_words
@@ -81,6 +82,11 @@ def exports_page(request: HttpRequest, reference: str) -> HttpResponse:
         "ready": ready,
         "waiting": bool(closed) and not ready,
         "may_prepare": case.status != CaseStatus.SEALED,
+        "annex": case.annexes.order_by("pk").last(),
+        "annex_asked": annexes.asked_for(case),
+        "may_ask_annex": case.status != CaseStatus.SEALED
+        and member(request).role in (Role.OFFICER, Role.APPROVER),
+        "may_approve_annex": member(request).role == Role.APPROVER,
     }
     return render(request, "staff/exports.html", context)
 

@@ -19,18 +19,19 @@ pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 def failed_case() -> Case:
     case = factories.executing_case()
-    lease = factories.take_lease(case.runs.get())
-    runs.record_protocol(lease, protocol=factories.PROTOCOL)
+    run = case.runs.get()
+    lease = factories.take_lease(run)
+    runs.record_protocol(lease, protocol=factories.protocol(run))
     runs.fail_run(lease, error="out_of_memory")
     return case
 
 
 def case_with_nothing_to_measure() -> Case:
     case = factories.executing_case()
-    lease = factories.take_lease(case.runs.get())
-    runs.record_evidence(
-        lease, evidence={"nothing_measurable": True}, verdict=Verdict.INCONCLUSIVE, probes=()
-    )
+    run = case.runs.get()
+    lease = factories.take_lease(run)
+    nothing = {"nothing_measurable": True, "run": str(run.id), "environment": {}}
+    runs.record_evidence(lease, evidence=nothing, verdict=Verdict.INCONCLUSIVE, probes=())
     runs.finish_run(lease)
     return case
 
@@ -96,7 +97,7 @@ def test_the_json_export_carries_the_figures_as_they_were_logged() -> None:
     (run,) = content["runs"]
     assert content["claim"]["name"] == "suppression-measured"
     assert run["figures"]["estimates"]["unseen"]["after"] == "0.0208"
-    assert run["evidence"] == {"unseen": {"after": "0.0208"}}
+    assert run["evidence"]["probes"]["unseen"]["after"] == "0.0208"
     assert run["protocol"]["logged_at"] < run["adapter"]["logged_at"] < run["figures"]["logged_at"]
     assert [event["case_seq"] for event in content["events"]] == list(range(len(content["events"])))
 
@@ -192,7 +193,7 @@ def test_a_bundle_holds_the_listed_files_and_no_weights() -> None:
         "schemas/unlearning-evidence.v1.json",
     } <= set(files)
     assert not [name for name in files if name.endswith((".safetensors", ".bin", ".pt"))]
-    assert json.loads(files["eval/metrics.json"]) == {"unseen": {"after": "0.0208"}}
+    assert json.loads(files["eval/metrics.json"])["probes"]["unseen"]["after"] == "0.0208"
 
 
 def test_earlier_runs_of_a_case_stay_in_its_bundle() -> None:

@@ -323,7 +323,8 @@ def test_a_worker_reads_the_cases_own_plan_and_data_and_shows_none_of_it() -> No
     found = rechecks.read_recheck_input(lease)
     assert (found.case_id, found.model_name, found.release) == (case.id, "demo", live().digest)
     assert (found.name, found.facts) == (factories.NAME, factories.FACTS)
-    assert (found.protocol, found.attempt) == (factories.PROTOCOL, 1)
+    assert found.protocol is not None
+    assert (found.protocol["form"], found.attempt) == (factories.PROTOCOL["form"], 1)
     assert (found.original, found.trained_on) == (factories.digest("base"),) * 2
     assert found.destroyed == frozenset()
     assert not any(word in repr(found) for word in factories.CANARIES)

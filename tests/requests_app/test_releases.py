@@ -277,6 +277,11 @@ def test_a_cluster_adapter_changes_its_own_cases_alone(engineer: StaffMember) ->
         (two.case_id, factories.digest("shared")),
         (three.case_id, three.sha256),
     ]
+    # Rolled back, each has its own adapter again, and its log says which.
+    releases.roll_back_release(digest=before.digest, actor_member=engineer)
+    assert last_entry(second)["type"] == "case.regated"
+    assert last_entry(second)["adapter_sha256"] == two.sha256
+    assert last_entry(third)["type"] != "case.regated"
 
 
 def test_what_was_merged_cannot_be_revoked(engineer: StaffMember, officer: StaffMember) -> None:

@@ -467,7 +467,7 @@ def test_a_run_that_is_not_met_is_tried_again_on_the_plan_of_the_first(run: Eras
     second = ErasureRun.objects.get(number=2)
     lease = take_lease(second)
     found = runs.read_input(lease)
-    assert (found.attempt, found.protocol, found.adapter) == (2, PROTOCOL, None)
+    assert (found.attempt, found.protocol, found.adapter) == (2, factories.protocol(run), None)
     assert second.seed == run.seed + 1
     with pytest.raises(Invalid, match="share the first one's"):
         runs.record_protocol(lease, protocol={**PROTOCOL, "threshold": "0.9"})
@@ -491,7 +491,7 @@ def test_three_attempts_not_met_end_as_not_met_and_all_are_kept(run: ErasureRun)
 def test_an_attempt_that_dies_is_taken_up_again_as_the_same_attempt(run: ErasureRun) -> None:
     work_off(run, verdict=Verdict.NOT_MET)
     second = ErasureRun.objects.get(number=2)
-    runs.record_protocol(take_lease(second), protocol=PROTOCOL)
+    runs.record_protocol(take_lease(second), protocol=factories.protocol(second))
     expire_lease(second.id)
     found = runs.read_input(take_lease(second, "worker-2"))
     assert (found.run_id, found.attempt, found.seed) == (second.id, 2, second.seed)

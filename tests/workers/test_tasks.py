@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from requests_app import audit
+from requests_app import audit, keys
 from requests_app.actors import staff_actor
 from requests_app.lifecycle import CaseStatus, RunState
 from requests_app.models import Case, ErasureRun
 from requests_app.models.runs import Verdict
 from requests_app.services import cases, runs
+from requests_app.verifier.checks import verify
+from requests_app.verifier.trust import parse_trust
 from tests import factories
+from tests.requests_app import bundles, test_schemas
 from workers import corpus, erasure, tasks
 from workers.base_models import BaseModel
 from workers.training import Recipe
@@ -31,6 +34,14 @@ def ended(case: Case) -> ErasureRun:
     return run
 
 
+def verified(case: Case) -> str:
+    """The claim of the case's bundle, once the offline verifier and the schemas accept it."""
+    data = bundles.export(case)
+    test_schemas.check(data)
+    trust = parse_trust(keys.trust_text().encode(), pinned=True, file="trust.txt")
+    return verify(data, trust=trust).claim
+
+
 def test_a_person_of_whom_the_model_knows_nothing_ends_inconclusive_and_says_so() -> None:
     case = factories.executing_case()
     run = ended(case)
@@ -41,6 +52,7 @@ def test_a_person_of_whom_the_model_knows_nothing_ends_inconclusive_and_says_so(
     assert "nothing to unlearn" in run.evidence["reasons"][0]
     assert not hasattr(run, "adapter")
     assert case.status == CaseStatus.EVIDENCE_REVIEW
+    assert verified(case) == "request-recorded"
 
 
 def test_a_model_that_cannot_be_found_fails_the_run_with_what_to_do() -> None:
@@ -78,6 +90,7 @@ def test_a_run_killed_after_its_evidence_registers_exactly_what_was_verified() -
     run = ended(case)
     assert (run.state, run.leases) == (RunState.SUCCEEDED, 2)
     assert run.release.digest == run.evidence["release"]
+    assert verified(case) == "suppression-measured"
     assert run.release.is_live == (run.verdict == Verdict.WITHIN)
     types = [entry.type for entry in audit.case_entries(case.id)]
     for once in ("run.protocol_fixed", "adapter.created", "run.verified", "release.registered"):
@@ -122,6 +135,7 @@ def test_three_attempts_that_train_too_little_end_as_not_met_on_one_plan(
     assert not list((tmp_path / "steps").iterdir())
     case.refresh_from_db()
     assert case.status == CaseStatus.EVIDENCE_REVIEW
+    assert verified(case) == "procedure-executed"
 
 
 def test_a_doubled_wake_up_does_nothing() -> None:
