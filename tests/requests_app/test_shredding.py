@@ -289,7 +289,7 @@ def exported(case: Case) -> dict[str, bytes]:
     return {
         f"export {name}": exports.load(name).render(gathered)
         + exports.file_name(name, gathered).encode()
-        for name in exports.names()
+        for name in exports.names(exports.CASE)
     }
 
 
