@@ -1,4 +1,4 @@
-"""What every page may name: controller, authority, how long an answer may take, made-up data."""
+"""What every page may name: controller, authority, period, made-up data, company log-in."""
 
 from django.conf import settings
 from django.http import HttpRequest
@@ -17,4 +17,5 @@ def controller(request: HttpRequest) -> dict[str, object]:
         "authority": {"name": settings.RTBF_AUTHORITY_NAME, "url": settings.RTBF_AUTHORITY_URL},
         "answer_period": str(current(settings.RTBF_JURISDICTION).period),
         "demo_data": settings.RTBF_DEMO_DATA,
+        "company_log_in": settings.RTBF_OIDC_NAME if settings.RTBF_OIDC_ISSUER else "",
     }

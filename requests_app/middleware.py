@@ -1,21 +1,33 @@
-"""No page from a database that is behind its log; and headers that keep pages out of caches."""
+"""What holds for every page: a current record, headers, and how long and surely staff are in."""
 
 import logging
+import time
 from collections.abc import Callable
 
+from allauth.mfa.models import Authenticator
+from allauth.mfa.utils import is_mfa_enabled
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth import logout
+from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.template.loader import render_to_string
 
+from requests_app.accounts import LOGGED_IN
 from requests_app.context import controller
 from requests_app.services.restoring import why_not_served
 
+Handler = Callable[[HttpRequest], HttpResponse]
+
 logger = logging.getLogger(__name__)
 OPEN = "/healthz"  # answers for itself
+NOTE_SECONDS = 60  # how often the last activity of staff is written
+SECOND_FACTORS = [Authenticator.Type.TOTP, Authenticator.Type.WEBAUTHN]
+WITHOUT_SECOND_FACTOR = ("/accounts/2fa/", "/accounts/reauthenticate/", "/accounts/logout/")
 
 
-def current_record(
-    get_response: Callable[[HttpRequest], HttpResponse],
-) -> Callable[[HttpRequest], HttpResponse]:
+def current_record(get_response: Handler) -> Handler:
     """Answer 503 while the database does not hold what was signed last: after a restore, until
     `manage.py replay_erasures` has destroyed again what the backup had forgotten."""
 
@@ -29,9 +41,7 @@ def current_record(
     return middleware
 
 
-def private_pages(
-    get_response: Callable[[HttpRequest], HttpResponse],
-) -> Callable[[HttpRequest], HttpResponse]:
+def private_pages(get_response: Handler) -> Handler:
     """Mark every page `no-store` and `noindex`; static files never pass here (whitenoise).
 
     Other sites learn no address. Not `no-referrer`: under it browsers send `Origin: null` with
@@ -47,3 +57,47 @@ def private_pages(
         return response
 
     return middleware
+
+
+def staff_sessions(get_response: Handler) -> Handler:
+    """Staff are logged out after `RTBF_SESSION_HOURS`, or `RTBF_SESSION_IDLE_MINUTES` without a
+    page; with `RTBF_REQUIRE_MFA` no page but those that set one up opens without a second factor.
+
+    Here and not at each page, so that a page that is forgotten is closed.
+    """
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        if not request.user.is_authenticated:
+            return get_response(request)
+        if _is_over(request):
+            logout(request)
+            messages.info(request, "You were logged out, since your session had ended.")
+            return redirect_to_login(
+                request.get_full_path() if request.method == "GET" else "/app/"
+            )
+        if (
+            settings.RTBF_REQUIRE_MFA
+            and not request.path_info.startswith(WITHOUT_SECOND_FACTOR)
+            and not is_mfa_enabled(request.user, SECOND_FACTORS)
+        ):
+            return redirect("mfa_index")
+        return get_response(request)
+
+    return middleware
+
+
+def _is_over(request: HttpRequest) -> bool:
+    """Whether the session has had its time; otherwise its last activity is noted.
+
+    A page that asks by itself for what is new (htmx) is no activity.
+    """
+    now = int(time.time())
+    known = request.session.get(LOGGED_IN) or {"since": now, "seen": now}
+    if now - known["since"] >= settings.RTBF_SESSION_HOURS * 3600:
+        return True
+    if now - known["seen"] >= settings.RTBF_SESSION_IDLE_MINUTES * 60:
+        return True
+    polled = "HX-Request" in request.headers
+    if LOGGED_IN not in request.session or (not polled and now - known["seen"] >= NOTE_SECONDS):
+        request.session[LOGGED_IN] = {"since": known["since"], "seen": now}
+    return False

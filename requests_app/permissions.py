@@ -1,41 +1,98 @@
-"""Who may open which staff page. Services check once more; this decides what a page shows."""
+"""Who may open which staff page, what has to be revealed first, and what needs a fresh log-in.
+
+`PAGES` is the one table of roles. Services check the role of each change once more.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from functools import wraps
 from typing import Any
 
-from allauth.mfa.utils import is_mfa_enabled
-from django.conf import settings
+from allauth.account.decorators import reauthentication_required
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
+from django.utils import timezone
 
-from requests_app.models import StaffMember
+from requests_app.models import Case, StaffMember
 from requests_app.models.people import Role
 
 View = Callable[..., HttpResponse]
 
 SEE_PERSONAL_DATA = frozenset({Role.INTAKE, Role.OFFICER, Role.APPROVER})
 DECIDE = frozenset({Role.OFFICER, Role.APPROVER})
+EXPORT = DECIDE | {Role.AUDITOR}
+CANCEL = DECIDE | {Role.ENGINEER}
+CASES = frozenset(Role) - {Role.ADMINISTRATOR}
+ACCOUNTS = frozenset({Role.ADMINISTRATOR})
+
+PAGES: dict[str, frozenset[Role]] = {
+    "today": frozenset(Role),
+    "queue": CASES,
+    "new_case": SEE_PERSONAL_DATA,
+    "case": CASES,
+    "case_reveal": SEE_PERSONAL_DATA,
+    "case_hide": SEE_PERSONAL_DATA,
+    "case_letter": SEE_PERSONAL_DATA,
+    "case_identity": SEE_PERSONAL_DATA,
+    "case_mandate": SEE_PERSONAL_DATA,
+    "case_join": SEE_PERSONAL_DATA,
+    "case_facts": DECIDE,
+    "case_decision": DECIDE,
+    "case_approval": DECIDE,
+    "case_evidence_review": DECIDE,
+    "case_answer": DECIDE,
+    "case_hold": DECIDE,
+    "case_hold_release": DECIDE,
+    "case_extension": DECIDE,
+    "case_suspension": SEE_PERSONAL_DATA,
+    "case_records": SEE_PERSONAL_DATA,
+    "case_restriction": DECIDE,
+    "case_annex": DECIDE,
+    "case_annex_approve": frozenset({Role.APPROVER}),
+    "annexed_bundle": DECIDE,
+    "exports": EXPORT,
+    "export": EXPORT,
+    "run": CASES,
+    "run_progress": CASES,
+    "run_cancel": CANCEL,
+    "run_evidence": CASES,
+    "releases": CASES,
+    "models": CASES,
+    "training": CASES,
+    "audit": CASES,
+    "reports": EXPORT,
+    "report_jobs": EXPORT,
+    "report_file": EXPORT,
+    "staff": ACCOUNTS,
+    "staff_invite": ACCOUNTS,
+    "staff_withdraw": ACCOUNTS,
+    "staff_role": ACCOUNTS,
+    "staff_deactivate": ACCOUNTS,
+}
+"""Name of a page under /app/ to the roles that may open it; a page without a row cannot be made."""
+
+REVEAL_TIME = timedelta(minutes=15)
+REVEALED = "revealed"  # in the session: reference of a case to the Unix time at which it ends
 
 
-def role_required(*roles: str) -> Callable[[View], View]:
-    """Let in staff of one of `roles`; without any role named, every member of staff.
+def staff_page(name: str) -> Callable[[View], View]:
+    """Let in staff of the roles that `PAGES` names for this page.
 
-    Strangers go to the log-in page; with `RTBF_REQUIRE_MFA`, staff without a second factor go to
-    set one up; the wrong role gets the 403 page, which names the role that is needed.
+    Strangers go to the log-in page; the wrong role gets the 403 page, which names the role that is
+    needed. Age of the session and second factor: `middleware.staff_sessions`.
     """
-    labels = " or ".join(str(Role(role).label) for role in roles)
+    roles = PAGES[name]
+    labels = " or ".join(str(role.label) for role in Role if role in roles)
 
     def decorate(view: View) -> View:
         @wraps(view)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
             if not isinstance(request.user, StaffMember):
                 return redirect_to_login(request.get_full_path())
-            if settings.RTBF_REQUIRE_MFA and not is_mfa_enabled(request.user):
-                return redirect("mfa_activate_totp")
-            if roles and request.user.role not in roles:
+            if request.user.role not in roles:
                 raise PermissionDenied(
                     f"This page needs the role {labels}. "
                     f"Your role is {Role(request.user.role).label}."
@@ -48,12 +105,49 @@ def role_required(*roles: str) -> Callable[[View], View]:
 
 
 def member(request: HttpRequest) -> StaffMember:
-    """The logged-in member of staff behind a `role_required` page."""
+    """The logged-in member of staff behind a `staff_page`."""
     if not isinstance(request.user, StaffMember):
         raise PermissionDenied("This page is for staff.")
     return request.user
 
 
+def fresh_log_in(*, when: Callable[[HttpRequest], bool]) -> Callable[[View], View]:
+    """Ask for the password or the second factor again (allauth, at most five minutes old).
+
+    What was posted waits in the session meanwhile: only for posts that hold no personal data.
+    """
+    decorate: Callable[[View], View] = reauthentication_required(enabled=when)
+    return decorate
+
+
+def is_post(request: HttpRequest) -> bool:
+    return request.method == "POST"
+
+
 def sees_personal_data(staff: StaffMember) -> bool:
-    """Intake, case officers and approvers read the vault; engineers and auditors never need it."""
+    """Intake, case officers and approvers read the vault; the others never need it."""
     return staff.role in SEE_PERSONAL_DATA
+
+
+# --- Masked until it is revealed, for one case and session ----------------------------------------
+def revealed_until(request: HttpRequest, case: Case) -> datetime | None:
+    """When this session's view of the person ends; None while personal data is masked."""
+    end = request.session.get(REVEALED, {}).get(case.reference)
+    if end is None or end <= timezone.now().timestamp() or not sees_personal_data(member(request)):
+        return None
+    return datetime.fromtimestamp(end, tz=timezone.get_current_timezone())
+
+
+def was_revealed(request: HttpRequest, case: Case) -> bool:
+    """It was, in this session, and was not hidden again: what was typed meanwhile may be sent."""
+    return case.reference in request.session.get(REVEALED, {})
+
+
+def note_reveal(request: HttpRequest, case: Case) -> None:
+    end = int((timezone.now() + REVEAL_TIME).timestamp())
+    request.session[REVEALED] = {**request.session.get(REVEALED, {}), case.reference: end}
+
+
+def forget_reveal(request: HttpRequest, case: Case) -> None:
+    kept = request.session.get(REVEALED, {})
+    request.session[REVEALED] = {name: end for name, end in kept.items() if name != case.reference}

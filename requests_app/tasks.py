@@ -10,6 +10,7 @@ from django.contrib.sessions.backends.db import SessionStore
 
 from requests_app import export_files, locating, marks, publication, vault
 from requests_app.services import (
+    accounts,
     export_jobs,
     letters,
     rechecks,
@@ -62,8 +63,9 @@ def remind_staff() -> None:
 
 @shared_task(name="requests_app.purge_drafts")
 def purge_drafts() -> None:
-    """Delete form drafts older than a day."""
+    """Delete form drafts older than a day, and invitations that lapsed."""
     vault.purge_drafts()
+    accounts.purge_invitations()
 
 
 @shared_task(name="requests_app.apply_retention")

@@ -3,6 +3,7 @@
 from django.urls import URLPattern, path
 
 from requests_app.views import (
+    accounts,
     annexes,
     clock,
     holds,
@@ -10,6 +11,7 @@ from requests_app.views import (
     public,
     record,
     reports,
+    reveals,
     runs,
     staff,
     steps,
@@ -48,6 +50,8 @@ urlpatterns: list[URLPattern] = [
     path(
         "app/cases/<slug:reference>/letters/<int:letter_id>", staff.case_letter, name="case_letter"
     ),
+    path("app/cases/<slug:reference>/reveal", reveals.reveal, name="case_reveal"),
+    path("app/cases/<slug:reference>/hide", reveals.hide, name="case_hide"),
     path("app/cases/<slug:reference>/identity", steps.identity, name="case_identity"),
     path("app/cases/<slug:reference>/mandate", people.mandate, name="case_mandate"),
     path("app/cases/<slug:reference>/join", people.join, name="case_join"),
@@ -82,4 +86,10 @@ urlpatterns: list[URLPattern] = [
     path("app/exports", reports.reports, name="reports"),
     path("app/exports/jobs", reports.report_jobs, name="report_jobs"),
     path("app/exports/<uuid:job_id>", reports.report_file, name="report_file"),
+    path("app/staff", accounts.accounts_page, name="staff"),
+    path("app/staff/invite", accounts.invite, name="staff_invite"),
+    path("app/staff/<uuid:pseudonym>/withdraw", accounts.withdraw, name="staff_withdraw"),
+    path("app/staff/<uuid:pseudonym>/role", accounts.role, name="staff_role"),
+    path("app/staff/<uuid:pseudonym>/deactivate", accounts.deactivate, name="staff_deactivate"),
+    path("accounts/invitation", accounts.join, name="invitation"),
 ]

@@ -113,6 +113,22 @@ class Story:
             self.windows[role] = window
         return self.windows[role]
 
+    def look(self, role: str, path: str, *, reason: str) -> Visitor:
+        """Open a page; where personal data is masked, say why it is needed and go on."""
+        window = self.at(role)
+        window.open(path)
+        if window.path.endswith("/reveal"):
+            window.press("Show personal data", {"reason": reason})
+        return window
+
+    def press_as(self, role: str, button: str) -> Visitor:
+        """Press a button that needs a fresh log-in, and enter the password if it is asked for."""
+        window = self.at(role)
+        window.press(button)
+        if window.path == "/accounts/reauthenticate/":
+            window.press("Confirm", {"password": self.staff[role]["password"]})
+        return window
+
     def file_request(self, person: corpus.Person) -> tuple[str, str]:
         """The person sends the form and confirms the mailbox: (reference, access code)."""
         self.say("A customer files an erasure request and confirms the e-mail address …")
@@ -153,10 +169,9 @@ class Story:
         """The officer prepares and proposes, the approver approves."""
         self.say(f"{reference}: the case officer checks identity, attaches facts, proposes …")
         case = f"/app/cases/{reference}"
-        officer = self.at("officer")
-        officer.open(f"{case}/identity")
+        officer = self.look("officer", f"{case}/identity", reason="identity")
         officer.press("Record identity check", {"method": "mailbox"})
-        officer.open(f"{case}/facts")
+        self.look("officer", f"{case}/facts", reason="decision")
         lines = [f"{fact.trained[0]} | {fact.answer}" for fact in person.facts]
         officer.press("Save facts", {"facts": "\n".join(lines)})
         officer.open(f"{case}/decision")
@@ -172,9 +187,8 @@ class Story:
         )
         officer.press("Propose decision")
         self.say(f"{reference}: a second person approves; the worker takes over …")
-        approver = self.at("approver")
-        approver.open(f"{case}/approval")
-        approver.press("Approve decision")
+        self.look("approver", f"{case}/approval", reason="approval")
+        self.press_as("approver", "Approve decision")
 
     def run_path(self, reference: str) -> str:
         officer = self.at("officer")
@@ -211,21 +225,20 @@ class Story:
     def answer(self, reference: str) -> None:
         """The officer sends the answer; what did not hold is accepted and said in the letter."""
         self.say(f"{reference}: the answer goes out …")
-        officer = self.at("officer")
-        officer.open(f"/app/cases/{reference}/answer")
+        officer = self.look("officer", f"/app/cases/{reference}/answer", reason="answer")
         if "Send the answer" not in officer.page:
             raise DemoError(
                 f"{reference} is in evidence review: its thresholds did not hold. See "
                 f"{self.stack.url}/app/cases/{reference}"
             )
-        officer.press("Send the answer and complete the case")
+        self.press_as("officer", "Send the answer and complete the case")
 
     def fetch_bundle(self, reference: str, folder: Path) -> Path:
         """The auditor prepares the bundle, waits for the signed checkpoint and downloads it."""
         self.say(f"{reference}: the auditor asks for the evidence bundle …")
         auditor = self.at("auditor")
         auditor.open(f"/app/cases/{reference}/exports")
-        auditor.press("Prepare bundle")
+        self.press_as("auditor", "Prepare bundle")
         until = time.monotonic() + WAIT_SECONDS
         while 'data-state="ready"' not in auditor.open(f"/app/cases/{reference}/exports"):
             if time.monotonic() > until:

@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import dj_database_url
@@ -81,6 +82,20 @@ def env_own(name: str, example: str) -> str:
     return value
 
 
+def company_log_in(issuer: str, client_id: str | None, secret: str | None) -> dict[str, Any]:
+    """allauth's setting for one OpenID Connect issuer, `company` in its addresses."""
+    if not (client_id and secret):
+        raise ImproperlyConfigured("Set RTBF_OIDC_CLIENT_ID and RTBF_OIDC_SECRET too.")
+    app = {
+        "provider_id": "company",
+        "name": RTBF_OIDC_NAME,
+        "client_id": client_id,
+        "secret": secret,
+        "settings": {"server_url": issuer, "oauth_pkce_enabled": True},
+    }
+    return {"openid_connect": {"APPS": [app], "OAUTH_PKCE_ENABLED": True}}
+
+
 # --- Where things lie ---------------------------------------------------------------------------
 RTBF_PRODUCTION = env_bool("RTBF_PRODUCTION", default=False)
 RTBF_VAR_DIR = Path(env("RTBF_VAR_DIR", str(BASE_DIR / "var")))
@@ -111,6 +126,8 @@ RTBF_LOG_ORIGIN = env("RTBF_LOG_ORIGIN", "rtbf.example/log/embedded")
 RTBF_PUBLIC_URL = env("RTBF_PUBLIC_URL", "http://127.0.0.1:8000")
 RTBF_DEMO_DATA = env_bool("RTBF_DEMO_DATA", default=not RTBF_PRODUCTION)  # shows a banner
 RTBF_REQUIRE_MFA = env_bool("RTBF_REQUIRE_MFA", default=RTBF_PRODUCTION)
+RTBF_SESSION_HOURS = int(env("RTBF_SESSION_HOURS", "12"))  # staff log in again after them
+RTBF_SESSION_IDLE_MINUTES = int(env("RTBF_SESSION_IDLE_MINUTES", "60"))
 
 # --- Retention: how long what is kept (docs/operations.md) ----------------------------------------
 RTBF_KEEP_UNCONFIRMED_DAYS = int(env("RTBF_KEEP_UNCONFIRMED_DAYS", "7"))
@@ -160,6 +177,8 @@ INSTALLED_APPS = [
     "allauth",
     "allauth.account",
     "allauth.mfa",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
     "csp",
 ]
 
@@ -177,6 +196,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "requests_app.middleware.private_pages",
+    "requests_app.middleware.staff_sessions",
 ]
 
 TEMPLATES = [
@@ -264,8 +284,25 @@ ACCOUNT_LOGIN_METHODS = {"username", "email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "username*", "password1*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 300
+ACCOUNT_SESSION_REMEMBER = False  # a session ends with the browser, and see RTBF_SESSION_HOURS
+ACCOUNT_RATE_LIMITS = {"login_failed": "10/10m/ip,5/10m/key"}
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = True
+MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not RTBF_PRODUCTION  # http on this machine
+MFA_TOTP_ISSUER = RTBF_CONTROLLER_NAME
+MFA_TOTP_TOLERANCE = 1  # one step of 30 s, for clocks that differ
+# Company log-in (OpenID Connect): for accounts that exist, by their verified address; no sign-up.
+RTBF_OIDC_ISSUER = env("RTBF_OIDC_ISSUER", "").rstrip("/")
+RTBF_OIDC_NAME = env("RTBF_OIDC_NAME", "Company log-in")
+SOCIALACCOUNT_ADAPTER = "requests_app.accounts.CompanyAccountAdapter"
+SOCIALACCOUNT_EMAIL_AUTHENTICATION = True
+SOCIALACCOUNT_STORE_TOKENS = False
+SOCIALACCOUNT_LOGIN_ON_GET = True  # a link: form-action would forbid the way to the issuer
+SOCIALACCOUNT_PROVIDERS = {}
+if RTBF_OIDC_ISSUER:
+    SOCIALACCOUNT_PROVIDERS = company_log_in(
+        RTBF_OIDC_ISSUER, os.environ.get("RTBF_OIDC_CLIENT_ID"), os.environ.get("RTBF_OIDC_SECRET")
+    )
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "/app/"
 AUTH_PASSWORD_VALIDATORS = [

@@ -14,7 +14,7 @@ from requests_app.models.log import (
     LogHead,
 )
 from requests_app.models.mandates import Mandate
-from requests_app.models.people import DataSubject, StaffMember
+from requests_app.models.people import DataSubject, Invitation, StaffMember
 from requests_app.models.rechecks import Recheck
 from requests_app.models.record import Case, Decision, Letter, ScopeItem
 from requests_app.models.restrictions import Restriction
@@ -44,6 +44,7 @@ __all__ = [
     "Draft",
     "ErasureRun",
     "ExportJob",
+    "Invitation",
     "LegalHold",
     "Letter",
     "LogHead",

@@ -7,6 +7,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from django import forms, template
+from django.template import RequestContext
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -14,6 +15,7 @@ from django.utils.safestring import SafeString
 from requests_app.lifecycle import CLOSED, CaseStatus, ExportState, RunState
 from requests_app.models import Case, Reminder
 from requests_app.models.runs import Verdict
+from requests_app.permissions import revealed_until
 
 register = template.Library()
 
@@ -114,6 +116,16 @@ def percent(value: str) -> str:
     return f"{number * 100:.1f}".rstrip("0").rstrip(".") + "\u00a0%"
 
 
+@register.inclusion_tag("parts/reveal_notice.html", takes_context=True)
+def reveal_notice(context: RequestContext, case: Case) -> dict[str, Any]:
+    """Until when this session sees the person's data, with a button that hides it."""
+    return {
+        "until": revealed_until(context["request"], case),
+        "case": case,
+        "csrf_token": context.get("csrf_token"),
+    }
+
+
 @register.inclusion_tag("parts/error_summary.html")
 def error_summary(form: object) -> dict[str, Any]:
     """Every error of a form, each linked to the first control of its field."""
@@ -150,6 +162,12 @@ EVENT_WORDS = {
     "case.sealed": "Case sealed",
     "annex.asked": "Sealed annex asked for",
     "annex.approved": "Sealed annex approved",
+    "person.revealed": "Personal data shown to staff",
+    "staff.invited": "Member of staff invited",
+    "staff.invitation_withdrawn": "Invitation withdrawn",
+    "staff.joined": "Member of staff joined",
+    "staff.role_changed": "Role changed",
+    "staff.deactivated": "Account deactivated",
     "hold.placed": "Legal hold placed",
     "hold.released": "Legal hold released",
     "decision.proposed": "Decision proposed",

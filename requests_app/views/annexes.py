@@ -10,14 +10,13 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from requests_app import dossier
 from requests_app.exports import bundle
 from requests_app.forms import AnnexForm
-from requests_app.models.people import Role
-from requests_app.permissions import member, role_required
+from requests_app.permissions import fresh_log_in, is_post, member, staff_page
 from requests_app.services import annexes
 from requests_app.services.errors import Invalid, WrongState
 from requests_app.views.common import find_case, posted, refusals_in_words
 
 
-@role_required(Role.OFFICER, Role.APPROVER)
+@staff_page("case_annex")
 @require_http_methods(["GET", "POST"])
 @refusals_in_words
 def annex(request: HttpRequest, reference: str) -> HttpResponse:
@@ -39,7 +38,8 @@ def annex(request: HttpRequest, reference: str) -> HttpResponse:
     return render(request, "staff/annex.html", {"case": case, "form": form}, status=status)
 
 
-@role_required(Role.APPROVER)
+@staff_page("case_annex_approve")
+@fresh_log_in(when=is_post)
 @require_POST
 @refusals_in_words
 def approve(request: HttpRequest, reference: str) -> HttpResponse:
@@ -50,7 +50,7 @@ def approve(request: HttpRequest, reference: str) -> HttpResponse:
     return redirect("exports", reference=case.reference)
 
 
-@role_required(Role.OFFICER, Role.APPROVER)
+@staff_page("annexed_bundle")
 @require_GET
 @refusals_in_words
 def annexed_bundle(request: HttpRequest, reference: str) -> HttpResponse:

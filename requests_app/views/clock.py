@@ -16,13 +16,19 @@ from requests_app.deadlines import add_span, skipped_days
 from requests_app.forms import PlainForm
 from requests_app.jurisdictions import Profile, Span, profile
 from requests_app.models import Case, Letter, StaffMember, Suspension
-from requests_app.models.people import Role
 from requests_app.models.record import ExtensionCause
-from requests_app.permissions import DECIDE, SEE_PERSONAL_DATA, member, role_required
+from requests_app.permissions import (
+    DECIDE,
+    SEE_PERSONAL_DATA,
+    member,
+    revealed_until,
+    staff_page,
+)
 from requests_app.services import clock, reminders
 from requests_app.services.errors import Invalid, WrongState
 from requests_app.services.letters import spell_date
 from requests_app.views.common import find_case, posted, refusals_in_words
+from requests_app.views.reveals import ask_first, to_reveal
 
 
 class ExtensionForm(PlainForm):
@@ -137,7 +143,7 @@ def clock_box(case: Case, staff: StaffMember) -> ClockBox:
     )
 
 
-@role_required(Role.OFFICER, Role.APPROVER)
+@staff_page("case_extension")
 @require_http_methods(["GET", "POST"])
 @refusals_in_words
 def extension(request: HttpRequest, reference: str) -> HttpResponse:
@@ -145,6 +151,8 @@ def extension(request: HttpRequest, reference: str) -> HttpResponse:
     case = find_case(reference)
     if refusal := clock.why_not_extend(case, timezone.localdate()):
         raise WrongState(refusal)
+    if way := ask_first(request, case):
+        return way
     form = ExtensionForm(posted(request))
     context = {"case": case, "form": form, "law": profile(case.jurisdiction), "letter": ""}
     if request.method == "POST" and form.is_valid():
@@ -156,6 +164,8 @@ def extension(request: HttpRequest, reference: str) -> HttpResponse:
                 messages.success(request, "The period is extended, and the letter is written.")
                 return redirect("case", reference=case.reference)
             if request.POST.get("step") == "check":
+                if not revealed_until(request, case):  # the letter names the person
+                    return to_reveal(request, case)
                 context["letter"] = clock.extension_letter(case, **form.cleaned_data)
         except WrongState:
             raise
@@ -165,7 +175,7 @@ def extension(request: HttpRequest, reference: str) -> HttpResponse:
     return render(request, "staff/extension.html", context, status=status)
 
 
-@role_required(Role.INTAKE, Role.OFFICER, Role.APPROVER)
+@staff_page("case_suspension")
 @require_http_methods(["GET", "POST"])
 @refusals_in_words
 def suspension(request: HttpRequest, reference: str) -> HttpResponse:

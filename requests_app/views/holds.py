@@ -8,14 +8,13 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from requests_app.forms import HoldForm
-from requests_app.models.people import Role
-from requests_app.permissions import member, role_required
+from requests_app.permissions import member, staff_page
 from requests_app.services import holds
 from requests_app.services.errors import Invalid, WrongState
 from requests_app.views.common import find_case, posted, refusals_in_words
 
 
-@role_required(Role.OFFICER, Role.APPROVER)
+@staff_page("case_hold")
 @require_http_methods(["GET", "POST"])
 @refusals_in_words
 def hold(request: HttpRequest, reference: str) -> HttpResponse:
@@ -36,7 +35,7 @@ def hold(request: HttpRequest, reference: str) -> HttpResponse:
     return render(request, "staff/hold.html", {"case": case, "form": form}, status=status)
 
 
-@role_required(Role.OFFICER, Role.APPROVER)
+@staff_page("case_hold_release")
 @require_POST
 @refusals_in_words
 def release(request: HttpRequest, reference: str) -> HttpResponse:

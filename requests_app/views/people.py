@@ -9,19 +9,21 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from requests_app.actors import staff_actor
 from requests_app.forms import MandateForm
-from requests_app.models.people import Role
-from requests_app.permissions import member, role_required
+from requests_app.permissions import member, staff_page
 from requests_app.services import duplicates, mandates
 from requests_app.services.errors import Invalid, WrongState
 from requests_app.views.common import find_case, posted, refusals_in_words
+from requests_app.views.reveals import ask_first
 
 
-@role_required(Role.INTAKE, Role.OFFICER, Role.APPROVER)
+@staff_page("case_mandate")
 @require_http_methods(["GET", "POST"])
 @refusals_in_words
 def mandate(request: HttpRequest, reference: str) -> HttpResponse:
     """What shows that the sender may ask for the person; a new access code is shown once."""
     case = find_case(reference)
+    if way := ask_first(request, case):
+        return way
     form = MandateForm(posted(request))
     if request.method == "POST" and form.is_valid():
         try:
@@ -42,7 +44,7 @@ def mandate(request: HttpRequest, reference: str) -> HttpResponse:
     return render(request, "staff/mandate.html", {"case": case, "form": form}, status=status)
 
 
-@role_required(Role.INTAKE, Role.OFFICER, Role.APPROVER)
+@staff_page("case_join")
 @require_POST
 @refusals_in_words
 def join(request: HttpRequest, reference: str) -> HttpResponse:

@@ -15,9 +15,8 @@ from requests_app.actors import staff_actor
 from requests_app.lifecycle import CaseStatus
 from requests_app.models import AuditEntry, AuditKey, Checkpoint, LogHead
 from requests_app.models.people import Role
-from requests_app.permissions import member, role_required
+from requests_app.permissions import fresh_log_in, is_post, member, staff_page
 from requests_app.services import annexes, cases
-from requests_app.services.export_jobs import EXPORTERS
 from requests_app.verifier import canonical
 from requests_app.views.common import actor_names, find_case, refusals_in_words
 
@@ -25,7 +24,7 @@ PAGE = 50
 CLOSING = ("bundle.exported", "case.sealed")
 
 
-@role_required()
+@staff_page("audit")
 @require_GET
 def audit_page(request: HttpRequest) -> HttpResponse:
     """The latest entries (`?before=<number>` pages back) and the last signed checkpoint."""
@@ -63,7 +62,8 @@ def audit_page(request: HttpRequest) -> HttpResponse:
     return render(request, "staff/audit.html", context)
 
 
-@role_required(*EXPORTERS)
+@staff_page("exports")
+@fresh_log_in(when=is_post)
 @require_http_methods(["GET", "POST"])
 @refusals_in_words
 def exports_page(request: HttpRequest, reference: str) -> HttpResponse:
@@ -91,7 +91,7 @@ def exports_page(request: HttpRequest, reference: str) -> HttpResponse:
     return render(request, "staff/exports.html", context)
 
 
-@role_required(*EXPORTERS)
+@staff_page("export")
 @require_GET
 @refusals_in_words
 def export(request: HttpRequest, reference: str, name: str) -> HttpResponse:

@@ -20,10 +20,10 @@ from requests_app import exports
 from requests_app.actors import staff_actor
 from requests_app.models import ExportJob
 from requests_app.models.exports import Level
-from requests_app.permissions import member, role_required
+from requests_app.permissions import fresh_log_in, is_post, member, staff_page
 from requests_app.services import export_jobs
 from requests_app.services.errors import Invalid
-from requests_app.services.export_jobs import ACTIVE, EXPORTERS
+from requests_app.services.export_jobs import ACTIVE
 from requests_app.views.common import actor_names, refusals_in_words
 from requests_app.views.report_forms import JobForm, RecordExportForm, ReleaseExportForm
 
@@ -36,7 +36,8 @@ WHY_FAILED = {
 }
 
 
-@role_required(*EXPORTERS)
+@staff_page("reports")
+@fresh_log_in(when=is_post)
 @require_http_methods(["GET", "POST"])
 @refusals_in_words
 def reports(request: HttpRequest) -> HttpResponse:
@@ -55,14 +56,14 @@ def reports(request: HttpRequest) -> HttpResponse:
     return render(request, "staff/reports.html", context)
 
 
-@role_required(*EXPORTERS)
+@staff_page("report_jobs")
 @require_GET
 def report_jobs(request: HttpRequest) -> HttpResponse:
     """The list of exports asked for, which the page polls while one of them is being made."""
     return render(request, "staff/report_jobs.html", _jobs())
 
 
-@role_required(*EXPORTERS)
+@staff_page("report_file")
 @require_GET
 @refusals_in_words
 def report_file(request: HttpRequest, job_id: UUID) -> HttpResponse:

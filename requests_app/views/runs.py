@@ -14,9 +14,8 @@ from django.views.decorators.http import require_GET, require_POST
 from requests_app import charts, selectors
 from requests_app.lifecycle import RunState
 from requests_app.models import Adapter, Case, ErasureRun, ProbeResult, Release
-from requests_app.models.people import Role
 from requests_app.models.runs import Phase
-from requests_app.permissions import DECIDE, member, role_required
+from requests_app.permissions import CANCEL, member, staff_page
 from requests_app.services import runs as run_services
 from requests_app.services.manifests import level_of, read_manifest
 from requests_app.services.rechecks import next_due
@@ -28,10 +27,9 @@ EVENTS_SHOWN = 30
 LEAST_KEPT = 0.98
 """Of the accuracy about others, as a run's own threshold has it."""
 MATRIX_CASES = 100
-MAY_CANCEL = DECIDE | {Role.ENGINEER}
 
 
-@role_required()
+@staff_page("run")
 @require_GET
 def run_page(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """One run: its steps, progress and settings."""
@@ -39,13 +37,13 @@ def run_page(request: HttpRequest, run_id: UUID) -> HttpResponse:
     run = context["run"]
     earlier = not_met_runs(run.case, run.model_name, before=run.number)
     following = run.case.runs.filter(model_name=run.model_name, number__gt=run.number)
-    context["may_cancel"] = member(request).role in MAY_CANCEL
+    context["may_cancel"] = member(request).role in CANCEL
     context["attempt"] = len(earlier) + 1
     context["next_run"] = following.order_by("number").first()
     return render(request, "staff/run.html", context)
 
 
-@role_required()
+@staff_page("run_progress")
 @require_GET
 def run_progress(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """The part of the run page that is polled; once the run has ended the whole page reloads."""
@@ -56,7 +54,7 @@ def run_progress(request: HttpRequest, run_id: UUID) -> HttpResponse:
     return response
 
 
-@role_required(Role.OFFICER, Role.APPROVER, Role.ENGINEER)
+@staff_page("run_cancel")
 @require_POST
 @refusals_in_words
 def cancel_run(request: HttpRequest, run_id: UUID) -> HttpResponse:
@@ -65,7 +63,7 @@ def cancel_run(request: HttpRequest, run_id: UUID) -> HttpResponse:
     return redirect("run", run_id=run_id)
 
 
-@role_required()
+@staff_page("run_evidence")
 @require_GET
 def evidence(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """Before, after, control, bound and threshold of each probe; the verdict in words; digests."""
@@ -125,7 +123,7 @@ def _in_force(model_name: str) -> dict[str, Any]:
     }
 
 
-@role_required()
+@staff_page("releases")
 @require_GET
 def releases(request: HttpRequest) -> HttpResponse:
     """What is live for each model, and which adapters are in force, by digest."""

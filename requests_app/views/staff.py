@@ -10,7 +10,7 @@ from django import forms
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods
 
@@ -20,7 +20,14 @@ from requests_app.forms import NewCaseForm, scope_of
 from requests_app.lifecycle import CaseStatus, RunState
 from requests_app.models import Case, ErasureRun, LegalHold, Letter, Mandate
 from requests_app.models.people import Role
-from requests_app.permissions import DECIDE, member, role_required, sees_personal_data
+from requests_app.permissions import (
+    DECIDE,
+    EXPORT,
+    member,
+    revealed_until,
+    sees_personal_data,
+    staff_page,
+)
 from requests_app.services import intake
 from requests_app.services.duplicates import same_contact
 from requests_app.services.errors import Invalid
@@ -30,6 +37,7 @@ from requests_app.views.checklist import checklist
 from requests_app.views.clock import clock_box
 from requests_app.views.common import actor_names, find_case, posted, refusals_in_words
 from requests_app.views.public import letter_download
+from requests_app.views.reveals import ask_first
 from requests_app.views.training import standing
 
 PAGE = 25
@@ -56,10 +64,12 @@ class CaseFilter(django_filters.FilterSet):  # type: ignore[misc]
         return selectors.queue(chosen.get("status") or None, overdue=bool(chosen.get("overdue")))
 
 
-@role_required()
+@staff_page("today")
 @require_GET
 def today(request: HttpRequest) -> HttpResponse:
-    """What needs somebody now."""
+    """What needs somebody now; an administrator, who sees no case, goes to the accounts."""
+    if member(request).role == Role.ADMINISTRATOR:
+        return redirect("staff")
     day = timezone.localdate()
     context = {
         "counts": selectors.counts(),
@@ -74,7 +84,7 @@ def today(request: HttpRequest) -> HttpResponse:
     return render(request, "staff/today.html", context)
 
 
-@role_required()
+@staff_page("queue")
 @require_GET
 def queue(request: HttpRequest) -> HttpResponse:
     """Open cases by due date; filters and page in the URL, the subject masked."""
@@ -93,7 +103,7 @@ def queue(request: HttpRequest) -> HttpResponse:
     return render(request, "staff/queue.html", context)
 
 
-@role_required(Role.INTAKE, Role.OFFICER, Role.APPROVER)
+@staff_page("new_case")
 @require_http_methods(["GET", "POST"])
 @refusals_in_words
 def new_case(request: HttpRequest) -> HttpResponse:
@@ -126,19 +136,20 @@ def new_case(request: HttpRequest) -> HttpResponse:
     return render(request, "staff/new_case.html", {"form": form}, status=status)
 
 
-@role_required()
+@staff_page("case")
 @require_GET
 def case_page(request: HttpRequest, reference: str) -> HttpResponse:
-    """One case: what is to be done next, by whom, and what was done."""
+    """One case: what is to be done next, by whom, and what was done; the person is masked."""
     case = find_case(reference)
     staff = member(request)
     items = selectors.timeline(case)
     hold = hold_of(case)
     names = actor_names(item.actor for item in items)
+    revealed = revealed_until(request, case) is not None
     context = {
         "case": case,
         "tasks": checklist(case, staff),
-        "person": _person(case) if sees_personal_data(staff) else None,
+        "person": _person(case) if revealed else None,
         "sees_personal_data": sees_personal_data(staff),
         "masked": selectors.masked_email(case),
         "scope_items": case.scope_items.order_by("id"),
@@ -152,20 +163,22 @@ def case_page(request: HttpRequest, reference: str) -> HttpResponse:
         "same_contact": same_contact(case),
         "mandate": Mandate.objects.filter(case=case).first(),
         "hold": hold,
-        "hold_reason": _hold_reason(case, hold) if sees_personal_data(staff) else "",
+        "hold_reason": _hold_reason(case, hold) if revealed else "",
         "may_hold": staff.role in DECIDE and case.status != CaseStatus.SEALED,
         **standing(case),
         "may_restrict": staff.role in DECIDE,
-        "may_export": staff.role in {Role.OFFICER, Role.APPROVER, Role.AUDITOR},
+        "may_export": staff.role in EXPORT,
     }
     return render(request, "staff/case.html", context)
 
 
-@role_required(Role.INTAKE, Role.OFFICER, Role.APPROVER)
+@staff_page("case_letter")
 @require_GET
 def case_letter(request: HttpRequest, reference: str, letter_id: int) -> HttpResponse:
     """One letter as its frozen text."""
     case = find_case(reference)
+    if way := ask_first(request, case):
+        return way
     letter = Letter.objects.filter(case=case, pk=letter_id).exclude(sha256="").first()
     if letter is None:
         raise Http404

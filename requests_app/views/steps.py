@@ -17,12 +17,13 @@ from requests_app.lifecycle import CaseStatus
 from requests_app.models import Case, Decision, ErasureRun, ScopeItem
 from requests_app.models.people import Role
 from requests_app.models.record import Abuse, Exemption, Ground, Outcome
-from requests_app.permissions import member, role_required
+from requests_app.permissions import fresh_log_in, is_post, member, revealed_until, staff_page
 from requests_app.services import cases
 from requests_app.services.decisions import ScopeResult
 from requests_app.services.errors import Invalid, WrongState
 from requests_app.services.run_rows import fell_back
 from requests_app.views.common import find_case, posted, refusals_in_words
+from requests_app.views.reveals import ask_first, to_reveal
 
 GET_POST = require_http_methods(["GET", "POST"])
 
@@ -40,13 +41,15 @@ def _expect(case: Case, *statuses: CaseStatus) -> None:
         )
 
 
-@role_required(Role.INTAKE, Role.OFFICER, Role.APPROVER)
+@staff_page("case_identity")
 @GET_POST
 @refusals_in_words
 def identity(request: HttpRequest, reference: str) -> HttpResponse:
     """Record how the identity was established; the document itself is not kept."""
     case = find_case(reference)
     _expect(case, CaseStatus.IDENTITY_CHECK)
+    if way := ask_first(request, case):
+        return way
     form = IdentityForm(posted(request))
     if request.method == "POST" and form.is_valid():
         cases.record_identity(
@@ -57,14 +60,17 @@ def identity(request: HttpRequest, reference: str) -> HttpResponse:
     return _step(request, "staff/identity.html", case, form=form)
 
 
-@role_required(Role.OFFICER, Role.APPROVER)
+@staff_page("case_facts")
 @GET_POST
 @refusals_in_words
 def facts(request: HttpRequest, reference: str) -> HttpResponse:
     """What the controller holds: question and answer pairs, and other names."""
     case = find_case(reference)
     _expect(case, CaseStatus.IDENTITY_CHECK, CaseStatus.IN_REVIEW)
-    held = vault.get(case, "facts", default=[])
+    if way := ask_first(request, case):
+        return way
+    shown = revealed_until(request, case) is not None
+    held = vault.get(case, "facts", default=[]) if shown else []
     initial = {"facts": "\n".join(f"{fact['question']} | {fact['answer']}" for fact in held)}
     form = FactsForm(posted(request), initial=initial)
     if request.method == "POST" and form.is_valid():
@@ -79,11 +85,11 @@ def facts(request: HttpRequest, reference: str) -> HttpResponse:
         else:
             messages.success(request, "Facts stored in the vault of this case.")
             return _back(case)
-    known = vault.get(case, "aliases")
+    known = vault.get(case, "aliases") if shown else []
     return _step(request, "staff/facts.html", case, form=form, known=known)
 
 
-@role_required(Role.OFFICER, Role.APPROVER)
+@staff_page("case_decision")
 @GET_POST
 @refusals_in_words
 def decision(request: HttpRequest, reference: str) -> HttpResponse:
@@ -119,16 +125,23 @@ def decision(request: HttpRequest, reference: str) -> HttpResponse:
     return _step(request, "staff/decision.html", case, form=form, no_facts=no_facts)
 
 
-@role_required(Role.OFFICER, Role.APPROVER)
+def _approves(request: HttpRequest) -> bool:
+    return request.POST.get("action") == "approve"
+
+
+@staff_page("case_approval")
+@fresh_log_in(when=_approves)
 @GET_POST
 @refusals_in_words
 def approval(request: HttpRequest, reference: str) -> HttpResponse:
     """The second person: `action=approve`, or `action=return` with a `reason`."""
     case = find_case(reference)
     _expect(case, CaseStatus.AWAITING_APPROVAL)
+    if way := ask_first(request, case):
+        return way
     staff = member(request)
     form = ReturnForm(request.POST if request.POST.get("action") == "return" else None)
-    if request.POST.get("action") == "approve":
+    if _approves(request):
         cases.approve_decision(case_id=case.id, actor_member=staff)
         messages.success(request, "Decision approved.")
         return _back(case)
@@ -138,6 +151,8 @@ def approval(request: HttpRequest, reference: str) -> HttpResponse:
         )
         messages.success(request, "Decision returned for review.")
         return _back(case)
+    if not revealed_until(request, case):  # the time ended before a form that has to be shown again
+        return to_reveal(request, case)
     proposal = Decision.objects.get(case=case, state=Decision.State.PROPOSED)
     refusal = ""
     if staff.role != Role.APPROVER:
@@ -164,7 +179,7 @@ def approval(request: HttpRequest, reference: str) -> HttpResponse:
     )
 
 
-@role_required(Role.OFFICER, Role.APPROVER)
+@staff_page("case_evidence_review")
 @GET_POST
 @refusals_in_words
 def evidence_review(request: HttpRequest, reference: str) -> HttpResponse:
@@ -193,13 +208,16 @@ def evidence_review(request: HttpRequest, reference: str) -> HttpResponse:
     )
 
 
-@role_required(Role.OFFICER, Role.APPROVER)
+@staff_page("case_answer")
+@fresh_log_in(when=is_post)
 @GET_POST
 @refusals_in_words
 def answer(request: HttpRequest, reference: str) -> HttpResponse:
     """Send the answer of Art. 12(3) or 12(4); it states exactly the recorded figures."""
     case = find_case(reference)
     _expect(case, CaseStatus.RESPONDING)
+    if way := ask_first(request, case):
+        return way
     if request.method == "POST":
         letter = cases.send_answer(case_id=case.id, actor_member=member(request))
         messages.success(request, f"The {letter.kind} letter is written. The case is complete.")

@@ -17,10 +17,11 @@ from requests_app.identifiers import KINDS, candidates
 from requests_app.models import Case, ModelNode, RecordMatch
 from requests_app.models.people import Role
 from requests_app.models.restrictions import RestrictionGround
-from requests_app.permissions import DECIDE, SEE_PERSONAL_DATA, member, role_required
+from requests_app.permissions import DECIDE, member, revealed_until, staff_page
 from requests_app.services import lineage, restrictions, suppression, training
 from requests_app.services.errors import Invalid, NotAllowed, WrongState
 from requests_app.views.common import find_case, posted, refusals_in_words
+from requests_app.views.reveals import ask_first, to_reveal
 
 GET_POST = require_http_methods(["GET", "POST"])
 SHOWN = 100  # matches on one page; the next ones come once these are answered
@@ -64,7 +65,7 @@ class LiftForm(PlainForm):
     )
 
 
-@role_required(*SEE_PERSONAL_DATA)
+@staff_page("case_records")
 @GET_POST
 @refusals_in_words
 def records(request: HttpRequest, reference: str) -> HttpResponse:
@@ -72,10 +73,13 @@ def records(request: HttpRequest, reference: str) -> HttpResponse:
     case = find_case(reference)
     if case.status in suppression.NOT_YET:
         raise WrongState(f"{case.reference} is closed, or its mailbox is not confirmed yet.")
+    if way := ask_first(request, case):
+        return way
     staff, action = member(request), request.POST.get("action", "")
+    shown = revealed_until(request, case) is not None
     form = IdentifiersForm(
         posted(request) if action == "identifiers" else None,
-        initial={"identifiers": "\n".join(_held_or_suggested(case))},
+        initial={"identifiers": "\n".join(_held_or_suggested(case)) if shown else ""},
     )
     refused = ""
     try:
@@ -104,6 +108,8 @@ def records(request: HttpRequest, reference: str) -> HttpResponse:
         refused = str(problem)
         if action == "identifiers":
             form.add_error("identifiers", refused)
+    if not shown:  # the time ended before a form that has to be shown again
+        return to_reveal(request, case)
     found = RecordMatch.objects.filter(case=case).order_by("training_set", "pk")
     waiting = found.filter(state=RecordMatch.State.OPEN)
     context = {
@@ -121,7 +127,7 @@ def records(request: HttpRequest, reference: str) -> HttpResponse:
     return render(request, "staff/records.html", context, status=status)
 
 
-@role_required(Role.OFFICER, Role.APPROVER)
+@staff_page("case_restriction")
 @GET_POST
 @refusals_in_words
 def restriction(request: HttpRequest, reference: str) -> HttpResponse:
@@ -162,7 +168,7 @@ def restriction(request: HttpRequest, reference: str) -> HttpResponse:
     return render(request, "staff/restriction.html", context, status=422 if failed else 200)
 
 
-@role_required()
+@staff_page("training")
 @GET_POST
 @refusals_in_words
 def training_page(request: HttpRequest) -> HttpResponse:
@@ -185,7 +191,7 @@ def training_page(request: HttpRequest) -> HttpResponse:
     return render(request, "staff/training.html", context)
 
 
-@role_required()
+@staff_page("models")
 @GET_POST
 @refusals_in_words
 def models_page(request: HttpRequest) -> HttpResponse:

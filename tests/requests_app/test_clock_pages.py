@@ -18,7 +18,8 @@ from requests_app.services import clock, intake, letters, reminders
 from requests_app.services.letters import spell_date
 from tests import factories
 from tests.requests_app.test_clock import ASKED, DONE, REASONS, by_phone, extend, fresh
-from tests.requests_app.test_staff_pages import as_staff, text
+from tests.requests_app.test_staff_pages import text
+from tests.staff import as_staff
 
 pytestmark = pytest.mark.django_db
 
@@ -112,7 +113,7 @@ def test_a_closed_case_offers_nothing_of_the_clock(officer: StaffMember) -> None
 # --- Extending ----------------------------------------------------------------------------------
 def test_an_officer_reads_the_letter_before_it_is_sent(officer: StaffMember) -> None:
     case = by_phone(5)
-    client = as_staff(officer)
+    client = as_staff(officer, case)
     path = f"/app/cases/{case.reference}/extension"
     assert date_format(case.extension_due, "l, j F Y") in text(client.get(path))
     check = client.post(path, {**FIELDS, "step": "check"})
@@ -145,7 +146,7 @@ def test_what_is_missing_is_said_and_nothing_is_sent(
 ) -> None:
     case = by_phone(5)
     path = f"/app/cases/{case.reference}/extension"
-    answer = as_staff(officer).post(path, {**FIELDS, **changes, "step": step})
+    answer = as_staff(officer, case).post(path, {**FIELDS, **changes, "step": step})
     assert answer.status_code == 422
     assert words in unescape(text(answer))
     assert "There is a problem" in text(answer)

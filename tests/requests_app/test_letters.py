@@ -34,6 +34,7 @@ def test_every_letter_of_the_issue_is_there() -> None:
         "completion",
         "extension",
         "mail_code",
+        "mail_invitation",
         "mail_notice",
         "mail_reminder",
         "partial",

@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.test import Client
 from django.utils import timezone
 
 from requests_app import audit, selectors, vault
@@ -17,6 +16,7 @@ from requests_app.services import cases, duplicates, intake, mandates
 from requests_app.services.errors import Invalid, NotAllowed, NotFound, WrongState
 from tests import factories
 from tests.factories import CANARIES, EMAIL, NAME, confirmed_case
+from tests.staff import as_staff
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -111,10 +111,10 @@ def test_sender_and_note_are_in_the_vault_alone(officer: StaffMember) -> None:
 
 
 def test_the_pages_ask_for_it_and_show_a_new_code_once(
-    client: Client, officer: StaffMember
+    officer: StaffMember,
 ) -> None:
     case = confirmed_case(on_behalf=True)
-    client.force_login(officer)
+    client = as_staff(officer, case)
     assert "No mandate is recorded" in client.get(f"/app/cases/{case.reference}").content.decode()
     address = f"/app/cases/{case.reference}/mandate"
     assert client.post(address, {}).status_code == 422
@@ -171,9 +171,9 @@ def test_the_digest_of_the_address_goes_with_sealing() -> None:
     assert case.contact_digest == ""
 
 
-def test_the_case_page_offers_to_join(client: Client, officer: StaffMember) -> None:
+def test_the_case_page_offers_to_join(officer: StaffMember) -> None:
     first, second = confirmed_case(), confirmed_case()
-    client.force_login(officer)
+    client = as_staff(officer)
     page = client.get(f"/app/cases/{second.reference}").content.decode()
     assert first.reference in page
     client.post(f"/app/cases/{second.reference}/join", {"other": first.reference})

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from django.db import IntegrityError, transaction
-from django.test import Client
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
@@ -28,6 +27,7 @@ from requests_app.verifier import canonical
 from requests_app.verifier.runs import claim_of, run_facts
 from tests import factories
 from tests.factories import completed_case, executing_case, responding_case, work_off
+from tests.staff import as_staff
 from tests.threads import run_together
 
 pytestmark = pytest.mark.django_db
@@ -619,9 +619,7 @@ def test_neither_log_nor_rows_hold_personal_data() -> None:
 
 # --- Pages --------------------------------------------------------------------------------------
 def page(member: StaffMember, path: str) -> str:
-    client = Client()
-    client.force_login(member)
-    response = client.get(path)
+    response = as_staff(member).get(path)
     assert response.status_code == 200, path
     return response.content.decode()
 

@@ -9,7 +9,6 @@ from io import StringIO
 import pytest
 from django.core.management import call_command
 from django.db import IntegrityError, transaction
-from django.test import Client
 from django.utils import timezone
 
 from requests_app import audit, vault
@@ -21,6 +20,7 @@ from requests_app.services.errors import Invalid, NotAllowed, WrongState
 from requests_app.tasks import apply_retention
 from tests import factories
 from tests.factories import completed_case
+from tests.staff import as_staff
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -156,9 +156,9 @@ def test_beat_applies_it() -> None:
     assert Case.objects.get().status == CaseStatus.SEALED
 
 
-def test_the_pages_place_show_and_release_a_hold(client: Client, officer: StaffMember) -> None:
+def test_the_pages_place_show_and_release_a_hold(officer: StaffMember) -> None:
     case = completed_case()
-    client.force_login(officer)
+    client = as_staff(officer, case)
     page = client.get(f"/app/cases/{case.reference}/hold")
     assert page.status_code == 200
     wrong = client.post(f"/app/cases/{case.reference}/hold", {"reason": "", "until": "soon"})

@@ -12,7 +12,8 @@ from requests_app.actors import SUBJECT
 from requests_app.models import ModelNode, RecordMatch, RecordSearch, StaffMember, SuppressionTag
 from requests_app.services import intake, letters, lineage, training
 from tests.factories import case_in_review, completed_case, digest, executing_case
-from tests.requests_app.test_staff_pages import as_staff, text
+from tests.requests_app.test_staff_pages import text
+from tests.staff import as_staff
 
 pytestmark = pytest.mark.django_db
 
@@ -25,7 +26,8 @@ def test_from_identifiers_to_a_confirmed_record(
     training.register_training_set(
         name="crm", location=str(path), id_field="id", actor_member=engineer
     )
-    case, client = executing_case(), as_staff(officer)
+    case = executing_case()
+    client = as_staff(officer, case)
     page = reverse("case_records", args=[case.reference])
     assert reverse("case_records", args=[case.reference]) in text(
         client.get(reverse("case", args=[case.reference]))
