@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from django.conf import settings as django_settings
-from django.test import Client
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from pytest_django.fixtures import Settings
 from pytest_django.live_server_helper import LiveServer
 
-from requests_app.models import StaffMember
+from requests_app.models import Case, StaffMember
 from tests.e2e import chromium
+from tests.staff import as_staff
 
 PICTURES = Path(django_settings.BASE_DIR) / "var" / "e2e"
 WATCH_POLICY = """
@@ -52,12 +52,14 @@ def browser() -> Iterator[Browser]:
 def open_window(
     browser: Browser, live_server: LiveServer, settings: Settings
 ) -> Iterator[Callable[..., Page]]:
-    """Open a browser window of its own; staff are logged in by their session cookie."""
+    """Open a browser window of its own; staff are logged in by their session cookie,
+    a moment ago, and may have revealed cases before."""
     contexts: list[BrowserContext] = []
 
     def window(
         *,
         member: StaffMember | None = None,
+        revealed: Sequence[Case] = (),
         scheme: str = "light",
         width: int = 1280,
         script: bool = True,
@@ -75,8 +77,7 @@ def open_window(
         if script:
             context.add_init_script(WATCH_POLICY)
         if member is not None:
-            client = Client()
-            client.force_login(member)
+            client = as_staff(member, *revealed)
             cookie = client.cookies[settings.SESSION_COOKIE_NAME]
             context.add_cookies(
                 [{"name": cookie.key, "value": cookie.value, "url": live_server.url}]

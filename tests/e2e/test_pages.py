@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
+from pytest_django.fixtures import Settings
 
 from requests_app import export_files
 from requests_app.lifecycle import CaseStatus, RunState
 from requests_app.models import Case, ErasureRun, ExportJob, StaffMember
-from requests_app.services import export_jobs, intake, runs
+from requests_app.models.people import Role
+from requests_app.services import accounts, export_jobs, intake, runs
 from tests import factories
 from tests.requests_app import bundles
 
@@ -33,6 +35,7 @@ PUBLIC = [
     "/privacy",
     "/accessibility",
     "/accounts/login/",
+    "/accounts/invitation",
     "/not-there",
 ]
 
@@ -60,13 +63,18 @@ def slug(path: str) -> str:
 
 
 def check_everywhere(
-    open_window: Window, picture: Picture, paths: list[str], *, member: StaffMember | None = None
+    open_window: Window,
+    picture: Picture,
+    paths: list[str],
+    *,
+    member: StaffMember | None = None,
+    revealed: Sequence[Case] = (),
 ) -> None:
     """No barrier in light and dark, nothing refused by the policy, nothing too wide at 320 px."""
     side = "staff" if member else "public"
     problems: list[str] = []
     for scheme, width in (("light", 1280), ("dark", 1280), ("light", 320)):
-        page = open_window(member=member, scheme=scheme, width=width)
+        page = open_window(member=member, revealed=revealed, scheme=scheme, width=width)
         for path in paths:
             page.goto(path)
             picture(page, f"{side}-{slug(path) or 'start'}-{scheme}-{width}")
@@ -75,6 +83,13 @@ def check_everywhere(
                 problems.append(f"{path}: wider than 320 px")
             problems += [f"{path} {scheme} {width}: {what}" for what in barriers(page)]
     assert not problems, "\n".join(problems)
+
+
+def show_person(page: Page, why: str) -> None:
+    """On the page that asks why, say so and go on."""
+    expect(page.get_by_role("heading", level=1)).to_have_text("Show personal data")
+    page.get_by_label(why).check()
+    page.get_by_role("button", name="Show personal data").click()
 
 
 def fill_in_and_send(page: Page, *, picture: Callable[[str], None] = lambda name: None) -> str:
@@ -177,7 +192,11 @@ def test_officer_and_approver_take_a_case_to_an_erasure_run(
     page.get_by_label("User name or e-mail address").fill(officer.username)
     page.get_by_label("Password").fill("password-for-tests")
     page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_text(factories.NAME)).to_have_count(0)
     page.get_by_role("link", name="Check identity").click()
+    assert not barriers(page)
+    show_person(page, "To check the identity or a mandate")
+    expect(page.locator("#revealed")).to_be_visible()
     page.get_by_label("Details we hold were asked for and matched").check()
     page.get_by_role("button", name="Record identity check").click()
     page.get_by_role("link", name="Attach what we hold about the person").click()
@@ -202,10 +221,22 @@ def test_officer_and_approver_take_a_case_to_an_erasure_run(
     assert not barriers(page)
     assert not refused_by_policy(page)
 
-    second = open_window(member=approver)
+    second = open_window()
     second.goto(f"/app/cases/{case.reference}/approval")
+    second.get_by_label("User name or e-mail address").fill(approver.username)
+    second.get_by_label("Password").fill("password-for-tests")
+    second.get_by_role("button", name="Log in").click()
+    show_person(second, "To approve or return the decision")
     picture(second, "staff-approval-light-1280")
     second.get_by_role("button", name="Approve decision").click()
+    expect(second.get_by_role("heading", level=1)).to_have_text("Confirm that it is you")
+    picture(second, "staff-confirm-light-1280")
+    assert not barriers(second)
+    second.get_by_label("Password").fill("password-for-tests")
+    second.get_by_role("button", name="Confirm").click()
+    expect(second.locator("#identity-bar")).to_be_visible()
+    second.get_by_role("button", name="Hide again").click()
+    expect(second.locator("#revealed")).to_have_count(0)
     picture(second, "staff-case-executing-light-1280")
     case.refresh_from_db()
     assert case.status == CaseStatus.EXECUTING
@@ -218,10 +249,11 @@ def test_officer_reads_the_extension_letter_and_sends_it(
     case = factories.open_case(channel="phone").case
     path = f"/app/cases/{case.reference}"
     paths = [path, f"{path}/extension", f"{path}/suspension"]
-    check_everywhere(open_window, picture, paths, member=officer)
+    check_everywhere(open_window, picture, paths, member=officer, revealed=[case])
     page = open_window(member=officer)
     page.goto(path)
     page.get_by_role("link", name="Extend the period").click()
+    show_person(page, "To write or send a letter")
     page.get_by_label("The complexity of the request").check()
     page.get_by_label("The reasons, as the person will read them").fill(
         "Four models have to be trained and measured, which takes six weeks."
@@ -278,6 +310,7 @@ def test_staff_pages_have_no_barriers(
         "/app/cases/new",
         f"/app/cases/{case.reference}",
         f"/app/cases/{waiting.reference}/approval",
+        f"/app/cases/{waiting.reference}/reveal",
         f"/app/cases/{review.reference}/evidence-review",
         f"/app/cases/{case.reference}/exports",
         f"/app/runs/{run.pk}",
@@ -286,8 +319,57 @@ def test_staff_pages_have_no_barriers(
         "/app/audit",
         "/app/exports",
         "/accounts/2fa/",
+        "/accounts/2fa/totp/activate/",
+        "/accounts/2fa/webauthn/add/",
+        "/accounts/password/change/",
+        "/accounts/reauthenticate/",
+        "/accounts/logout/",
     ]
-    check_everywhere(open_window, picture, paths, member=officer)
+    check_everywhere(open_window, picture, paths, member=officer, revealed=[case, waiting])
+
+
+def test_pages_of_the_accounts_have_no_barriers(open_window: Window, picture: Picture) -> None:
+    admin = factories.make_staff(Role.ADMINISTRATOR)
+    factories.make_staff(Role.OFFICER)
+    accounts.invite_member(email="new@controller.example", role="auditor", actor_member=admin)
+    paths = ["/app/staff", "/app/staff/invite"]
+    check_everywhere(open_window, picture, paths, member=admin)
+
+
+def test_a_passkey_is_set_up_and_then_opens_the_account(
+    open_window: Window, officer: StaffMember, settings: Settings
+) -> None:
+    settings.RTBF_REQUIRE_MFA = True
+    page = open_window(member=officer)
+    virtual_authenticator(page)
+    page.goto("/app/cases")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Two-Factor Authentication")
+    page.goto("/accounts/2fa/webauthn/add/")
+    page.get_by_label("Passwordless").check()
+    page.get_by_role("button", name="Add", exact=True).click()
+    expect(page.get_by_text("recovery codes").first).to_be_visible()
+    page.goto("/app/cases")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Cases")
+    page.get_by_role("button", name="Log out").click()
+    page.goto("/accounts/login/?next=/app/cases")
+    page.get_by_role("button", name="Use a passkey").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Cases")
+    assert not refused_by_policy(page)
+
+
+def virtual_authenticator(page: Page) -> None:
+    """A passkey of the machine, as Chromium can pretend to have one; its owner always agrees."""
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("WebAuthn.enable")
+    options = {
+        "protocol": "ctap2",
+        "transport": "internal",
+        "hasResidentKey": True,
+        "hasUserVerification": True,
+        "isUserVerified": True,
+        "automaticPresenceSimulation": True,
+    }
+    devtools.send("WebAuthn.addVirtualAuthenticator", {"options": options})
 
 
 def test_the_list_of_exports_follows_by_itself_and_leaves_the_form_alone(
