@@ -1,11 +1,15 @@
 """Staff accounts: allauth without self-registration. Data subjects never have an account."""
 
+from base64 import urlsafe_b64encode
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.core.exceptions import SignupClosedException
+from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
+from cryptography.fernet import Fernet
 from django.http import HttpRequest
+from django.utils.crypto import salted_hmac
 
 LOGGED_IN = "staff"  # in the session, see `middleware`: {"since": Unix time, "seen": Unix time}
 
@@ -19,6 +23,21 @@ class StaffAccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
     def login(self, request: HttpRequest, user: Any) -> None:
         request.session.pop(LOGGED_IN, None)
         super().login(request, user)
+
+
+class SecondFactorAdapter(DefaultMFAAdapter):  # type: ignore[misc]
+    """Secrets of second factors lie encrypted in the database, under a key of RTBF_SECRET_KEY."""
+
+    def encrypt(self, text: str) -> str:
+        return _cipher().encrypt(text.encode()).decode()
+
+    def decrypt(self, encrypted_text: str) -> str:
+        return _cipher().decrypt(encrypted_text.encode()).decode()
+
+
+def _cipher() -> Fernet:
+    key = salted_hmac("rtbf.second-factor", "", algorithm="sha256").digest()
+    return Fernet(urlsafe_b64encode(key))
 
 
 class CompanyAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]

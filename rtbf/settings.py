@@ -286,6 +286,7 @@ ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 300
 ACCOUNT_SESSION_REMEMBER = False  # a session ends with the browser, and see RTBF_SESSION_HOURS
 ACCOUNT_RATE_LIMITS = {"login_failed": "10/10m/ip,5/10m/key"}
+MFA_ADAPTER = "requests_app.accounts.SecondFactorAdapter"
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not RTBF_PRODUCTION  # http on this machine

@@ -62,6 +62,8 @@ def reveal(request: HttpRequest, reference: str) -> HttpResponse:
     case = find_case(reference)
     form = RevealForm(posted(request))
     follow = _own_page(request, case)
+    if request.method == "GET" and permissions.revealed_until(request, case):
+        return redirect(follow)
     if request.method == "POST" and form.is_valid():
         try:
             reveals.reveal_person(

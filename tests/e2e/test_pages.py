@@ -310,7 +310,7 @@ def test_staff_pages_have_no_barriers(
         "/app/cases/new",
         f"/app/cases/{case.reference}",
         f"/app/cases/{waiting.reference}/approval",
-        f"/app/cases/{waiting.reference}/reveal",
+        f"/app/cases/{review.reference}/reveal",
         f"/app/cases/{review.reference}/evidence-review",
         f"/app/cases/{case.reference}/exports",
         f"/app/runs/{run.pk}",
@@ -343,7 +343,7 @@ def test_a_passkey_is_set_up_and_then_opens_the_account(
     page = open_window(member=officer)
     virtual_authenticator(page)
     page.goto("/app/cases")
-    expect(page.get_by_role("heading", level=1)).to_have_text("Two-Factor Authentication")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Second factor")
     page.goto("/accounts/2fa/webauthn/add/")
     page.get_by_label("Passwordless").check()
     page.get_by_role("button", name="Add", exact=True).click()

@@ -8,6 +8,7 @@ import threading
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.util import find_spec
@@ -22,6 +23,7 @@ from allauth.mfa.totp.internal.auth import (
     generate_totp_secret,
     hotp_value,
 )
+from allauth.mfa.utils import decrypt
 from allauth.socialaccount.models import SocialAccount
 from django.conf import settings as django_settings
 from django.core import mail
@@ -40,6 +42,7 @@ from requests_app.tasks import purge_drafts
 from rtbf.settings import company_log_in
 from tests import factories
 from tests.staff import as_staff, authenticate
+from tests.threads import run_together
 
 pytestmark = pytest.mark.django_db
 
@@ -86,6 +89,17 @@ def test_with_totp_a_password_alone_opens_nothing_and_the_code_does(officer: Sta
     assert not is_in(client)
     client.post(reverse("mfa_authenticate"), {"code": code_now(secret)})
     assert is_in(client)
+
+
+def test_secrets_of_second_factors_are_not_readable_in_the_database(officer: StaffMember) -> None:
+    secret = generate_totp_secret()
+    TOTP.activate(officer, secret)
+    codes = RecoveryCodes.activate(officer).get_unused_codes()
+    stored = str(list(Authenticator.objects.values_list("data", flat=True)))
+    assert secret not in stored
+    assert not [code for code in codes if code in stored]
+    row = Authenticator.objects.get(type="totp")
+    assert decrypt(row.data["secret"]) == secret
 
 
 def test_a_recovery_code_works_once(officer: StaffMember) -> None:
@@ -607,3 +621,39 @@ def test_the_company_log_in_is_off_unless_it_is_set() -> None:
     assert client.get("/accounts/oidc/company/login/").status_code == 404
     with pytest.raises(ImproperlyConfigured, match="RTBF_OIDC_SECRET"):
         company_log_in("https://login.example", "client", None)
+
+
+# --- Two at once ----------------------------------------------------------------------------------
+@pytest.mark.database
+@pytest.mark.django_db(transaction=True)
+def test_two_who_paste_one_code_at_once_make_one_account(administrator: StaffMember) -> None:
+    invitation = accounts.invite_member(email=NEW, role="officer", actor_member=administrator)
+    code = accounts.SIGNER.sign(str(invitation.pk))
+    came: list[str] = []
+
+    def take_up() -> None:
+        try:
+            accounts.join_staff(code=code, name="Cora", password="a-long-password-1")
+        except CodeWrong:
+            came.append("late")
+        else:
+            came.append("in")
+
+    run_together(take_up, 2)
+    assert sorted(came) == ["in", "late"]
+    assert StaffMember.objects.filter(email=NEW).count() == 1
+
+
+@pytest.mark.database
+@pytest.mark.django_db(transaction=True)
+def test_two_administrators_who_deactivate_each_other_at_once_leave_one(db: None) -> None:
+    pair = [factories.make_staff(Role.ADMINISTRATOR) for _ in range(2)]
+    turns = iter([(pair[0], pair[1]), (pair[1], pair[0])])
+
+    def deactivate() -> None:
+        actor, other = next(turns)
+        with suppress(NotAllowed, NotFound):
+            accounts.deactivate_member(pseudonym=other.pseudonym, actor_member=actor)
+
+    run_together(deactivate, 2)
+    assert StaffMember.objects.filter(role=Role.ADMINISTRATOR, is_active=True).count() == 1
