@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.http import HttpResponse
-from django.test import AsyncClient, Client
+from django.test import AsyncClient
 from django.utils import timezone
 
 from requests_app import export_files
@@ -17,16 +17,11 @@ from requests_app.models import AuditEntry, ExportJob, Release, StaffMember
 from requests_app.models.people import Role
 from requests_app.views import reports
 from tests import factories
+from tests.staff import as_staff
 
 pytestmark = pytest.mark.django_db
 
 PAGE = "/app/exports"
-
-
-def as_staff(member: StaffMember) -> Client:
-    client = Client()
-    client.force_login(member)
-    return client
 
 
 def text(response: HttpResponse) -> str:

@@ -84,7 +84,8 @@ def create_staff(*args: str) -> str:
 def test_the_demonstration_accounts_are_made_once_and_told_each_time(vault_keys: Path) -> None:
     first = json.loads(create_staff("--demo", "--json"))
     assert json.loads(create_staff("--demo", "--json")) == first
-    assert [login["role"] for login in first] == ["officer", "approver", "engineer", "auditor"]
+    roles = ["officer", "approver", "engineer", "auditor", "administrator"]
+    assert [login["role"] for login in first] == roles
     for login in first:
         member = StaffMember.objects.get(username=login["username"])
         assert member.check_password(login["password"])

@@ -1,4 +1,4 @@
-"""Make staff accounts: the four of a demonstration, or one real one."""
+"""Make staff accounts: those of a demonstration, or one real one: the first administrator."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from django.core.management.base import BaseCommand, CommandError
 from requests_app.models import StaffMember
 from requests_app.models.people import Role
 
-DEMO_ROLES = (Role.OFFICER, Role.APPROVER, Role.ENGINEER, Role.AUDITOR)
+DEMO_ROLES = (Role.OFFICER, Role.APPROVER, Role.ENGINEER, Role.AUDITOR, Role.ADMINISTRATOR)
 
 
 class Command(BaseCommand):
     help = (
         "Make staff accounts. Running it again changes nothing.\n\n"
         "examples:\n"
-        "  manage.py create_staff --demo           # officer, approver, engineer, auditor\n"
+        "  manage.py create_staff --demo           # one of each role but intake\n"
         "  manage.py create_staff --demo --json    # the same, log-ins as one JSON list\n"
-        "  manage.py create_staff --role officer --username ana --email ana@controller.example\n"
+        "  manage.py create_staff --role administrator --username ana --email ana@b.example\n"
         "Without RTBF_STAFF_PASSWORD in the environment a password is generated and shown once;\n"
         "those of the demonstration lie in RTBF_KEY_DIR/demo_staff.json (0600)."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.formatter_class = RawDescriptionHelpFormatter
-        parser.add_argument("--demo", action="store_true", help="the four demonstration accounts")
+        parser.add_argument("--demo", action="store_true", help="the demonstration accounts")
         parser.add_argument("--role", choices=Role.values)
         parser.add_argument("--username")
         parser.add_argument("--email", default="")
@@ -51,7 +51,7 @@ class Command(BaseCommand):
             return
         for login in logins:
             self.stdout.write(
-                f"{login['role']:10} {login['username']:16} {login['password'] or '(unchanged)'}"
+                f"{login['role']:14} {login['username']:16} {login['password'] or '(unchanged)'}"
             )
 
 
@@ -81,13 +81,14 @@ def _demo_passwords(path: Path) -> dict[str, str]:
     """Role -> password, made once and kept in a 0600 file, or given by the environment."""
     if given := os.environ.get("RTBF_STAFF_PASSWORD"):
         return {role.value: _checked(given) for role in DEMO_ROLES}
-    if not path.exists():
+    passwords: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    if missing := [role.value for role in DEMO_ROLES if role.value not in passwords]:
+        passwords |= {role: secrets.token_urlsafe(12) for role in missing}
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}")
         partial.touch(mode=0o600)
-        partial.write_text(json.dumps({r.value: secrets.token_urlsafe(12) for r in DEMO_ROLES}))
+        partial.write_text(json.dumps(passwords))
         partial.replace(path)
-    passwords: dict[str, str] = json.loads(path.read_text())
     return passwords
 
 

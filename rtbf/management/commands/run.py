@@ -31,7 +31,7 @@ class Command(BaseCommand):
                 if settings.RTBF_DEMO_DATA:
                     for login in json.loads(stack.manage("create_staff", "--demo", "--json")):
                         self.stdout.write(
-                            f"  log-in {login['username']:10} password {login['password']}\n"
+                            f"  log-in {login['username']:14} password {login['password']}\n"
                         )
                 self.stdout.write(f"  mail lies in {stack.var_dir / 'outbox'}\nCtrl-C stops it.\n")
                 while not (dead := stack.dead()):
