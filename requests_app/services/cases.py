@@ -31,7 +31,7 @@ from requests_app.services.duplicates import note_contact
 from requests_app.services.errors import Invalid, WrongState
 from requests_app.services.holds import refuse_while_held
 from requests_app.services.intake import ALIASES, NAME_LENGTH
-from requests_app.services.letters import write_letter
+from requests_app.services.letters import render, slots_of, write_letter
 from requests_app.services.locking import (
     advance,
     clean_text,
@@ -181,6 +181,13 @@ def why_not_repeat(run: ErasureRun) -> str:
     if made >= ATTEMPTS:
         return f"{made} runs were made. Accept the evidence and say so in the answer."
     return ""
+
+
+def preview_answer(case: Case) -> str:
+    """The answer as it would be written now, for staff to read; nothing is stored."""
+    decision = Decision.objects.get(case=case, state=Decision.State.APPROVED)
+    kind, slots = answer_letter(case, decision, latest_runs(case))
+    return render(kind, slots_of(case, kind, slots))
 
 
 @transaction.atomic

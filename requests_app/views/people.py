@@ -13,7 +13,7 @@ from requests_app.permissions import member, staff_page
 from requests_app.services import duplicates, mandates
 from requests_app.services.errors import Invalid, WrongState
 from requests_app.views.common import find_case, posted, refusals_in_words
-from requests_app.views.reveals import ask_first
+from requests_app.views.reveals import ask_first, person_of
 
 
 @staff_page("case_mandate")
@@ -41,7 +41,8 @@ def mandate(request: HttpRequest, reference: str) -> HttpResponse:
             messages.success(request, "Mandate recorded.")
             return redirect("case", reference=case.reference)
     status = 422 if form.errors else 200
-    return render(request, "staff/mandate.html", {"case": case, "form": form}, status=status)
+    context = {"case": case, "form": form, "person": person_of(request, case)}
+    return render(request, "staff/mandate.html", context, status=status)
 
 
 @staff_page("case_join")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import urlencode
 
 from django import forms
@@ -11,8 +12,9 @@ from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_http_methods, require_POST
 
-from requests_app import permissions
+from requests_app import permissions, vault
 from requests_app.forms import PlainForm
+from requests_app.lifecycle import CaseStatus
 from requests_app.models import Case
 from requests_app.models.people import RevealReason
 from requests_app.permissions import member, staff_page
@@ -52,6 +54,18 @@ def ask_first(request: HttpRequest, case: Case) -> HttpResponse | None:
 def to_reveal(request: HttpRequest, case: Case) -> HttpResponse:
     query = urlencode({"next": request.get_full_path()})
     return redirect(f"{reverse('case_reveal', args=[case.reference])}?{query}")
+
+
+def person_of(request: HttpRequest, case: Case) -> dict[str, Any] | None:
+    """Who asks, from the vault; None while it is masked or once the case is sealed."""
+    if not permissions.revealed_until(request, case) or case.status == CaseStatus.SEALED:
+        return None
+    return {
+        "name": vault.get(case, "name"),
+        "email": vault.get(case, "email", default=""),
+        "aliases": vault.get(case, "aliases"),
+        "message": vault.get(case, "message", default=""),
+    }
 
 
 @staff_page("case_reveal")

@@ -37,7 +37,7 @@ from requests_app.views.checklist import checklist
 from requests_app.views.clock import clock_box
 from requests_app.views.common import actor_names, find_case, posted, refusals_in_words
 from requests_app.views.public import letter_download
-from requests_app.views.reveals import ask_first
+from requests_app.views.reveals import ask_first, person_of
 from requests_app.views.training import standing
 
 PAGE = 25
@@ -149,7 +149,7 @@ def case_page(request: HttpRequest, reference: str) -> HttpResponse:
     context = {
         "case": case,
         "tasks": checklist(case, staff),
-        "person": _person(case) if revealed else None,
+        "person": _person(request, case),
         "sees_personal_data": sees_personal_data(staff),
         "masked": selectors.masked_email(case),
         "scope_items": case.scope_items.order_by("id"),
@@ -185,15 +185,11 @@ def case_letter(request: HttpRequest, reference: str, letter_id: int) -> HttpRes
     return letter_download(letter)
 
 
-def _person(case: Case) -> dict[str, Any] | None:
-    """What the vault holds about the person; None once the case is sealed."""
-    if case.status == CaseStatus.SEALED:
-        return None
-    return {
-        "name": vault.get(case, "name"),
-        "email": vault.get(case, "email", default=""),
-        "aliases": vault.get(case, "aliases"),
-        "message": vault.get(case, "message", default=""),
+def _person(request: HttpRequest, case: Case) -> dict[str, Any] | None:
+    """What the vault holds about the person; None while it is masked or once the case is sealed."""
+    person = person_of(request, case)
+    return person and {
+        **person,
         "facts": vault.get(case, "facts", default=[]),
         "reasoning": _latest_reasoning(case),
         "returned": _latest_return(case),

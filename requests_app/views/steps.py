@@ -23,7 +23,7 @@ from requests_app.services.decisions import ScopeResult
 from requests_app.services.errors import Invalid, WrongState
 from requests_app.services.run_rows import fell_back
 from requests_app.views.common import find_case, posted, refusals_in_words
-from requests_app.views.reveals import ask_first, to_reveal
+from requests_app.views.reveals import ask_first, person_of, to_reveal
 
 GET_POST = require_http_methods(["GET", "POST"])
 
@@ -57,7 +57,7 @@ def identity(request: HttpRequest, reference: str) -> HttpResponse:
         )
         messages.success(request, "Identity check recorded.")
         return _back(case)
-    return _step(request, "staff/identity.html", case, form=form)
+    return _step(request, "staff/identity.html", case, form=form, person=person_of(request, case))
 
 
 @staff_page("case_facts")
@@ -229,6 +229,7 @@ def answer(request: HttpRequest, reference: str) -> HttpResponse:
         decision=Decision.objects.get(case=case, state=Decision.State.APPROVED),
         scope_items=case.scope_items.order_by("id"),
         runs=cases.latest_runs(case),
+        letter=cases.preview_answer(case),
     )
 
 

@@ -31,6 +31,9 @@ pytestmark = pytest.mark.django_db
 STAFF_PAGES = [pattern for pattern in urls.urlpatterns if str(pattern.pattern).startswith("app/")]
 
 
+ENDINGS = ("", "/identity", "/facts", "/decision", "/approval", "/answer", "/hold", "/records")
+
+
 def text(response: HttpResponse) -> str:
     return response.content.decode()
 
@@ -126,6 +129,19 @@ def test_the_case_page_is_masked_for_everybody_until_a_reason_is_given(
     assert factories.ANSWER in text(shown)
     assert 'id="revealed"' in text(shown)
     assert "letters/" in text(shown)
+
+
+@pytest.mark.parametrize("role", Role)
+def test_no_page_shows_anything_of_a_person_who_was_not_revealed(
+    role: Role, addresses: dict[str, str]
+) -> None:
+    client = as_staff(factories.make_staff(role))
+    held = factories.propose(factories.case_in_review())
+    paths = [*addresses.values(), *(f"/app/cases/{held.reference}{end}" for end in ENDINGS)]
+    for path in paths:
+        response = client.get(path, follow=True)
+        if "text/html" in response.headers["Content-Type"]:
+            assert not leaks(text(response)), path
 
 
 def test_a_reveal_is_on_the_record_with_its_reason_and_without_its_text(
@@ -227,7 +243,10 @@ def test_steps_on_the_data_lead_to_the_reveal_first_and_back(approver: StaffMemb
         fields = {"reason": "identity", "text": "", "next": follow[1]}
         back = client.post(f"/app/cases/{case.reference}/reveal", fields)
         assert back.url == path, name  # type: ignore[attr-defined]
-        assert client.get(path).status_code == 200, name
+        opened = client.get(path)
+        assert opened.status_code == 200, name
+        if name in ("identity", "mandate", "facts"):
+            assert leaks(text(opened)), name
     assert Case.objects.get(pk=steps()[0][1].pk).status == CaseStatus.IDENTITY_CHECK
 
 

@@ -7,6 +7,7 @@ import re
 import zipfile
 from collections.abc import Callable
 from datetime import timedelta
+from html import unescape
 from uuid import UUID
 
 import pytest
@@ -493,7 +494,8 @@ def test_answer_is_sent_once_and_can_be_read(officer: StaffMember) -> None:
     case = factories.responding_case()
     base = f"/app/cases/{case.reference}"
     client = as_staff(officer, case)
-    assert client.get(f"{base}/answer").status_code == 200
+    preview = re.search(r'id="letter"[^>]*>(.*?)</pre>', text(client.get(f"{base}/answer")), re.S)
+    assert preview is not None
     client.post(f"{base}/answer")
     case.refresh_from_db()
     assert case.status == CaseStatus.COMPLETED
@@ -501,6 +503,7 @@ def test_answer_is_sent_once_and_can_be_read(officer: StaffMember) -> None:
     letter = case.letters.get(kind="completion")
     download = client.get(f"{base}/letters/{letter.pk}")
     assert "0.0208" in text(download)
+    assert unescape(preview[1]) == text(download)  # what was read is what was sent
     assert "attachment" in download.headers["Content-Disposition"]
     assert not [c for c in factories.CANARIES if c in download.headers["Content-Disposition"]]
 
