@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 from django.db import IntegrityError, transaction
-from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
@@ -33,6 +32,7 @@ from requests_app.verifier.trust import parse_trust
 from tests import factories
 from tests.requests_app import bundles
 from tests.requests_app.test_by_hand import commands
+from tests.staff import as_staff
 
 pytestmark = pytest.mark.django_db
 
@@ -200,11 +200,11 @@ def test_an_annex_that_was_not_approved_is_neither_enclosed_nor_accepted() -> No
 
 
 def test_the_pages_lead_from_asking_to_the_bundle(
-    client: Client, officer: StaffMember, approver: StaffMember
+    officer: StaffMember, approver: StaffMember
 ) -> None:
     case = factories.completed_case()
     at = {"reference": case.reference}
-    client.force_login(officer)
+    client = as_staff(officer)
     assert "Sealed annex" in client.get(reverse("exports", kwargs=at)).content.decode()
     wrong = {"reason": "Inquiry 7", "recipient": "The authority", "public_key": "x"}
     answer = client.post(reverse("case_annex", kwargs=at), wrong)
@@ -213,7 +213,7 @@ def test_the_pages_lead_from_asking_to_the_bundle(
     assert client.get(reverse("annexed_bundle", kwargs=at)).status_code == 409
     client.post(reverse("case_annex", kwargs=at), {**wrong, "public_key": pem()})
     assert client.post(reverse("case_annex_approve", kwargs=at)).status_code == 403
-    client.force_login(approver)
+    client = as_staff(approver)
     assert "Approve and seal" in client.get(reverse("exports", kwargs=at)).content.decode()
     client.post(reverse("case_annex_approve", kwargs=at))
     bundles.export(case)
