@@ -156,6 +156,8 @@ def case_page(request: HttpRequest, reference: str) -> HttpResponse:
         "may_hold": staff.role in DECIDE and case.status != CaseStatus.SEALED,
         **standing(case),
         "may_restrict": staff.role in DECIDE,
+        "notices": case.notices.select_related("recipient").order_by("id"),
+        "may_tell": staff.role in DECIDE and case.status != CaseStatus.SEALED,
         "may_export": staff.role in {Role.OFFICER, Role.APPROVER, Role.AUDITOR},
     }
     return render(request, "staff/case.html", context)
