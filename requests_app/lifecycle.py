@@ -1,9 +1,9 @@
-"""The lifecycle of a case, a run, a recheck, an export, a notice: an enum and a table of moves each.
+"""The lifecycle of a case, run, recheck, export and notice: an enum and a table of moves each.
 
 Legal status (what the law asks next) and technical state (what the queue does) never mix. Overdue,
 extended, restricted and paused are computed from dates and flags; they are not states. Services are
-the only callers: `move_case`, `move_run` and their like are the only places that
-assign these fields; a new case gets `first_status`.
+the only callers: `move_case`, `move_run` and their like are the only places that assign these
+fields; a new case gets `first_status`.
 """
 
 from __future__ import annotations

@@ -140,14 +140,19 @@ def call(
     """One request and its answer, whatever its status. Raises CallRefused, NoAnswer."""
     to = target(url, hosts)
     backend = _Pinned(to, until=time.monotonic() + SECONDS)
-    sent = {"accept-encoding": "identity", "connection": "close", **(headers or {})}
+    sent = {
+        "host": _host_header(to),
+        "accept-encoding": "identity",
+        "connection": "close",
+        **(headers or {}),
+    }
     try:
         with (
             httpcore.ConnectionPool(ssl_context=_tls(), network_backend=backend) as pool,
             pool.stream(
                 method,
                 f"{to.scheme}://{to.host}:{to.port}{to.path}",
-                headers={"host": _host_header(to), **sent},
+                headers=list(sent.items()),
                 content=content,
             ) as response,
         ):

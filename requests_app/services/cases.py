@@ -277,6 +277,7 @@ def destroy_personal_data(case: Case) -> None:
     case.letters.update(sha256="")  # a digest of a guessable text would outlive the text
     case.matches.update(record=Cast("pk", CharField()))  # and one of a record's id, the record
     audit.erase_openings(case)
+    case.code_mails.all().delete()
     vault.destroy_key(case)
     vault.erase_items(case)
     runs = list(case.runs.values_list("id", flat=True))

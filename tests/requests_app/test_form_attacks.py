@@ -288,7 +288,8 @@ def test_no_answer_tells_whether_a_case_exists() -> None:
     known = factories.open_case().case.reference
     done = factories.confirmed_case().reference
     for _ in range(60):
-        code = hostile(rng).replace("ERQ", "QRE")  # or the page would name the known one
+        code = hostile(rng).encode("utf-8", "replace").decode()
+        code = code.replace("ERQ", "QRE")  # or the page would name the known one
         for path in ("/erasure/confirm", "/erasure/resend", "/status"):
             answers = [
                 page(
