@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from requests_app.models import StaffMember
+    from requests_app.models import ApiClient, StaffMember
 
 
 @dataclass(frozen=True)
 class Actor:
-    """One acting party: `staff` is named `<role>:<pseudonym>`, `system` is `system:<part>`."""
+    """One acting party: `staff` is named `<role>:<pseudonym>`, `system` is `system:<part>`, an API
+    client `client:<number>`."""
 
-    kind: Literal["staff", "subject", "system"]
+    kind: Literal["staff", "subject", "client", "system"]
     name: str
 
     @property
@@ -35,3 +36,8 @@ WORKER = Actor("system", "system:worker")
 def staff_actor(member: StaffMember) -> Actor:
     """Role and pseudonym, no name: the log outlives the account (GDPR Art. 5(1)(c))."""
     return Actor("staff", f"{member.role}:{member.pseudonym}")
+
+
+def client_actor(client: ApiClient) -> Actor:
+    """An API client by its number."""
+    return Actor("client", f"client:{client.pk}")

@@ -8,9 +8,9 @@ from typing import Any
 from django import forms
 
 from requests_app.jurisdictions import current, regions
-from requests_app.models import Mandate, ScopeItem
+from requests_app.models import Mandate, Recipient, RecipientNotice, ScopeItem
 from requests_app.models.record import Abuse, Channel, Exemption, Ground, Outcome
-from requests_app.services import annexes
+from requests_app.services import annexes, recipients
 from requests_app.services.cases import IDENTITY_METHODS
 from requests_app.services.decisions import ScopeResult
 from requests_app.services.holds import REASON_LENGTH
@@ -45,6 +45,9 @@ class PlainForm(forms.Form):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("label_suffix", "")
         super().__init__(*args, **kwargs)
+        for field in self.fields.values():  # Django's own words repeat whatever was sent
+            if "%(value)s" in str(field.error_messages.get("invalid_choice", "")):
+                field.error_messages["invalid_choice"] = "Select one of the answers given"
 
 
 def text_lines(text: str) -> tuple[str, ...]:
@@ -324,6 +327,60 @@ class AnnexForm(PlainForm):
     )
 
 
+class RecipientForm(PlainForm):
+    """A line of the register of recipients; its fields are those of `RecipientData`."""
+
+    name = forms.CharField(
+        label="Name",
+        max_length=recipients.NAME_LENGTH,
+        error_messages={"required": "Enter the name of the recipient"},
+    )
+    kind = forms.ChoiceField(label="What it is for us", choices=Recipient.Kind.choices)
+    how = forms.ChoiceField(label="How it is told", choices=Recipient.How.choices)
+    email = forms.EmailField(label="E-mail address", required=False, max_length=254)
+    endpoint = forms.CharField(
+        label="OpenDSR address",
+        required=False,
+        max_length=200,
+        help_text="For example https://dsr.vendor.example/opendsr. Nothing else is called.",
+    )
+    matches_keyed_id = forms.BooleanField(
+        label="It can match keyed ids",
+        required=False,
+        help_text="It holds the key that manage.py recipient_key prints: it is told no names.",
+    )
+    systems = forms.CharField(
+        label="It got data of",
+        required=False,
+        help_text="One on each line, like model:demo or data_store:customer-records. None: of all.",
+        widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false"}),
+    )
+
+    @staticmethod
+    def initial_of(row: Recipient) -> dict[str, Any]:
+        values = {name: getattr(row, name) for name in RecipientForm.base_fields}
+        return {**values, "systems": "\n".join(row.systems)}
+
+    def clean_systems(self) -> tuple[str, ...]:
+        return text_lines(self.cleaned_data["systems"])
+
+
+class WaiveForm(PlainForm):
+    cause = forms.ChoiceField(
+        label="Why it cannot be told",
+        choices=RecipientNotice.Cause.choices,
+        widget=forms.RadioSelect,
+        error_messages={"required": "Say which of the two it is"},
+    )
+    reason = forms.CharField(
+        label="What shows that",
+        max_length=recipients.REASON_LENGTH,
+        help_text="Kept in the vault, destroyed when the case is sealed.",
+        widget=forms.Textarea(attrs={"rows": 4}),
+        error_messages={"required": "Say what shows that it cannot be told"},
+    )
+
+
 class FactsForm(AliasesMixin, PlainForm):
     facts = forms.CharField(
         label="What we hold about the person",
@@ -489,7 +546,7 @@ class NewCaseForm(AliasesMixin, PlainForm):
 
     channel = forms.ChoiceField(
         label="How did it arrive?",
-        choices=[(c.value, c.label) for c in Channel if c != Channel.FORM],
+        choices=[(c.value, c.label) for c in Channel if c not in (Channel.FORM, Channel.API)],
         widget=forms.RadioSelect,
         error_messages={"required": "Select how the request arrived"},
     )

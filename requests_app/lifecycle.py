@@ -1,9 +1,9 @@
-"""The lifecycle of a case, a run, a recheck and an export: an enum and a table of moves for each.
+"""The lifecycle of a case, run, recheck, export and notice: an enum and a table of moves each.
 
 Legal status (what the law asks next) and technical state (what the queue does) never mix. Overdue,
 extended, restricted and paused are computed from dates and flags; they are not states. Services are
-the only callers: `move_case`, `move_run`, `move_recheck` and `move_export` are the only places that
-assign these fields; a new case gets `first_status`.
+the only callers: `move_case`, `move_run` and their like are the only places that assign these
+fields; a new case gets `first_status`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 if TYPE_CHECKING:
-    from requests_app.models import Case, ErasureRun, ExportJob, Recheck
+    from requests_app.models import Case, ErasureRun, ExportJob, Recheck, RecipientNotice
 
 
 class CaseStatus(models.TextChoices):
@@ -43,6 +43,13 @@ class RecheckState(models.TextChoices):
     RUNNING = "running", _("Running")
     DONE = "done", _("Measured")
     FAILED = "failed", _("Failed")
+
+
+class NoticeState(models.TextChoices):
+    TO_SEND = "to_send", _("To be told")
+    SENT = "sent", _("Told")
+    ACKNOWLEDGED = "acknowledged", _("Told, and acknowledged")
+    IMPOSSIBLE = "impossible", _("Impossible or out of proportion")
 
 
 class ExportState(models.TextChoices):
@@ -92,6 +99,16 @@ EXPORT_MOVES: dict[ExportState, frozenset[ExportState]] = {
     E.FAILED: frozenset(),
 }
 
+NOTICE_MOVES: dict[NoticeState, frozenset[NoticeState]] = {
+    NoticeState.TO_SEND: frozenset(
+        {NoticeState.SENT, NoticeState.ACKNOWLEDGED, NoticeState.IMPOSSIBLE}
+    ),
+    NoticeState.SENT: frozenset({NoticeState.ACKNOWLEDGED}),
+    NoticeState.ACKNOWLEDGED: frozenset(),
+    # possible after all
+    NoticeState.IMPOSSIBLE: frozenset({NoticeState.SENT, NoticeState.ACKNOWLEDGED}),
+}
+
 
 class MoveNotAllowed(ValueError):
     """The lifecycle has no such move."""
@@ -133,3 +150,10 @@ def move_export(job: ExportJob, to: ExportState) -> None:
     if to not in EXPORT_MOVES[ExportState(job.state)]:
         raise MoveNotAllowed(f"An export cannot go from “{job.state}” to “{to}”.")
     job.state = to
+
+
+def move_notice(notice: RecipientNotice, to: NoticeState) -> None:
+    """Assign the next notice state (the caller saves); MoveNotAllowed if there is no such move."""
+    if to not in NOTICE_MOVES[NoticeState(notice.state)]:
+        raise MoveNotAllowed(f"A notice cannot go from “{notice.state}” to “{to}”.")
+    notice.state = to

@@ -1,4 +1,4 @@
-"""Simple limits on the public forms: so many tries per client address and window.
+"""Simple limits on the public forms and the API: so many tries per address or client and window.
 
 Counts live in the cache, under a keyed digest of the address (the address itself is not stored).
 Behind a proxy the web server must be told to trust its forwarded address, or all clients are one.
@@ -27,7 +27,8 @@ def limit_posts(name: str, *, tries: int, seconds: int) -> Callable[[View], View
     def decorate(view: View) -> View:
         @wraps(view)
         def limited(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-            if request.method == "POST" and _count(request, name, seconds) > tries:
+            address = request.META.get("REMOTE_ADDR", "")
+            if request.method == "POST" and count(name, address, seconds=seconds) > tries:
                 minutes = max(1, round(seconds / 60))
                 response = render(request, "429.html", {"minutes": minutes}, status=429)
                 response.headers["Retry-After"] = str(seconds)
@@ -39,10 +40,9 @@ def limit_posts(name: str, *, tries: int, seconds: int) -> Callable[[View], View
     return decorate
 
 
-def _count(request: HttpRequest, name: str, seconds: int) -> int:
-    """Count this try and return how many there were in the running window."""
-    address = request.META.get("REMOTE_ADDR", "")
-    key = f"limit:{name}:{salted_hmac('rtbf.limit', address, algorithm='sha256').hexdigest()[:32]}"
+def count(name: str, who: str, *, seconds: int) -> int:
+    """Count this try of an address or a client, and return how many there were in the window."""
+    key = f"limit:{name}:{salted_hmac('rtbf.limit', who, algorithm='sha256').hexdigest()[:32]}"
     try:
         cache.add(key, 0, timeout=seconds)
         return cache.incr(key)

@@ -11,9 +11,12 @@ from django.contrib.sessions.backends.db import SessionStore
 from requests_app import export_files, locating, marks, publication, vault
 from requests_app.services import (
     accounts,
+    api_requests,
+    code_mails,
     export_jobs,
     letters,
     rechecks,
+    recipients,
     reminders,
     retention,
     runs,
@@ -50,8 +53,21 @@ def queue_rechecks() -> None:
 @shared_task(name="requests_app.send_letters")
 def send_letters() -> None:
     """Mail the codes and announce the letters that wait."""
+    code_mails.release_codes()
     letters.send_pending_codes()
     letters.send_pending_letters()
+
+
+@shared_task(name="requests_app.tell_recipients")
+def tell_recipients() -> None:
+    """Tell recipients of erasures, where that goes by mail or by a call."""
+    recipients.send_pending_notices()
+
+
+@shared_task(name="requests_app.send_callbacks")
+def send_callbacks() -> None:
+    """Tell API clients of the new status of their requests."""
+    api_requests.send_callbacks()
 
 
 @shared_task(name="requests_app.remind_staff")

@@ -129,6 +129,8 @@ RTBF_REQUIRE_MFA = env_bool("RTBF_REQUIRE_MFA", default=RTBF_PRODUCTION)
 RTBF_SESSION_HOURS = int(env("RTBF_SESSION_HOURS", "12"))  # staff log in again after them
 RTBF_SESSION_IDLE_MINUTES = int(env("RTBF_SESSION_IDLE_MINUTES", "60"))
 
+RTBF_CODE_MAILS_PER_DAY = int(env("RTBF_CODE_MAILS_PER_DAY", "5"))  # to one address
+
 # --- Retention: how long what is kept (docs/operations.md) ----------------------------------------
 RTBF_KEEP_UNCONFIRMED_DAYS = int(env("RTBF_KEEP_UNCONFIRMED_DAYS", "7"))
 RTBF_KEEP_CLOSED_DAYS = int(env("RTBF_KEEP_CLOSED_DAYS", "90"))  # the time for a complaint
@@ -150,6 +152,11 @@ RTBF_TSA_URL = env("RTBF_TSA_URL", "")
 RTBF_TSA_CERTIFICATE = env("RTBF_TSA_CERTIFICATE", "")
 RTBF_CHECKPOINT_MAIL = env("RTBF_CHECKPOINT_MAIL", "")
 RTBF_CHECKPOINT_PUBLISH_HOURS = float(env("RTBF_CHECKPOINT_PUBLISH_HOURS", "24"))
+
+# --- Other parties' systems (docs/operations.md) --------------------------------------------------
+RTBF_OUTGOING_CA = env("RTBF_OUTGOING_CA", "")  # PEM file, trusted beside the public authorities
+RTBF_OPENDSR_KEY = env("RTBF_OPENDSR_KEY", "")  # PEM files; without both OpenDSR is not offered
+RTBF_OPENDSR_CERTIFICATE = env("RTBF_OPENDSR_CERTIFICATE", "")
 
 # --- Django -------------------------------------------------------------------------------------
 SECRET_KEY = env_secret("RTBF_SECRET_KEY", file_name="secret_key")
@@ -266,6 +273,8 @@ CELERY_BEAT_SCHEDULE = {
     "remove-exports": {"task": "requests_app.remove_exports", "schedule": 3600},
     "purge-drafts": {"task": "requests_app.purge_drafts", "schedule": 3600},
     "apply-retention": {"task": "requests_app.apply_retention", "schedule": 6 * 3600},
+    "tell-recipients": {"task": "requests_app.tell_recipients", "schedule": RTBF_SWEEP_SECONDS},
+    "send-callbacks": {"task": "requests_app.send_callbacks", "schedule": RTBF_SWEEP_SECONDS},
     "collect-marks": {"task": "requests_app.collect_marks", "schedule": RTBF_SWEEP_SECONDS},
     "publish-checkpoint": {"task": "requests_app.publish_checkpoint", "schedule": 600},
 }

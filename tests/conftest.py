@@ -78,7 +78,9 @@ def installation(settings: Settings, tmp_path: Path) -> Iterator[None]:
     settings.RTBF_REQUIRE_MFA = False
     settings.RTBF_LEASE_SECONDS = 60
     settings.RTBF_MAX_LEASES = 3
+    settings.RTBF_CODE_MAILS_PER_DAY = 1000  # the same few people ask in every test
     settings.RTBF_WITNESSES = {}
+    settings.RTBF_OUTGOING_CA = settings.RTBF_OPENDSR_KEY = settings.RTBF_OPENDSR_CERTIFICATE = ""
     settings.RTBF_TSA_URL = settings.RTBF_TSA_CERTIFICATE = settings.RTBF_CHECKPOINT_MAIL = ""
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
     settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"

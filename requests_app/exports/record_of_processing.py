@@ -19,8 +19,8 @@ from requests_app.extract import Extract
 from requests_app.jurisdictions import current
 from requests_app.models.exports import Level
 from requests_app.services import retention
+from requests_app.services.code_mails import CODE_LIFE
 from requests_app.services.export_jobs import KEPT
-from requests_app.services.intake import CODE_LIFE
 
 OF = "record"
 TITLE = "Record of processing of this application (Art. 30)"

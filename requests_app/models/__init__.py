@@ -1,7 +1,9 @@
 """Tables of the legal record. Only services write them; `lifecycle` knows the allowed moves."""
 
 from requests_app.models.annexes import Annex
+from requests_app.models.api import ApiClient, ApiRequest
 from requests_app.models.clock import Reminder, Suspension
+from requests_app.models.code_mails import CodeMail
 from requests_app.models.exports import ExportJob
 from requests_app.models.holds import LegalHold
 from requests_app.models.lineage import ModelNode
@@ -16,6 +18,7 @@ from requests_app.models.log import (
 from requests_app.models.mandates import Mandate
 from requests_app.models.people import DataSubject, Invitation, StaffMember
 from requests_app.models.rechecks import Recheck
+from requests_app.models.recipients import Recipient, RecipientNotice
 from requests_app.models.record import Case, Decision, Letter, ScopeItem
 from requests_app.models.restrictions import Restriction
 from requests_app.models.revocations import Revocation
@@ -32,6 +35,8 @@ from requests_app.models.vault import CaseKey, Draft, VaultItem
 __all__ = [
     "Adapter",
     "Annex",
+    "ApiClient",
+    "ApiRequest",
     "AuditEntry",
     "AuditKey",
     "AuditOpening",
@@ -39,6 +44,7 @@ __all__ = [
     "CaseKey",
     "Checkpoint",
     "CheckpointMark",
+    "CodeMail",
     "DataSubject",
     "Decision",
     "Draft",
@@ -52,6 +58,8 @@ __all__ = [
     "ModelNode",
     "ProbeResult",
     "Recheck",
+    "Recipient",
+    "RecipientNotice",
     "RecordMatch",
     "RecordSearch",
     "Release",

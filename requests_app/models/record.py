@@ -15,6 +15,7 @@ class Channel(models.TextChoices):
     POST = "post", _("Post")
     PHONE = "phone", _("Phone")
     PERSON = "person", _("In person")
+    API = "api", _("API")
 
 
 class Ground(models.TextChoices):

@@ -18,6 +18,7 @@ from requests_app.models.record import Exemption, Ground, Outcome
 from requests_app.models.runs import Verdict
 from requests_app.services.letters import spell_date
 from requests_app.services.manifests import MERGED, level_of
+from requests_app.services.recipients import told_words
 from requests_app.services.run_rows import fell_back, not_met_runs
 
 LETTERS = {
@@ -94,6 +95,7 @@ def answer_letter(
         "measured": [line for run in runs for line in _figure_lines(run)]
         or ["Nothing was measured, because no language model was part of this decision."],
         "limits": LIMITS,
+        "recipients": told_words(case),
     }
     if outcome == Outcome.PARTLY_GRANTED:
         kept = [item for item in items if item.result == ScopeItem.Result.KEEP]

@@ -42,6 +42,7 @@ from requests_app.services.locking import (
     require_status,
 )
 from requests_app.services.mandates import require_mandate
+from requests_app.services.recipients import require_recipients_told
 from requests_app.services.run_rows import attempts_of, fell_back, is_within, queue_run
 from requests_app.services.run_values import ATTEMPTS
 
@@ -192,9 +193,13 @@ def preview_answer(case: Case) -> str:
 
 @transaction.atomic
 def send_answer(*, case_id: UUID, actor_member: StaffMember) -> Letter:
-    """Write the answer of Art. 12(3) or 12(4) with exactly the recorded figures; case complete."""
+    """Write the answer of Art. 12(3) or 12(4) with exactly the recorded figures; case complete.
+
+    WrongState while a recipient of what is erased was not told (Art. 19).
+    """
     require_role(actor_member, Role.OFFICER, Role.APPROVER)
     case = lock_case(case_id)
+    require_recipients_told(case)
     advance(case, CaseStatus.COMPLETED)
     case.completed_at = timezone.now()
     case.save()
@@ -279,6 +284,7 @@ def destroy_personal_data(case: Case) -> None:
     case.letters.update(sha256="")  # a digest of a guessable text would outlive the text
     case.matches.update(record=Cast("pk", CharField()))  # and one of a record's id, the record
     audit.erase_openings(case)
+    case.code_mails.all().delete()
     vault.destroy_key(case)
     vault.erase_items(case)
     runs = list(case.runs.values_list("id", flat=True))

@@ -21,6 +21,7 @@ from requests_app.services.clock import require_answered
 from requests_app.services.errors import Invalid, NotAllowed, WrongState
 from requests_app.services.holds import refuse_while_held
 from requests_app.services.locking import advance, clean_text, lock_case, require_role
+from requests_app.services.recipients import queue_notices
 from requests_app.services.run_rows import queue_run
 from requests_app.services.suppression import sync_tags
 
@@ -141,7 +142,8 @@ def approve_decision(*, case_id: UUID, actor_member: StaffMember) -> Decision:
 
     Each model to be erased from gets a queued erasure run, woken after commit by task name and run
     id; without one the case goes straight to the answer. The person's identifiers go on the
-    suppression list. Raises NotAllowed, WrongState.
+    suppression list, and each recipient of what is erased gets a notice. Raises NotAllowed,
+    WrongState.
     """
     require_role(actor_member, Role.APPROVER)
     case = lock_case(case_id)
@@ -171,6 +173,7 @@ def approve_decision(*, case_id: UUID, actor_member: StaffMember) -> Decision:
         data={"decision": decision.pk, "outcome": decision.outcome, "runs": len(models)},
     )
     sync_tags(case, actor=staff_actor(actor_member))
+    queue_notices(case, actor=actor)
     for model_name in models:
         queue_run(case, model_name, actor=actor)
     return decision

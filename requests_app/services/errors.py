@@ -21,6 +21,10 @@ class WrongState(Invalid):
     """The case or run is not where this step is possible; somebody may have moved it meanwhile."""
 
 
+class Conflict(ServiceError):
+    """The same id came before with another content."""
+
+
 class CodeWrong(ServiceError):
     """Reference and code do not belong together."""
 

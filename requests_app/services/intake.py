@@ -21,10 +21,9 @@ from requests_app.jurisdictions import current, profile
 from requests_app.lifecycle import CaseStatus, first_status
 from requests_app.models import Case, DataSubject, Decision, ScopeItem
 from requests_app.models.record import Channel
-from requests_app.services import wake
+from requests_app.services.code_mails import ask_code
 from requests_app.services.codes import (
     ACCESS_LENGTH,
-    CONFIRMATION_LENGTH,
     code_digest,
     code_matches,
     new_code,
@@ -40,7 +39,6 @@ from requests_app.services.errors import (
 from requests_app.services.letters import spell_date, write_letter
 from requests_app.services.locking import advance, clean_text, lock_case, one_line, require_actor
 
-CODE_LIFE = timedelta(minutes=15)
 CODE_PAUSE = timedelta(minutes=1)
 CODE_TRIES = 5
 NAME_LENGTH = 200
@@ -82,9 +80,10 @@ def open_case(
 ) -> OpenedCase:
     """Open a case; the clock of Art. 12(3) GDPR runs from `received_at` (an aware time).
 
-    By form the case waits for the mailed code; any other channel is entered by staff, goes to the
-    identity check and is acknowledged at once. `region` (`EU`, `UK`, `CA`) says whose law counts;
-    empty is RTBF_JURISDICTION. Raises Invalid or NotAllowed, UnknownProfile for another region.
+    By form the case waits for the mailed code; any other channel is entered by staff or by an API
+    client, goes to the identity check and is acknowledged at once. `region` (`EU`, `UK`, `CA`) says
+    whose law counts; empty is RTBF_JURISDICTION. Raises Invalid or NotAllowed, UnknownProfile for
+    another region.
     """
     by_form = _check_channel(channel, actor)
     intake = _checked(intake, email_required=by_form)
@@ -127,7 +126,7 @@ def open_case(
         vault.put(case, "message", intake.message)
     _append_received(case, intake, targets, actor)
     if by_form:
-        _issue_code(case)
+        ask_code(case)
     else:
         _acknowledge(case)
     return OpenedCase(case, access_code)
@@ -163,23 +162,25 @@ def confirm_email(*, reference: str, code: str) -> Case:
 
 @transaction.atomic
 def resend_code(*, reference: str) -> None:
-    """Mail a new code, at most once a minute; says nothing about whether the case exists."""
+    """Mail a new code, at most once a minute and so many a day to one address (`code_mails`); says
+    nothing about whether the case exists."""
     case = Case.objects.select_for_update().filter(reference=reference.strip().upper()).first()
     if case is None or case.status != CaseStatus.AWAITING_CONFIRMATION:
         return
     if case.code_sent_at is not None and case.code_sent_at > timezone.now() - CODE_PAUSE:
         return
-    _issue_code(case)
+    ask_code(case)
 
 
 @transaction.atomic
 def withdraw_case(*, case_id: UUID, actor: Actor) -> Case:
     """Withdraw a request before anything is erased; an open proposal is returned with it.
 
-    The data subject (whose access code the caller checked) or staff may do it. The confirmation
+    The data subject (whose access code the caller checked), the API client that filed it, or staff
+    may do it. The confirmation
     letter is written unless the mailbox was never confirmed.
     """
-    if actor.kind != "subject":
+    if actor.kind not in ("subject", "client"):
         require_actor(actor, "intake", "officer", "approver")
     case = lock_case(case_id)
     reachable = case.status != CaseStatus.AWAITING_CONFIRMATION
@@ -211,6 +212,10 @@ def _check_channel(channel: str, actor: Actor) -> bool:
     if channel not in Channel.values:
         raise Invalid(f"There is no channel “{channel}”. Known: {', '.join(Channel.values)}.")
     by_form = channel == Channel.FORM
+    if (channel == Channel.API) != (actor.kind == "client"):
+        raise NotAllowed("What comes by the API is entered by its client, and nothing else is.")
+    if channel == Channel.API:
+        return False
     if not by_form:
         require_actor(actor, "intake", "officer", "approver")
     elif actor.kind != "subject":
@@ -313,19 +318,6 @@ def _append_received(
     )
 
 
-def _issue_code(case: Case) -> None:
-    """A new code, five new tries; it waits encrypted in the vault until the mail task takes it."""
-    code = new_code(CONFIRMATION_LENGTH)
-    now = timezone.now()
-    case.code_digest = code_digest("confirm", case.id, code)
-    case.code_attempts = 0
-    case.code_sent_at = now
-    case.code_expires_at = now + CODE_LIFE
-    case.save()
-    vault.put(case, "code", code)
-    wake.send_after_commit("requests_app.send_letters")
-
-
 def _spend_try(reference: str) -> UUID:
     """Count one try, committed before the comparison, so that parallel guesses cannot share one."""
     with transaction.atomic(durable=True):
@@ -343,7 +335,10 @@ def _spend_try(reference: str) -> UUID:
 def _acknowledge(case: Case) -> None:
     law = profile(case.jurisdiction)
     items = case.scope_items.order_by("id")
-    given = "shown when you sent the request" if case.channel == Channel.FORM else "we gave you"
+    given = {
+        Channel.FORM: "shown when you sent the request",
+        Channel.API: "of whoever passed your request on to us",
+    }.get(Channel(case.channel), "we gave you")
     write_letter(
         case,
         "acknowledgement",

@@ -70,6 +70,6 @@ def _spell(actor: str, known: dict[str, str]) -> str:
     kind, _, rest = actor.partition(":")
     if kind in Role.values:
         return f"{known.get(rest, rest[:8])} ({Role(kind).label.lower()})"
-    return {"subject": "The person", "system": "System"}.get(kind, kind) + (
+    return {"subject": "The person", "system": "System", "client": "API client"}.get(kind, kind) + (
         f" ({rest})" if rest else ""
     )

@@ -167,6 +167,8 @@ def case_page(request: HttpRequest, reference: str) -> HttpResponse:
         "may_hold": staff.role in DECIDE and case.status != CaseStatus.SEALED,
         **standing(case),
         "may_restrict": staff.role in DECIDE,
+        "notices": case.notices.select_related("recipient").order_by("id"),
+        "may_tell": staff.role in DECIDE and case.status != CaseStatus.SEALED,
         "may_export": staff.role in EXPORT,
     }
     return render(request, "staff/case.html", context)

@@ -38,6 +38,8 @@ def test_every_letter_of_the_issue_is_there() -> None:
         "mail_notice",
         "mail_reminder",
         "partial",
+        "recipient_notice",
+        "recipients",
         "refusal",
         "restriction",
         "restriction_lifted",
@@ -68,7 +70,9 @@ def test_a_letter_is_not_written_with_any_slot_empty(kind: str, empty: object) -
             letters.render(kind, {**filled(kind), slot: empty})
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("mail_")])
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if not kind.startswith(("mail_", "recipient_"))]
+)
 def test_every_letter_names_authority_court_and_contact(kind: str) -> None:
     text = letters.load_template(kind).text
     for needed in ("complaint", "remedy", "authority_name", "authority_url", "controller_email"):

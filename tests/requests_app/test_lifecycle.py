@@ -7,20 +7,23 @@ import pytest
 from requests_app.lifecycle import (
     CASE_MOVES,
     EXPORT_MOVES,
+    NOTICE_MOVES,
     RECHECK_MOVES,
     RUN_MOVES,
     CaseStatus,
     ExportState,
     MoveNotAllowed,
+    NoticeState,
     RecheckState,
     RunState,
     first_status,
     move_case,
     move_export,
+    move_notice,
     move_recheck,
     move_run,
 )
-from requests_app.models import Case, ErasureRun, ExportJob, Recheck
+from requests_app.models import Case, ErasureRun, ExportJob, Recheck, RecipientNotice
 
 
 @pytest.mark.parametrize("start, to", [*product(CaseStatus, CaseStatus)])
@@ -71,7 +74,20 @@ def test_every_pair_of_export_states(start: ExportState, to: ExportState) -> Non
         assert job.state == start
 
 
+@pytest.mark.parametrize("start, to", [*product(NoticeState, NoticeState)])
+def test_every_pair_of_notice_states(start: NoticeState, to: NoticeState) -> None:
+    notice = RecipientNotice(state=start)
+    if to in NOTICE_MOVES[start]:
+        move_notice(notice, to)
+        assert notice.state == to
+    else:
+        with pytest.raises(MoveNotAllowed):
+            move_notice(notice, to)
+        assert notice.state == start
+
+
 def test_all_tables_name_every_status() -> None:
+    assert set(NOTICE_MOVES) == set(NoticeState)
     assert set(CASE_MOVES) == set(CaseStatus)
     assert set(RUN_MOVES) == set(RunState)
     assert set(RECHECK_MOVES) == set(RecheckState)

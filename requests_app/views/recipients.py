@@ -1,0 +1,141 @@
+"""The register of recipients, and the steps of a case's notices to them."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.db.models import Count, Q
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from requests_app import vault
+from requests_app.forms import RecipientForm, WaiveForm
+from requests_app.lifecycle import CaseStatus, NoticeState
+from requests_app.models import Case, Recipient, RecipientNotice
+from requests_app.models.people import Role
+from requests_app.permissions import member, role_required
+from requests_app.services import recipients
+from requests_app.services.errors import Invalid, WrongState
+from requests_app.views.common import find_case, posted, refusals_in_words
+
+
+@role_required()
+@require_GET
+def register(request: HttpRequest) -> HttpResponse:
+    """All recipients, those that get no data any more last."""
+    waiting = Count("notices", filter=Q(notices__state=NoticeState.TO_SEND))
+    rows = Recipient.objects.annotate(waiting=waiting).order_by("retired_at", "name")
+    context = {"recipients": rows, "may_change": member(request).role == Role.OFFICER}
+    return render(request, "staff/recipients.html", context)
+
+
+@role_required(Role.OFFICER)
+@require_http_methods(["GET", "POST"])
+@refusals_in_words
+def recipient(request: HttpRequest, recipient_id: int | None = None) -> HttpResponse:
+    """Enter a recipient, or change one."""
+    row = None
+    if recipient_id is not None:
+        row = Recipient.objects.filter(pk=recipient_id, retired_at=None).first()
+        if row is None:
+            raise Http404
+    form = RecipientForm(posted(request), initial=RecipientForm.initial_of(row) if row else None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            recipients.save_recipient(
+                data=recipients.RecipientData(**form.cleaned_data),
+                actor_member=member(request),
+                recipient_id=recipient_id,
+            )
+        except Invalid as refused:
+            form.add_error(None, str(refused))
+        else:
+            messages.success(request, "The register is saved.")
+            return redirect("recipients")
+    status = 422 if form.errors else 200
+    return render(request, "staff/recipient.html", {"form": form, "recipient": row}, status=status)
+
+
+@role_required(Role.OFFICER)
+@require_POST
+@refusals_in_words
+def retire(request: HttpRequest, recipient_id: int) -> HttpResponse:
+    """It gets no data any more."""
+    recipients.retire_recipient(recipient_id=recipient_id, actor_member=member(request))
+    messages.success(request, "This recipient is not told of later erasures.")
+    return redirect("recipients")
+
+
+@role_required(Role.OFFICER, Role.APPROVER)
+@require_POST
+@refusals_in_words
+def step(request: HttpRequest, reference: str, notice_id: int) -> HttpResponse:
+    """`action=sent`: told by hand; `action=acknowledged`: the recipient answered."""
+    case, notice = _notice(reference, notice_id)
+    action = request.POST.get("action", "")
+    steps = {
+        "sent": recipients.record_notice_sent,
+        "acknowledged": recipients.acknowledge_notice,
+    }
+    if action not in steps:
+        raise Invalid("Choose one of the steps that the page offers.")
+    steps[action](notice_id=notice.pk, actor_member=member(request))
+    messages.success(request, "Recorded.")
+    return redirect("case", reference=case.reference)
+
+
+@role_required(Role.OFFICER, Role.APPROVER)
+@require_http_methods(["GET", "POST"])
+@refusals_in_words
+def waive(request: HttpRequest, reference: str, notice_id: int) -> HttpResponse:
+    """Why a recipient cannot be told."""
+    case, notice = _notice(reference, notice_id)
+    form = WaiveForm(posted(request))
+    if request.method == "POST" and form.is_valid():
+        try:
+            recipients.waive_notice(
+                notice_id=notice.pk, actor_member=member(request), **form.cleaned_data
+            )
+        except WrongState:
+            raise
+        except Invalid as refused:
+            form.add_error("reason", str(refused))
+        else:
+            messages.success(request, "Recorded.")
+            return redirect("case", reference=case.reference)
+    context = {"case": case, "notice": notice, "form": form}
+    status = 422 if form.errors else 200
+    return render(request, "staff/notice_waive.html", context, status=status)
+
+
+@role_required(Role.OFFICER, Role.APPROVER)
+@require_GET
+def text(request: HttpRequest, reference: str, notice_id: int) -> HttpResponse:
+    """The notice as its frozen text, to be sent by hand."""
+    case, notice = _notice(reference, notice_id)
+    if case.status == CaseStatus.SEALED:
+        raise Http404
+    words = vault.get(case, f"notice/{notice.pk}/text")
+    response = HttpResponse(words, content_type="text/plain; charset=utf-8")
+    name = f"{case.reference}-notice-{notice.pk}.txt"
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    return response
+
+
+@role_required(Role.OFFICER, Role.APPROVER)
+@require_POST
+@refusals_in_words
+def disclose(request: HttpRequest, reference: str) -> HttpResponse:
+    """The person asked who the recipients are."""
+    case = find_case(reference)
+    recipients.disclose_recipients(case_id=case.id, actor_member=member(request))
+    messages.success(request, "The letter that names the recipients is written.")
+    return redirect("case", reference=case.reference)
+
+
+def _notice(reference: str, notice_id: int) -> tuple[Case, RecipientNotice]:
+    case = find_case(reference)
+    notice = case.notices.select_related("recipient").filter(pk=notice_id).first()
+    if notice is None:
+        raise Http404
+    return case, notice
