@@ -13,13 +13,13 @@ from requests_app.forms import RecipientForm, WaiveForm
 from requests_app.lifecycle import CaseStatus, NoticeState
 from requests_app.models import Case, Recipient, RecipientNotice
 from requests_app.models.people import Role
-from requests_app.permissions import member, role_required
+from requests_app.permissions import member, staff_page
 from requests_app.services import recipients
 from requests_app.services.errors import Invalid, WrongState
 from requests_app.views.common import find_case, posted, refusals_in_words
 
 
-@role_required()
+@staff_page("recipients")
 @require_GET
 def register(request: HttpRequest) -> HttpResponse:
     """All recipients, those that get no data any more last."""
@@ -29,7 +29,7 @@ def register(request: HttpRequest) -> HttpResponse:
     return render(request, "staff/recipients.html", context)
 
 
-@role_required(Role.OFFICER)
+@staff_page("recipient")
 @require_http_methods(["GET", "POST"])
 @refusals_in_words
 def recipient(request: HttpRequest, recipient_id: int | None = None) -> HttpResponse:
@@ -56,7 +56,7 @@ def recipient(request: HttpRequest, recipient_id: int | None = None) -> HttpResp
     return render(request, "staff/recipient.html", {"form": form, "recipient": row}, status=status)
 
 
-@role_required(Role.OFFICER)
+@staff_page("recipient_retire")
 @require_POST
 @refusals_in_words
 def retire(request: HttpRequest, recipient_id: int) -> HttpResponse:
@@ -66,7 +66,7 @@ def retire(request: HttpRequest, recipient_id: int) -> HttpResponse:
     return redirect("recipients")
 
 
-@role_required(Role.OFFICER, Role.APPROVER)
+@staff_page("notice_step")
 @require_POST
 @refusals_in_words
 def step(request: HttpRequest, reference: str, notice_id: int) -> HttpResponse:
@@ -84,7 +84,7 @@ def step(request: HttpRequest, reference: str, notice_id: int) -> HttpResponse:
     return redirect("case", reference=case.reference)
 
 
-@role_required(Role.OFFICER, Role.APPROVER)
+@staff_page("notice_waive")
 @require_http_methods(["GET", "POST"])
 @refusals_in_words
 def waive(request: HttpRequest, reference: str, notice_id: int) -> HttpResponse:
@@ -108,7 +108,7 @@ def waive(request: HttpRequest, reference: str, notice_id: int) -> HttpResponse:
     return render(request, "staff/notice_waive.html", context, status=status)
 
 
-@role_required(Role.OFFICER, Role.APPROVER)
+@staff_page("notice_text")
 @require_GET
 def text(request: HttpRequest, reference: str, notice_id: int) -> HttpResponse:
     """The notice as its frozen text, to be sent by hand."""
@@ -122,7 +122,7 @@ def text(request: HttpRequest, reference: str, notice_id: int) -> HttpResponse:
     return response
 
 
-@role_required(Role.OFFICER, Role.APPROVER)
+@staff_page("case_disclose")
 @require_POST
 @refusals_in_words
 def disclose(request: HttpRequest, reference: str) -> HttpResponse:

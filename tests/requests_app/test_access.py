@@ -59,6 +59,8 @@ def addresses() -> dict[str, str]:
         "name": "bundle",
         "pseudonym": UUID(int=0),
         "job_id": UUID(int=0),
+        "recipient_id": 0,
+        "notice_id": 0,
     }
     return {
         str(page.name): reverse(
@@ -85,7 +87,8 @@ def test_who_decides_nothing_and_sees_nobody_is_written_down_once() -> None:
     }  # fmt: skip
     assert of[Role.AUDITOR] == {
         "today", "queue", "case", "exports", "export", "run", "run_progress", "run_evidence",
-        "releases", "models", "training", "audit", "reports", "report_jobs", "report_file",
+        "releases", "models", "training", "audit", "recipients", "reports",
+        "report_jobs", "report_file",
     }  # fmt: skip
     of_exports = {"exports", "export", "reports", "report_jobs", "report_file"}
     assert of[Role.ENGINEER] == of[Role.AUDITOR] - of_exports | {"run_cancel"}
