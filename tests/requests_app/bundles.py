@@ -28,6 +28,7 @@ from requests_app.verifier.errors import Invalid
 from requests_app.verifier.runs import conclusions, run_facts, subject_of
 from requests_app.verifier.trust import Trust, parse_trust
 from tests.factories import completed_case, make_staff
+from tests.requests_app.trees import Tree
 
 Files = dict[str, bytes]
 
