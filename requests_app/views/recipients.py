@@ -17,6 +17,7 @@ from requests_app.permissions import member, staff_page
 from requests_app.services import recipients
 from requests_app.services.errors import Invalid, WrongState
 from requests_app.views.common import find_case, posted, refusals_in_words
+from requests_app.views.reveals import ask_first
 
 
 @staff_page("recipients")
@@ -115,6 +116,8 @@ def text(request: HttpRequest, reference: str, notice_id: int) -> HttpResponse:
     case, notice = _notice(reference, notice_id)
     if case.status == CaseStatus.SEALED:
         raise Http404
+    if asking := ask_first(request, case):
+        return asking
     words = vault.get(case, f"notice/{notice.pk}/text")
     response = HttpResponse(words, content_type="text/plain; charset=utf-8")
     name = f"{case.reference}-notice-{notice.pk}.txt"

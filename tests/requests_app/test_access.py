@@ -175,7 +175,7 @@ def test_a_reveal_is_on_the_record_with_its_reason_and_without_its_text(
     ("fields", "words"),
     [
         ({"reason": "", "text": "x"}, "Select why you need to see it"),
-        ({"reason": "curiosity", "text": ""}, "Select a valid choice"),
+        ({"reason": "curiosity", "text": ""}, "Select one of the answers given"),
         ({"reason": "other", "text": "  "}, "The reason is missing"),
     ],
 )

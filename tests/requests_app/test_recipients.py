@@ -31,6 +31,7 @@ from requests_app.services.errors import Invalid, NotAllowed, WrongState
 from requests_app.services.recipients import RecipientData
 from tests import factories
 from tests.factories import make_staff, responding_case
+from tests.staff import as_staff
 from tests.tls_server import Reply, Seen, certificate, served
 
 pytestmark = pytest.mark.django_db
@@ -350,11 +351,14 @@ def test_others_read_the_register_and_change_nothing(client: Client, auditor: St
     assert client.get("/app/recipients/new").status_code == 403
 
 
-def test_the_case_page_leads_through_its_recipients(client: Client, officer: StaffMember) -> None:
+def test_the_case_page_leads_through_its_recipients(officer: StaffMember) -> None:
     make_recipient(how="hand")
     case = responding_case()
     notice = case.notices.get()
-    client.force_login(officer)
+    asked = as_staff(officer).get(f"/app/cases/{case.reference}/notices/{notice.pk}/text")
+    assert asked.status_code == 302
+    assert "/reveal" in asked["Location"]
+    client = as_staff(officer, case)
     base = f"/app/cases/{case.reference}"
     assert f'data-notice="{notice.pk}" data-state="to_send"' in client.get(base).content.decode()
     blocked = client.post(f"{base}/answer")
