@@ -28,6 +28,7 @@ from requests_app.verifier.errors import Invalid
 from requests_app.verifier.runs import conclusions, run_facts, subject_of
 from requests_app.verifier.trust import Trust, parse_trust
 from tests.factories import completed_case, make_staff
+from tests.requests_app.trees import Tree
 
 Files = dict[str, bytes]
 
@@ -161,7 +162,7 @@ def operator_bundle(made: Made, edit: Callable[[Written], object]) -> bytes:
     _log_digests(written, files)
     events = _chained(made, written.bodies)
     leaves = [bytes(32)] * BEFORE + [*(merkle.leaf_hash(event.raw) for event in events), bytes(32)]
-    tree = merkle.Tree(leaves)
+    tree = Tree(leaves)
     head = notes.TreeHead(made.log.name, tree.size, tree.root())
     note = notes.sign_note(
         notes.checkpoint_text(head), name=made.log.name, private=made.log.private
