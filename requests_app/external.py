@@ -10,6 +10,7 @@ has brought them back.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -105,16 +106,30 @@ def publish(*, vkey: str, note: str, bodies: Iterable[bytes]) -> None:
     _replace(Path(settings.RTBF_CHECKPOINT_FILE), [f"log {vkey}\n\n{note}".encode()])
 
 
-def read_entries(path: Path) -> Iterator[bytes]:
-    """The entries of a copy, in their order. ExternalError if there is none.
+def read_entries(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Index and exact bytes of the entries of a copy, or of an internal export `audit_log`.
 
-    A last line that was cut off by a crash is left out.
+    A last line that was cut off by a crash is left out. ExternalError if the file cannot be used.
     """
+    number = 0
     try:
         with path.open("rb") as file:
-            yield from (line[:-1] for line in file if line.endswith(b"\n"))
+            for line in file:
+                if not line.endswith(b"\n") or line.startswith(b'{"schema":'):
+                    continue
+                body = line[:-1]
+                if line.startswith(b'{"seq":'):
+                    told = json.loads(line)
+                    number, body = int(told["seq"]), str(told["body"]).encode()
+                yield number, body
+                number += 1
     except OSError as problem:
         raise ExternalError(f"{path} cannot be read ({problem.strerror}).") from None
+    except (ValueError, KeyError):
+        raise ExternalError(
+            f"{path} does not hold the exact entries: give the signer's copy, or an export of the"
+            " audit log at the internal level."
+        ) from None
 
 
 def _replace(path: Path, parts: Iterable[bytes]) -> None:

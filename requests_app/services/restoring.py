@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -26,6 +25,7 @@ from requests_app.actors import SYSTEM
 from requests_app.external import ExternalError, Signed
 from requests_app.lifecycle import CaseStatus, RunState, move_run, seal_again
 from requests_app.models import (
+    AuditEntry,
     AuditKey,
     AuditOpening,
     Case,
@@ -115,7 +115,8 @@ def why_not_served() -> str:
 def replay_erasures(log: Path | None = None, *, dry_run: bool = False) -> Replayed:
     """Bring a restored database to the log that was signed last, destroying again what it forgot.
 
-    `log` is a copy of the entries, a line each (the signer's by default). Running it again changes
+    `log` is a copy of the entries (the signer's by default), or an internal export of the audit
+    log. Running it again changes
     nothing. `dry_run` undoes everything at the end. Raises RestoreRefused.
     """
     try:
@@ -138,12 +139,17 @@ def replay_erasures(log: Path | None = None, *, dry_run: bool = False) -> Replay
 
 # --- The log ------------------------------------------------------------------------------------
 def _checked_bodies(signed: Signed, path: Path) -> list[bytes]:
-    """As many entries of the copy as were signed, if the signed root is theirs."""
-    bodies = list(islice(external.read_entries(path), signed.head.size))
+    """As many entries as were signed, if the signed root is theirs: those of the copy, and before
+    its first one those of the database."""
+    found = dict(external.read_entries(path))
+    stored = AuditEntry.objects.filter(seq__lt=min(found, default=0)).order_by("seq")
+    bodies = [bytes(body) for body in stored.values_list("body", flat=True)]
+    while len(bodies) < signed.head.size and len(bodies) in found:
+        bodies.append(found[len(bodies)])
     if len(bodies) < signed.head.size:
         raise RestoreRefused(
-            f"{path} ends after {len(bodies)} entries, but {signed.head.size} were signed. Give a"
-            " later copy with --log."
+            f"{path} has no entry {len(bodies)}, but {signed.head.size} were signed. Give a later"
+            " or a longer copy with --log."
         )
     if _root_of(bodies) != signed.head.root:
         raise RestoreRefused(

@@ -12,6 +12,7 @@ from requests_app.actors import SYSTEM
 from requests_app.management.commands.migrate_as_owner import restrict
 from requests_app.models import AuditEntry
 from requests_app.services import cases
+from requests_app.vault import OVERWRITTEN
 from requests_app.verifier.checks import verify
 from requests_app.verifier.trust import parse_trust
 from tests.factories import completed_case
@@ -80,6 +81,19 @@ def test_a_whole_case_is_handled_with_the_rights_of_the_application(as_applicati
     with transaction.atomic():
         assert not marks._lock_open(checkpoint)  # closed by the signer, since nobody else is asked
     assert audit.verify_log().entries == AuditEntry.objects.count() > 10
+
+
+def test_sealing_overwrites_deleted_keys_with_the_rights_of_the_application(
+    as_application: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    case = completed_case()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_relation_filenode(%s)", [OVERWRITTEN[0]])
+        before = cursor.fetchone()
+        cases.seal_case(case_id=case.id, actor=SYSTEM)
+        cursor.execute("SELECT pg_relation_filenode(%s)", [OVERWRITTEN[0]])
+        assert cursor.fetchone() != before
+        assert "not overwritten" not in caplog.text
 
 
 def test_the_application_has_no_right_to_change_the_log(as_application: None) -> None:

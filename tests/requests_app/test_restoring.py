@@ -12,9 +12,10 @@ from django.core.cache import cache
 from django.core.management import CommandError, call_command
 from django.db import transaction
 from django.test import Client
+from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from requests_app import audit, dossier, external, keys, vault
+from requests_app import audit, dossier, exports, external, extract, keys, vault
 from requests_app.actors import SYSTEM
 from requests_app.exports import bundle
 from requests_app.lifecycle import CaseStatus, RunState
@@ -25,6 +26,7 @@ from requests_app.models import (
     Case,
     CaseKey,
     Checkpoint,
+    ExportJob,
     LogHead,
     Release,
     SuppressionTag,
@@ -85,6 +87,10 @@ def leaked(secrets: dict[str, bytes | str]) -> list[str]:
 def log_bytes() -> list[bytes]:
     rows = AuditEntry.objects.order_by("seq").values_list("body", flat=True)
     return [bytes(body) for body in rows]
+
+
+def copied_entries() -> list[bytes]:
+    return [body for _, body in external.read_entries(external.entries_file())]
 
 
 def back_up() -> Backup:
@@ -311,7 +317,7 @@ def test_a_copy_that_is_not_what_was_signed_is_refused(tmp_path: Path, harm: str
     copy = tmp_path / "copy"
     if harm != "absent":
         copy.write_bytes(b"".join(lines))
-    with pytest.raises(CommandError, match=r"Give another copy|Give a later copy|cannot be read"):
+    with pytest.raises(CommandError, match=r"Give another copy|Give a later|cannot be read"):
         call_command("replay_erasures", log=copy)
     assert log_bytes() == before
 
@@ -360,6 +366,37 @@ def test_a_checkpoint_of_another_log_stops_serving(settings: Settings) -> None:
     assert "is of the log rtbf.example/log/test" in why_not_served()
 
 
+def exported_log(first: int) -> bytes:
+    """The internal export of the audit log, from an entry on."""
+    day = timezone.localdate()
+    job = ExportJob(export="audit_log", level="internal", first=day, last=day)
+    lines = b"".join(exports.load_job("audit_log").render(extract.gather(job))).splitlines(True)
+    return b"".join([lines[0], *lines[1 + first :]])
+
+
+@pytest.mark.parametrize("first", [0, 4])
+def test_an_export_of_the_audit_log_is_a_copy_too(tmp_path: Path, first: int) -> None:
+    """Also one of a later period, that begins within what the database still has."""
+    append(3)
+    sign()
+    saved = back_up()
+    append(3)
+    sign()
+    copy, before = tmp_path / "log.jsonl", log_bytes()
+    copy.write_bytes(exported_log(first))
+    restore(saved)
+    assert replay_erasures(copy).did_anything
+    assert log_bytes()[: len(before)] == before
+
+
+def test_an_export_for_the_public_is_none(tmp_path: Path) -> None:
+    restored_log()
+    copy = tmp_path / "log.jsonl"
+    copy.write_bytes(b'{"schema":"audit-log-export.v1"}\n{"seq":0,"leaf":"00"}\n')
+    with pytest.raises(RestoreRefused, match="internal level"):
+        replay_erasures(copy)
+
+
 # --- What the signer keeps outside --------------------------------------------------------------
 def test_the_copy_holds_exactly_what_was_signed_and_grows_with_it() -> None:
     for number in (1, 4):
@@ -367,7 +404,7 @@ def test_the_copy_holds_exactly_what_was_signed_and_grows_with_it() -> None:
         checkpoint = sign()
         assert checkpoint is not None
         append()  # not signed yet
-        copied = list(external.read_entries(external.entries_file()))
+        copied = copied_entries()
         assert copied == log_bytes()[: checkpoint.size]
         signed = external.last_checkpoint()
         assert signed is not None
@@ -391,7 +428,7 @@ def test_after_a_crash_before_publishing_the_next_start_publishes(
     signed = external.last_checkpoint()
     assert signed is not None
     assert signed.head.size == Checkpoint.objects.latest("size").size
-    assert list(external.read_entries(external.entries_file())) == log_bytes()[: signed.head.size]
+    assert copied_entries() == log_bytes()[: signed.head.size]
 
 
 def test_the_copy_holds_no_personal_data() -> None:

@@ -23,7 +23,7 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from requests_app import audit, dossier, exports, keys, receipts, vault
+from requests_app import audit, dossier, exports, extract, keys, receipts, vault
 from requests_app.actors import SYSTEM, staff_actor
 from requests_app.models import (
     AuditEntry,
@@ -31,7 +31,9 @@ from requests_app.models import (
     Case,
     CaseKey,
     Checkpoint,
+    ExportJob,
     RecordMatch,
+    Release,
     TrainingSet,
     VaultItem,
 )
@@ -285,12 +287,26 @@ def commitment_of(seq: int, field: str) -> str:
 
 
 def exported(case: Case) -> dict[str, bytes]:
+    """Every export of the case, of the record and of its release, at the level that leaves least
+    out."""
     gathered = dossier.gather(case)
-    return {
+    found = {
         f"export {name}": exports.load(name).render(gathered)
         + exports.file_name(name, gathered).encode()
         for name in exports.names(exports.CASE)
     }
+    today = timezone.localdate()
+    for name in exports.names(exports.RECORD, exports.RELEASE):
+        made = exports.load_job(name)
+        job = ExportJob(
+            export=name,
+            level=made.LEVELS[-1],
+            first=today,
+            last=today,
+            release=Release.objects.first() if made.OF == exports.RELEASE else None,
+        )
+        found[f"export {name}"] = b"".join(made.render(extract.gather(job)))
+    return found
 
 
 def in_redis(client: redis.Redis[bytes]) -> dict[str, bytes]:

@@ -163,7 +163,12 @@ def drop_checkpoints(*, beyond: int = 0) -> None:
 
 @contextmanager
 def restored() -> Iterator[None]:
-    """Afterwards log, head and checkpoints are again what they were."""
+    """Afterwards log, head and checkpoints are again what they were.
+
+    The checkpoint outside the database is gone: with it nothing could be appended to a log that is
+    behind, and what is found out here is found out without it.
+    """
+    settings.RTBF_CHECKPOINT_FILE.unlink(missing_ok=True)
     kept = {model: list(model.objects.all()) for model in TABLES}
     yield
     with triggers_dropped():

@@ -13,7 +13,9 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connection, transaction
 
 from requests_app.models import AuditEntry, Checkpoint, CheckpointMark, LogHead
+from requests_app.vault import OVERWRITTEN
 
+HAS_MAINTAIN = 170000  # the version of PostgreSQL that knows the right to write a table anew
 RIGHTS = "SELECT, INSERT, UPDATE, DELETE"
 FEWER_RIGHTS = {
     AuditEntry._meta.db_table: "SELECT, INSERT",
@@ -53,6 +55,7 @@ def restrict(role: str, password: str) -> None:
     name = connection.ops.quote_name(role)
     tables = connection.introspection.django_table_names(only_existing=True, include_views=False)
     with connection.cursor() as cursor:
+        has_maintain = cursor.connection.info.server_version >= HAS_MAINTAIN
         cursor.execute(
             "SELECT pg_has_role(oid, current_user, 'MEMBER') FROM pg_roles WHERE rolname = %s",
             [role],
@@ -68,6 +71,8 @@ def restrict(role: str, password: str) -> None:
         cursor.execute(f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {name}")
         for table in {*tables, *FEWER_RIGHTS}:
             rights = FEWER_RIGHTS.get(table, RIGHTS)
+            if table in OVERWRITTEN and has_maintain:
+                rights += ", MAINTAIN"
             cursor.execute(f"GRANT {rights} ON {connection.ops.quote_name(table)} TO {name}")
 
 

@@ -23,7 +23,7 @@ class Command(BaseCommand):
             "--log",
             type=Path,
             metavar="FILE",
-            help="a copy of the log's entries, a line each; without it the signer's own copy",
+            help="a copy of the log's entries, or an internal export of it; else the signer's own",
         )
         parser.add_argument("--dry-run", action="store_true", help="say what would be done")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
