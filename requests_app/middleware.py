@@ -1,16 +1,19 @@
-"""No page from a database that is behind its log; and headers that keep pages out of caches."""
+"""No page from a database that is behind its log; headers that keep pages out of caches; the
+language of staff pages."""
 
 import logging
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
+from django.utils import translation
 
 from requests_app.context import controller
 from requests_app.services.restoring import why_not_served
 
 logger = logging.getLogger(__name__)
 OPEN = "/healthz"  # answers for itself
+STAFF_PATHS = ("/app/", "/accounts/")
 
 
 def current_record(
@@ -45,5 +48,19 @@ def private_pages(
         response.headers.setdefault("X-Robots-Tag", "noindex")
         response.headers.setdefault("Referrer-Policy", "same-origin")
         return response
+
+    return middleware
+
+
+def staff_in_english(
+    get_response: Callable[[HttpRequest], HttpResponse],
+) -> Callable[[HttpRequest], HttpResponse]:
+    """Staff pages are written in English alone: no mixture with what else is translated."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        if request.path.startswith(STAFF_PATHS):
+            translation.activate("en")
+            request.LANGUAGE_CODE = "en"
+        return get_response(request)
 
     return middleware

@@ -21,7 +21,7 @@ from requests_app.models.record import ExtensionCause
 from requests_app.permissions import DECIDE, SEE_PERSONAL_DATA, member, role_required
 from requests_app.services import clock, reminders
 from requests_app.services.errors import Invalid, WrongState
-from requests_app.services.letters import spell_date
+from requests_app.services.letter_texts import spell_date
 from requests_app.views.common import find_case, posted, refusals_in_words
 
 
@@ -146,7 +146,7 @@ def extension(request: HttpRequest, reference: str) -> HttpResponse:
     if refusal := clock.why_not_extend(case, timezone.localdate()):
         raise WrongState(refusal)
     form = ExtensionForm(posted(request))
-    context = {"case": case, "form": form, "law": profile(case.jurisdiction), "letter": ""}
+    context = {"case": case, "form": form, "law": profile(case.jurisdiction)}
     if request.method == "POST" and form.is_valid():
         try:
             if request.POST.get("step") == "send":
@@ -156,7 +156,7 @@ def extension(request: HttpRequest, reference: str) -> HttpResponse:
                 messages.success(request, "The period is extended, and the letter is written.")
                 return redirect("case", reference=case.reference)
             if request.POST.get("step") == "check":
-                context["letter"] = clock.extension_letter(case, **form.cleaned_data)
+                context["wording"] = clock.extension_letter(case, **form.cleaned_data)
         except WrongState:
             raise
         except Invalid as refused:

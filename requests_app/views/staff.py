@@ -25,6 +25,7 @@ from requests_app.services import intake
 from requests_app.services.duplicates import same_contact
 from requests_app.services.errors import Invalid
 from requests_app.services.holds import hold_of
+from requests_app.services.notices import AFTER_APPROVAL
 from requests_app.services.run_rows import fell_back
 from requests_app.views.checklist import checklist
 from requests_app.views.clock import clock_box
@@ -43,6 +44,10 @@ class CaseFilter(django_filters.FilterSet):  # type: ignore[misc]
         label="State", choices=CaseStatus.choices, empty_label="All open"
     )
     overdue = django_filters.BooleanFilter(label="Overdue only", widget=forms.CheckboxInput)
+    waiting = django_filters.ChoiceFilter(
+        choices=[("bounced", "A letter came back")],
+        empty_label=None,
+    )
 
     class Meta:
         model = Case
@@ -53,6 +58,9 @@ class CaseFilter(django_filters.FilterSet):  # type: ignore[misc]
         if chosen.get("reference"):  # a reference finds closed cases too
             found = chosen["reference"].strip().upper()
             return Case.objects.filter(reference__contains=found).order_by("due", "id")
+        if chosen.get("waiting") == "bounced":
+            cases = Case.objects.filter(letters__in=selectors.bounced_letters())
+            return cases.order_by("due", "id").distinct()
         return selectors.queue(chosen.get("status") or None, overdue=bool(chosen.get("overdue")))
 
 
@@ -68,6 +76,7 @@ def today(request: HttpRequest) -> HttpResponse:
             state=RunState.FAILED, case__status=CaseStatus.EVIDENCE_REVIEW
         ).count(),
         "fell_back": selectors.reopened_cases().count(),
+        "bounced": selectors.bounced_letters().count(),
         "next": selectors.queue()[:5],
         "today": day,
     }
@@ -109,6 +118,7 @@ def new_case(request: HttpRequest) -> HttpResponse:
                     email=data["email"],
                     aliases=data["aliases"],
                     message=data["message"],
+                    language=data["language"],
                     scope=scope_of(data["systems"]),
                     on_behalf=data["on_behalf"],
                 ),
@@ -156,6 +166,7 @@ def case_page(request: HttpRequest, reference: str) -> HttpResponse:
         "may_hold": staff.role in DECIDE and case.status != CaseStatus.SEALED,
         **standing(case),
         "may_restrict": staff.role in DECIDE,
+        "may_notify": staff.role in DECIDE and case.status in AFTER_APPROVAL,
         "may_export": staff.role in {Role.OFFICER, Role.APPROVER, Role.AUDITOR},
     }
     return render(request, "staff/case.html", context)

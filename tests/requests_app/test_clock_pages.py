@@ -221,6 +221,7 @@ def test_who_enters_a_request_may_say_whose_law_counts(officer: StaffMember) -> 
         "channel": "post",
         "received_on": "2026-11-20",
         "name": factories.NAME,
+        "language": "en",
         "systems": ["model"],
     }
     client = as_staff(officer)
