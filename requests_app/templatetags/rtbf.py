@@ -197,7 +197,7 @@ def letter_name(kind: str) -> str:
 
 
 @register.filter
-def language_name(code: str) -> str:
+def autonym(code: str) -> str:
     """A language by its own name."""
     return str(settings.EU_LANGUAGES.get(code, code))
 
