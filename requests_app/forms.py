@@ -215,17 +215,13 @@ class ReceiptForm(PlainForm):
         if self.errors:
             return given
         if bool(file) == bool(text):
-            self.add_error(
-                "file", _("Choose the receipt file or paste its text, one of the two")
-            )
+            self.add_error("file", _("Choose the receipt file or paste its text, one of the two"))
             return given
         try:
             data = file.read(receipts.LONGEST + 1) if file else text.encode()
             given["receipt"] = receipts.parse_receipt(data)
         except (Invalid, UnicodeEncodeError):
-            self.add_error(
-                "file" if file else "text", _("This is not the whole text of a receipt")
-            )
+            self.add_error("file" if file else "text", _("This is not the whole text of a receipt"))
         return given
 
 
