@@ -65,7 +65,7 @@ lint: setup-dev ## formatter, linter, types, import contracts, missing migration
 	@$(BIN)/lint-imports
 	@$(PY) manage.py makemigrations --check --dry-run
 	@RTBF_PRODUCTION=1 RTBF_CONTROLLER_NAME=lint RTBF_CONTROLLER_EMAIL=lint@controller.example \
-		RTBF_AUTHORITY_NAME=lint RTBF_GATE_KEY=unused RTBF_SECRET_KEY=$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(48))') \
+		RTBF_AUTHORITY_NAME=lint RTBF_BACKUP_DAYS=30 RTBF_GATE_KEY=unused RTBF_SECRET_KEY=$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(48))') \
 		$(PY) manage.py check --deploy --fail-level WARNING
 
 format: setup-dev ## format and fix what can be fixed

@@ -3,7 +3,7 @@
 from django.conf import settings
 from django.http import HttpRequest
 
-from requests_app.jurisdictions import current
+from requests_app.jurisdictions import current, promise_answer
 
 
 def controller(request: HttpRequest) -> dict[str, object]:
@@ -15,7 +15,8 @@ def controller(request: HttpRequest) -> dict[str, object]:
             "address": settings.RTBF_CONTROLLER_ADDRESS,
         },
         "authority": {"name": settings.RTBF_AUTHORITY_NAME, "url": settings.RTBF_AUTHORITY_URL},
-        "answer_period": str(current(settings.RTBF_JURISDICTION).period),
+        "answer_within": promise_answer(current(settings.RTBF_JURISDICTION).period),
         "demo_data": settings.RTBF_DEMO_DATA,
         "company_log_in": settings.RTBF_OIDC_NAME if settings.RTBF_OIDC_ISSUER else "",
+        "keep_closed_days": settings.RTBF_KEEP_CLOSED_DAYS,
     }

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from django import forms
+from django.conf import settings
+from django.utils.translation import gettext as _t
+from django.utils.translation import gettext_lazy as _
 
 from requests_app.jurisdictions import current, regions
 from requests_app.models import Mandate, Recipient, RecipientNotice, ScopeItem
@@ -19,14 +22,14 @@ from requests_app.verifier import receipts
 from requests_app.verifier.errors import Invalid
 
 WHO = {
-    "myself": "For myself",
-    "someone_else": "For somebody else",
-    "not_sure": "I do not know",
+    "myself": _("For myself"),
+    "someone_else": _("For somebody else"),
+    "not_sure": _("I do not know"),
 }
 SYSTEMS = {
-    "data_store": "Account and customer records",
-    "model": "AI models that may have learned my data",
-    "not_sure": "I am not sure",
+    "data_store": _("Account and customer records"),
+    "model": _("AI models that may have learned my data"),
+    "not_sure": _("I am not sure"),
 }
 EVERYTHING = ("data_store", "model")
 IDENTITY_WORDS = {
@@ -59,51 +62,55 @@ class AliasesMixin(forms.Form):
     """Other names, one a line."""
 
     aliases = forms.CharField(
-        label="Other names",
+        label=_("Other names"),
         required=False,
-        help_text="For example a maiden name, a nickname or another spelling. One on each line.",
+        help_text=_("For example a maiden name, a nickname or another spelling. One on each line."),
         widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false", "autocomplete": "off"}),
     )
 
     def clean_aliases(self) -> tuple[str, ...]:
         names = text_lines(self.cleaned_data["aliases"])
         if len(names) > ALIASES:
-            raise forms.ValidationError(f"Give at most {ALIASES} other names.")
+            raise forms.ValidationError(
+                _t("Give at most %(count)d other names.") % {"count": ALIASES}
+            )
         if any(len(name) > NAME_LENGTH for name in names):
-            raise forms.ValidationError(f"Each name must be {NAME_LENGTH} characters or fewer.")
+            raise forms.ValidationError(
+                _t("Each name must be %(count)d characters or fewer.") % {"count": NAME_LENGTH}
+            )
         return names
 
 
 # --- Public -------------------------------------------------------------------------------------
 class WhoForm(PlainForm):
     who = forms.ChoiceField(
-        label="Who is this request for?",
+        label=_("Who is this request for?"),
         choices=list(WHO.items()),
         widget=forms.RadioSelect,
         error_messages={
-            "required": "Select who this request is for",
-            "invalid_choice": "Select one of the answers given",
+            "required": _("Select who this request is for"),
+            "invalid_choice": _("Select one of the answers given"),
         },
     )
 
 
 class ContactForm(AliasesMixin, PlainForm):
     name = forms.CharField(
-        label="Name, as we may hold it",
+        label=_("Name, as we may hold it"),
         max_length=NAME_LENGTH,
-        help_text="The name of the person whose data is to be erased.",
+        help_text=_("The name of the person whose data is to be erased."),
         widget=forms.TextInput(attrs={"autocomplete": "name", "spellcheck": "false"}),
-        error_messages={"required": "Enter the name of the person"},
+        error_messages={"required": _("Enter the name of the person")},
     )
     email = forms.EmailField(
-        label="E-mail address",
+        label=_("E-mail address"),
         max_length=254,
         validators=[check_email],
-        help_text="We send a code to confirm it, and tell you there when a letter is waiting.",
+        help_text=_("We send a code to confirm it, and tell you there when a letter is waiting."),
         widget=forms.EmailInput(attrs={"autocomplete": "email", "spellcheck": "false"}),
         error_messages={
-            "required": "Enter an e-mail address",
-            "invalid": "Enter an e-mail address in the right form, like name@example.org",
+            "required": _("Enter an e-mail address"),
+            "invalid": _("Enter an e-mail address in the right form, like name@example.org"),
         },
     )
     field_order = ["name", "email", "aliases"]
@@ -111,23 +118,23 @@ class ContactForm(AliasesMixin, PlainForm):
 
 class WhatForm(PlainForm):
     systems = forms.MultipleChoiceField(
-        label="What should we erase your data from?",
+        label=_("What should we erase your data from?"),
         choices=list(SYSTEMS.items()),
         widget=forms.CheckboxSelectMultiple,
-        help_text="Select all that apply. If you are not sure, we look at all of them.",
-        error_messages={"required": "Select at least one, or “I am not sure”"},
+        help_text=_("Select all that apply. If you are not sure, we look at all of them."),
+        error_messages={"required": _("Select at least one, or “I am not sure”")},
     )
     message = forms.CharField(
-        label="Anything that helps us find your data",
+        label=_("Anything that helps us find your data"),
         required=False,
         max_length=MESSAGE_LENGTH,
-        help_text=(
-            f"Up to {MESSAGE_LENGTH:,} characters. It is stored encrypted and destroyed when your"
-            " case is sealed. You need not give a reason."
+        help_text=_(
+            "Up to 2,000 characters. It is stored encrypted and destroyed when your case is sealed."
+            " You need not give a reason."
         ),
         widget=forms.Textarea(attrs={"rows": 6}),
         error_messages={
-            "max_length": f"Your text must be {MESSAGE_LENGTH:,} characters or fewer",
+            "max_length": _("Your text must be 2,000 characters or fewer"),
         },
     )
 
@@ -149,13 +156,13 @@ def scope_of(systems: Iterable[str]) -> tuple[str, ...]:
 
 class ReferenceForm(PlainForm):
     reference = forms.CharField(
-        label="Reference",
+        label=_("Reference"),
         max_length=24,
-        help_text="It looks like ERQ-2026-000123.",
+        help_text=_("It looks like ERQ-2026-000123."),
         widget=forms.TextInput(
             attrs={"class": "short", "autocomplete": "off", "spellcheck": "false"}
         ),
-        error_messages={"required": "Enter the reference of your request"},
+        error_messages={"required": _("Enter the reference of your request")},
     )
 
     def clean_reference(self) -> str:
@@ -164,25 +171,25 @@ class ReferenceForm(PlainForm):
 
 class ConfirmForm(ReferenceForm):
     code = forms.CharField(
-        label="Code from the e-mail",
+        label=_("Code from the e-mail"),
         max_length=40,
-        help_text="The code works for 15 minutes.",
+        help_text=_("The code works for 15 minutes."),
         widget=forms.TextInput(
             attrs={"class": "short", "autocomplete": "one-time-code", "spellcheck": "false"}
         ),
-        error_messages={"required": "Enter the code from the e-mail"},
+        error_messages={"required": _("Enter the code from the e-mail")},
     )
 
 
 class StatusForm(ReferenceForm):
     access_code = forms.CharField(
-        label="Access code",
+        label=_("Access code"),
         max_length=60,
-        help_text="It was shown once, when the request was sent.",
+        help_text=_("It was shown once, when the request was sent."),
         widget=forms.TextInput(
             attrs={"class": "code", "autocomplete": "off", "spellcheck": "false"}
         ),
-        error_messages={"required": "Enter the access code of your request"},
+        error_messages={"required": _("Enter the access code of your request")},
     )
 
 
@@ -192,17 +199,17 @@ class ReceiptForm(PlainForm):
     says_when_needed = True
 
     file = forms.FileField(
-        label="Receipt file",
+        label=_("Receipt file"),
         required=False,
-        help_text="The file ending in -receipt.json that you kept.",
+        help_text=_("The file ending in -receipt.json that you kept."),
         widget=forms.FileInput(attrs={"accept": "application/json,.json"}),
     )
     text = forms.CharField(
-        label="Or the text of the receipt",
+        label=_("Or the text of the receipt"),
         required=False,
         max_length=receipts.LONGEST,
         widget=forms.Textarea(attrs={"rows": 4, "spellcheck": "false", "autocomplete": "off"}),
-        error_messages={"max_length": "This text is longer than a receipt is"},
+        error_messages={"max_length": _("This text is longer than a receipt is")},
     )
 
     def clean(self) -> dict[str, Any]:
@@ -211,13 +218,13 @@ class ReceiptForm(PlainForm):
         if self.errors:
             return given
         if bool(file) == bool(text):
-            self.add_error("file", "Choose the receipt file or paste its text, one of the two")
+            self.add_error("file", _("Choose the receipt file or paste its text, one of the two"))
             return given
         try:
             data = file.read(receipts.LONGEST + 1) if file else text.encode()
             given["receipt"] = receipts.parse_receipt(data)
         except (Invalid, UnicodeEncodeError):
-            self.add_error("file" if file else "text", "This is not the whole text of a receipt")
+            self.add_error("file" if file else "text", _("This is not the whole text of a receipt"))
         return given
 
 
@@ -324,6 +331,26 @@ class AnnexForm(PlainForm):
         ),
         widget=forms.Textarea(attrs={"rows": 4, "spellcheck": "false"}),
         error_messages={"required": "Paste the public key that the recipient sent"},
+    )
+
+
+class IdentityQuestionForm(PlainForm):
+    doubt = forms.CharField(
+        label="Why is there reasonable doubt?",
+        max_length=2000,
+        help_text="About this request, not in general. The person reads it.",
+        widget=forms.Textarea(attrs={"rows": 3}),
+        error_messages={"required": "Enter why there is doubt"},
+    )
+    sufficient = forms.CharField(
+        label="What is enough to remove it?",
+        max_length=2000,
+        help_text=(
+            "The least that will do, for example two details that we hold. No copy of an identity"
+            " document unless nothing else will do; then say what to black out."
+        ),
+        widget=forms.Textarea(attrs={"rows": 3}),
+        error_messages={"required": "Enter what is enough"},
     )
 
 
@@ -573,6 +600,13 @@ class NewCaseForm(AliasesMixin, PlainForm):
         widget=forms.EmailInput(attrs={"autocomplete": "off"}),
         error_messages={"invalid": "Enter an e-mail address in the right form, or leave it empty"},
     )
+    language = forms.ChoiceField(
+        label="In which language should we write to the person?",
+        choices=settings.LANGUAGES,
+        initial="en",
+        help_text="The language of the request, unless they asked for another.",
+        error_messages={"required": "Select the language of our letters"},
+    )
     systems = forms.MultipleChoiceField(
         label="What does it speak of?",
         choices=list(SYSTEMS.items()),
@@ -602,6 +636,7 @@ class NewCaseForm(AliasesMixin, PlainForm):
         "name",
         "on_behalf",
         "email",
+        "language",
         "aliases",
         "systems",
         "message",

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop, ngettext
+
 NUMBERS = {1: "one", 2: "two", 3: "three"}
 
 
@@ -44,7 +47,7 @@ class Profile:
     ask_within: int  # days from receipt within which asking still is “without undue delay”
     acknowledge_days: int  # working days for the acknowledgement; 0: no such rule
     record_months: int  # how long at least the record without personal data is kept
-    complaint: str  # of a letter; the authority's name and address follow
+    complaint: str  # of a letter; the authority's name and address follow; English, as all texts
     remedy: str  # of a letter, after them
 
     @property
@@ -62,7 +65,7 @@ PROFILES = (
     Profile(
         id="EU/2026-1",
         title="European Union",
-        law="Art. 12(3) GDPR",
+        law=gettext_noop("Art. 12(3) GDPR"),
         counting=REGULATION,
         period=Span(months=1),
         extended=Span(months=3),
@@ -72,16 +75,16 @@ PROFILES = (
         ask_within=14,
         acknowledge_days=0,
         record_months=36,
-        complaint=(
+        complaint=gettext_noop(
             "You may lodge a complaint with a supervisory authority, in particular where you live"
-            " or work or\nwhere you think that the law was broken (Art. 77 GDPR). Ours is"
+            " or work or where you think that the law was broken (Art. 77 GDPR). Ours is"
         ),
-        remedy="You may also go to court (Art. 79 GDPR).",
+        remedy=gettext_noop("You may also go to court (Art. 79 GDPR)."),
     ),
     Profile(
         id="UK/2026-1",
         title="United Kingdom",
-        law="Art. 12(3) and 12A UK GDPR",
+        law=gettext_noop("Art. 12(3) and 12A UK GDPR"),
         counting=REGULATION,
         period=Span(months=1),
         extended=Span(months=3),
@@ -92,16 +95,16 @@ PROFILES = (
         ask_within=14,
         acknowledge_days=0,
         record_months=72,
-        complaint=(
+        complaint=gettext_noop(
             "You may complain to us at the contact below, and to the supervisory authority (Art. 77"
             " UK GDPR):"
         ),
-        remedy="You may also go to court (Art. 79 UK GDPR).",
+        remedy=gettext_noop("You may also go to court (Art. 79 UK GDPR)."),
     ),
     Profile(
         id="CA/2026-1",
         title="California",
-        law="11 CCR § 7021",
+        law=gettext_noop("11 CCR § 7021"),
         counting=(
             "After 11 CCR § 7021(b): calendar days after receipt, however long it takes to verify"
             " the person. Weekends and holidays move no date."
@@ -114,8 +117,12 @@ PROFILES = (
         ask_within=0,
         acknowledge_days=10,
         record_months=24,  # 11 CCR § 7101
-        complaint="You may file a complaint (California Civil Code § 1798.199.45) with",
-        remedy="You may also turn to the Attorney General of California (§ 1798.199.90).",
+        complaint=gettext_noop(
+            "You may file a complaint (California Civil Code § 1798.199.45) with"
+        ),
+        remedy=gettext_noop(
+            "You may also turn to the Attorney General of California (§ 1798.199.90)."
+        ),
     ),
 )
 
@@ -135,6 +142,47 @@ def current(region: str) -> Profile:
 def regions() -> list[str]:
     """The regions there are, in the order of their first profile."""
     return list(dict.fromkeys(each.region for each in PROFILES))
+
+
+def spell_period(law: Profile) -> str:
+    """How long an answer may take and by which law, in the language in force."""
+    count = _count(law.period)
+    named = {"count": count, "law": _(law.law)}
+    if law.period == Span(months=1):
+        return _("one month from receipt, %(law)s") % named
+    if law.period.months:
+        text = ngettext(
+            "%(count)d month from receipt, %(law)s",
+            "%(count)d months from receipt, %(law)s",
+            count,
+        )
+    else:
+        text = ngettext(
+            "%(count)d day from receipt, %(law)s",
+            "%(count)d days from receipt, %(law)s",
+            count,
+        )
+    return text % named
+
+
+def promise_answer(period: Span) -> str:
+    """A sentence that says within what time we answer, in the language in force."""
+    count = _count(period)
+    if period == Span(months=1):
+        return _("We answer within one month.")
+    if period.months:
+        text = ngettext(
+            "We answer within %(count)d month.", "We answer within %(count)d months.", count
+        )
+    else:
+        text = ngettext(
+            "We answer within %(count)d day.", "We answer within %(count)d days.", count
+        )
+    return text % {"count": count}
+
+
+def _count(period: Span) -> int:
+    return period.months or period.days
 
 
 def _last(found: list[Profile], name: str, known: list[str]) -> Profile:

@@ -1,4 +1,5 @@
-"""What holds for every page: a current record, headers, and how long and surely staff are in."""
+"""What holds for every page: a current record, headers, how long and surely staff are in, and the
+language of their pages."""
 
 import logging
 import time
@@ -13,6 +14,7 @@ from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.loader import render_to_string
+from django.utils import translation
 
 from requests_app.accounts import LOGGED_IN
 from requests_app.context import controller
@@ -25,6 +27,7 @@ OPEN = "/healthz"  # answers for itself
 NOTE_SECONDS = 60  # how often the last activity of staff is written
 SECOND_FACTORS = [Authenticator.Type.TOTP, Authenticator.Type.WEBAUTHN]
 WITHOUT_SECOND_FACTOR = ("/accounts/2fa/", "/accounts/reauthenticate/", "/accounts/logout/")
+STAFF_PATHS = ("/app/", "/accounts/")
 
 
 def current_record(get_response: Handler) -> Handler:
@@ -101,3 +104,15 @@ def _is_over(request: HttpRequest) -> bool:
     if LOGGED_IN not in request.session or (not polled and now - known["seen"] >= NOTE_SECONDS):
         request.session[LOGGED_IN] = {"since": known["since"], "seen": now}
     return False
+def staff_in_english(
+    get_response: Callable[[HttpRequest], HttpResponse],
+) -> Callable[[HttpRequest], HttpResponse]:
+    """Staff pages are written in English alone: no mixture with what else is translated."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        if request.path.startswith(STAFF_PATHS):
+            translation.activate("en")
+            request.LANGUAGE_CODE = "en"
+        return get_response(request)
+
+    return middleware

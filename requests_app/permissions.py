@@ -36,6 +36,8 @@ PAGES: dict[str, frozenset[Role]] = {
     "case_reveal": SEE_PERSONAL_DATA,
     "case_hide": SEE_PERSONAL_DATA,
     "case_letter": SEE_PERSONAL_DATA,
+    "case_letter_sent": SEE_PERSONAL_DATA,
+    "case_identity_question": SEE_PERSONAL_DATA,
     "case_identity": SEE_PERSONAL_DATA,
     "case_mandate": SEE_PERSONAL_DATA,
     "case_join": SEE_PERSONAL_DATA,

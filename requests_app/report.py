@@ -21,7 +21,7 @@ from requests_app.models import ScopeItem
 from requests_app.models.people import Role
 from requests_app.models.record import Abuse, Channel, Exemption, ExtensionCause, Ground, Outcome
 from requests_app.models.runs import Verdict
-from requests_app.services.letters import spell_date
+from requests_app.services.letter_texts import spell_date
 from requests_app.templatetags.rtbf import event_words, figure, percent
 from requests_app.verifier import statements
 from requests_app.verifier.runs import level_of, limits_of

@@ -14,12 +14,14 @@ from uuid import UUID
 from django.db.models import Count, Min, Q, QuerySet
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
+from django.utils.translation import gettext as _
 
 from requests_app import audit, vault
 from requests_app.lifecycle import CLOSED, CaseStatus
 from requests_app.models import (
     Case,
     ErasureRun,
+    Letter,
     ModelNode,
     Recheck,
     Release,
@@ -135,7 +137,7 @@ def months_in_round_numbers() -> list[Month]:
     """
     first = timezone.localdate().replace(day=1)
     found = []
-    for _ in range(12):
+    for _month in range(12):
         end, first = first, (first - timedelta(days=1)).replace(day=1)
         zone = timezone.get_default_timezone()
         span = [datetime.combine(day, time.min, tzinfo=zone) for day in (first, end)]
@@ -153,7 +155,9 @@ def months_in_round_numbers() -> list[Month]:
 
 def _rounded(rows: QuerySet[Case]) -> str:
     count = rows.count()
-    return f"about {5 * round(count / 5)}" if count >= FEWEST else f"fewer than {FEWEST}"
+    if count < FEWEST:
+        return _("fewer than %(count)d") % {"count": FEWEST}
+    return _("about %(count)d") % {"count": 5 * round(count / 5)}
 
 
 def case_by_reference(reference: str) -> Case | None:
@@ -305,6 +309,11 @@ def reopened_cases() -> QuerySet[Case]:
     waiting = ErasureRun.objects.filter(case__status=CaseStatus.EVIDENCE_REVIEW)
     runs = waiting.filter(rechecks__verdict=Verdict.NOT_MET).distinct()
     return Case.objects.filter(pk__in=[run.case_id for run in runs if fell_back(run)])
+
+
+def bounced_letters() -> QuerySet[Letter]:
+    """Letters whose announcement came back and that nobody has sent in another way since."""
+    return Letter.objects.filter(bounced_at__isnull=False)
 
 
 def utility_trend(model_name: str) -> list[UtilityStep]:

@@ -1,12 +1,14 @@
 """Public pages at the root, staff pages under /app/."""
 
 from django.urls import URLPattern, path
+from django.views.i18n import set_language
 
 from requests_app.views import (
     accounts,
     annexes,
     clock,
     holds,
+    letters,
     people,
     public,
     recipients,
@@ -42,6 +44,7 @@ urlpatterns: list[URLPattern] = [
     path("transparency/checkpoint", transparency.checkpoint, name="checkpoint"),
     path("transparency/checkpoint/<int:size>", transparency.checkpoint, name="checkpoint_of"),
     path("transparency/trust.txt", transparency.trust, name="trust"),
+    path("language", set_language, name="set_language"),
     path("privacy", public.privacy, name="privacy"),
     path("accessibility", public.accessibility, name="accessibility"),
     path("app/", staff.today, name="today"),
@@ -53,9 +56,19 @@ urlpatterns: list[URLPattern] = [
     ),
     path("app/cases/<slug:reference>/reveal", reveals.reveal, name="case_reveal"),
     path("app/cases/<slug:reference>/hide", reveals.hide, name="case_hide"),
+    path(
+        "app/cases/<slug:reference>/letters/<int:letter_id>/sent",
+        letters.letter_sent,
+        name="case_letter_sent",
+    ),
     path("app/cases/<slug:reference>/identity", steps.identity, name="case_identity"),
     path("app/cases/<slug:reference>/mandate", people.mandate, name="case_mandate"),
     path("app/cases/<slug:reference>/join", people.join, name="case_join"),
+    path(
+        "app/cases/<slug:reference>/identity-question",
+        letters.identity_question,
+        name="case_identity_question",
+    ),
     path("app/cases/<slug:reference>/facts", steps.facts, name="case_facts"),
     path("app/cases/<slug:reference>/decision", steps.decision, name="case_decision"),
     path("app/cases/<slug:reference>/approval", steps.approval, name="case_approval"),

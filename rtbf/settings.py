@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import dj_database_url
 from csp.constants import NONE, SELF
+from django.conf.locale import LANG_INFO
 from django.core.exceptions import ImproperlyConfigured
 
 from requests_app.verifier import notes
@@ -112,6 +113,9 @@ RTBF_CONTROLLER_PHONE = env("RTBF_CONTROLLER_PHONE", "+32 2 555 01 00")
 RTBF_CONTROLLER_ADDRESS = env("RTBF_CONTROLLER_ADDRESS", "1 Example Street, 1000 Brussels, Belgium")
 RTBF_AUTHORITY_NAME = env_own("RTBF_AUTHORITY_NAME", "Data Protection Authority (Belgium)")
 RTBF_AUTHORITY_URL = env("RTBF_AUTHORITY_URL", "https://www.dataprotectionauthority.be")
+RTBF_DPO_CONTACT = env("RTBF_DPO_CONTACT", RTBF_CONTROLLER_EMAIL)
+RTBF_COURT_NAME = env("RTBF_COURT_NAME", "")  # empty: the courts of Art. 79(2), in words
+RTBF_BACKUP_DAYS = int(env_own("RTBF_BACKUP_DAYS", "30"))  # when back-ups of erased data are gone
 # Does a model that learned somebody's data hold personal data? The controller's position: each
 # decision records it, and none follows from it by itself (EDPB Opinion 28/2024: case by case).
 RTBF_MODELS_ARE_PERSONAL_DATA = env("RTBF_MODELS_ARE_PERSONAL_DATA", "yes")
@@ -196,6 +200,7 @@ MIDDLEWARE = [
     "requests_app.middleware.current_record",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
+    "requests_app.middleware.staff_in_english",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -214,6 +219,7 @@ TEMPLATES = [
         "OPTIONS": {
             "context_processors": [
                 "django.template.context_processors.request",
+                "django.template.context_processors.i18n",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "requests_app.context.controller",
@@ -338,8 +344,28 @@ EMAIL_USE_TLS = env_bool("EMAIL_USE_TLS", default=False)
 
 # --- Language, time, files ----------------------------------------------------------------------
 LANGUAGE_CODE = "en"
-LANGUAGES = [("en", "English")]
 LOCALE_PATHS = [BASE_DIR / "locale"]
+EU_LANGUAGES = {
+    "bg": "Български", "cs": "Čeština", "da": "Dansk", "de": "Deutsch", "el": "Ελληνικά",
+    "en": "English", "es": "Español", "et": "Eesti", "fi": "Suomi", "fr": "Français",
+    "ga": "Gaeilge", "hr": "Hrvatski", "hu": "Magyar", "it": "Italiano", "lt": "Lietuvių",
+    "lv": "Latviešu", "mt": "Malti", "nl": "Nederlands", "pl": "Polski", "pt": "Português",
+    "ro": "Română", "sk": "Slovenčina", "sl": "Slovenščina", "sv": "Svenska",
+}  # fmt: skip
+LANG_INFO.setdefault(  # the one official language of the EU that Django does not know
+    "mt", {"bidi": False, "code": "mt", "name": "Maltese", "name_local": "Malti"}
+)
+# Offered: English, and each whose catalogue is there; tests let no catalogue have a gap.
+LANGUAGES = [
+    (code, name)
+    for code, name in EU_LANGUAGES.items()
+    if code == "en" or (BASE_DIR / "locale" / code / "LC_MESSAGES" / "django.mo").exists()
+]
+FORMAT_MODULE_PATH = ["rtbf.formats"]
+LANGUAGE_COOKIE_HTTPONLY = True
+LANGUAGE_COOKIE_SAMESITE = "Lax"
+LANGUAGE_COOKIE_SECURE = RTBF_PRODUCTION
+RTBF_REVIEWED_LETTERS_ONLY = env_bool("RTBF_REVIEWED_LETTERS_ONLY", default=RTBF_PRODUCTION)
 USE_TZ = True
 TIME_ZONE = env("RTBF_TIME_ZONE", "Europe/Brussels")
 STATIC_URL = "static/"

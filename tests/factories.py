@@ -97,7 +97,7 @@ def mailed_code(reference: str = "") -> str:
     """Send what waits, and read the code of the last mail (about that case) as a person would."""
     letters.send_pending_codes()
     mine = [each for each in mail.outbox if reference in each.subject]
-    found = re.search(r"code is ([0-9A-Z-]{9})", str(mine[-1].body))
+    found = re.search(r"\b([0-9A-Z]{4}-[0-9A-Z]{4})\b", str(mine[-1].body))
     assert found is not None, "no mail with a code"
     return found[1]
 

@@ -235,12 +235,13 @@ class Letter(models.Model):
     """
 
     case = models.ForeignKey(Case, on_delete=models.PROTECT, related_name="letters")
-    kind = models.CharField(max_length=32)  # a file of templates/letters/
+    kind = models.CharField(max_length=32)  # a file of templates/letters/<language>/
     language = models.CharField(max_length=8)
     template_version = models.CharField(max_length=16)
     sha256 = models.CharField(max_length=64)
     created_at = models.DateTimeField()
     sent_at = models.DateTimeField(null=True, blank=True)
+    bounced_at = models.DateTimeField(null=True, blank=True)  # its announcement came back
 
     class Meta:
         indexes = [

@@ -21,7 +21,7 @@ from requests_app.models import Invitation, StaffMember
 from requests_app.models.people import Role
 from requests_app.services.errors import CodeWrong, Invalid, NotAllowed, NotFound
 from requests_app.services.intake import check_email
-from requests_app.services.letters import render
+from requests_app.services.letter_texts import render
 from requests_app.services.locking import one_line
 
 NAME_LENGTH = 150
@@ -74,7 +74,7 @@ def mail_invitation(invitation: Invitation) -> None:
     }
     EmailMessage(
         subject=f"Invitation to the erasure cases of {settings.RTBF_CONTROLLER_NAME}",
-        body=render("mail_invitation", slots),
+        body=render("mail_invitation", lambda: slots),
         to=[invitation.email],
     ).send()
 

@@ -31,7 +31,8 @@ from requests_app.services.duplicates import note_contact
 from requests_app.services.errors import Invalid, WrongState
 from requests_app.services.holds import refuse_while_held
 from requests_app.services.intake import ALIASES, NAME_LENGTH
-from requests_app.services.letters import render, slots_of, write_letter
+from requests_app.services.letter_texts import Wording
+from requests_app.services.letters import word_letter, write_letter
 from requests_app.services.locking import (
     advance,
     clean_text,
@@ -51,6 +52,7 @@ __all__ = [
     "approve_decision",
     "attach_facts",
     "export_case",
+    "preview_answer",
     "propose_decision",
     "record_identity",
     "repeat_run",
@@ -184,13 +186,6 @@ def why_not_repeat(run: ErasureRun) -> str:
     return ""
 
 
-def preview_answer(case: Case) -> str:
-    """The answer as it would be written now, for staff to read; nothing is stored."""
-    decision = Decision.objects.get(case=case, state=Decision.State.APPROVED)
-    kind, slots = answer_letter(case, decision, latest_runs(case))
-    return render(kind, slots_of(case, kind, slots))
-
-
 @transaction.atomic
 def send_answer(*, case_id: UUID, actor_member: StaffMember) -> Letter:
     """Write the answer of Art. 12(3) or 12(4) with exactly the recorded figures; case complete.
@@ -204,8 +199,8 @@ def send_answer(*, case_id: UUID, actor_member: StaffMember) -> Letter:
     case.completed_at = timezone.now()
     case.save()
     decision = Decision.objects.get(case=case, state=Decision.State.APPROVED)
-    kind, slots = answer_letter(case, decision, latest_runs(case))
-    letter = write_letter(case, kind, slots)
+    kind, fill = answer_letter(case, decision, latest_runs(case))
+    letter = write_letter(case, kind, fill)
     audit.append_entry(
         type="case.completed",
         actor=staff_actor(actor_member).name,
@@ -218,6 +213,12 @@ def send_answer(*, case_id: UUID, actor_member: StaffMember) -> Letter:
         },
     )
     return letter
+
+
+def preview_answer(case: Case) -> Wording:
+    """The answer as it would be written now, with the slots that are still empty."""
+    decision = Decision.objects.get(case=case, state=Decision.State.APPROVED)
+    return word_letter(case, *answer_letter(case, decision, latest_runs(case)))
 
 
 @transaction.atomic

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from requests_app import audit, vault
 from requests_app.actors import staff_actor
@@ -20,7 +21,8 @@ from requests_app.models import Case, Letter, StaffMember, Suspension
 from requests_app.models.people import Role
 from requests_app.models.record import ExtensionCause
 from requests_app.services.errors import Invalid, WrongState
-from requests_app.services.letters import render, slots_of, spell_date, write_letter
+from requests_app.services.letter_texts import Fill, Wording, spell_date
+from requests_app.services.letters import word_letter, write_letter
 from requests_app.services.locking import clean_text, lock_case, require_role, require_status
 
 TEXT_LENGTH = 4000
@@ -73,10 +75,9 @@ def extend_case(
     return letter
 
 
-def extension_letter(case: Case, *, cause: str, reasons: str, done: str) -> str:
+def extension_letter(case: Case, *, cause: str, reasons: str, done: str) -> Wording:
     """The letter as it would be written, for a preview; raises as `extend_case` does."""
-    slots = _letter_slots(case, *_checked(cause, reasons, done))
-    return render("extension", slots_of(case, "extension", slots))
+    return word_letter(case, "extension", _letter_slots(case, *_checked(cause, reasons, done)))
 
 
 def why_not_extend(case: Case, on: date) -> str:
@@ -242,12 +243,11 @@ def _sentence(text: str, *, what: str) -> str:
     return text
 
 
-def _letter_slots(case: Case, cause: str, reasons: str, done: str) -> dict[str, object]:
-    return {
-        "received_on": spell_date(case.received_on),
+def _letter_slots(case: Case, cause: str, reasons: str, done: str) -> Fill:
+    return lambda: {
         "original_due": spell_date(case.base_due),
         "new_due": spell_date(case.extension_due),
-        "law": profile(case.jurisdiction).law,
+        "law": _(profile(case.jurisdiction).law),
         "cause": str(ExtensionCause(cause).label),
         "reasons": reasons,
         "done": done,

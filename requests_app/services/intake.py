@@ -13,11 +13,12 @@ from django.core.validators import EmailValidator, validate_email
 from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from requests_app import audit, vault
 from requests_app.actors import SUBJECT, Actor
 from requests_app.deadlines import CALENDAR_VERSION, calendar_of, deadlines
-from requests_app.jurisdictions import current, profile
+from requests_app.jurisdictions import current, profile, spell_period
 from requests_app.lifecycle import CaseStatus, first_status
 from requests_app.models import Case, DataSubject, Decision, ScopeItem
 from requests_app.models.record import Channel
@@ -36,7 +37,8 @@ from requests_app.services.errors import (
     NotAllowed,
     TooManyTries,
 )
-from requests_app.services.letters import spell_date, write_letter
+from requests_app.services.letter_texts import spell_date
+from requests_app.services.letters import write_letter
 from requests_app.services.locking import advance, clean_text, lock_case, one_line, require_actor
 
 CODE_PAUSE = timedelta(minutes=1)
@@ -194,7 +196,7 @@ def withdraw_case(*, case_id: UUID, actor: Actor) -> Case:
     vault.remove(case, "code")
     audit.append_entry(type="case.withdrawn", actor=actor.name, case=case, data={"by": actor.kind})
     if reachable:
-        write_letter(case, "withdrawal", {"received_on": spell_date(case.received_on)})
+        write_letter(case, "withdrawal", dict)
     return case
 
 
@@ -229,21 +231,21 @@ def _checked(intake: Intake, *, email_required: bool) -> Intake:
         try:
             check_email(email)
         except ValidationError:
-            raise Invalid("The e-mail address is missing or not a valid address.") from None
+            raise Invalid(_("The e-mail address is missing or not a valid address.")) from None
     if len(intake.aliases) > ALIASES:
-        raise Invalid(f"At most {ALIASES} other names can be given.")
+        raise Invalid(_("At most %(count)d other names can be given.") % {"count": ALIASES})
     if intake.language not in dict(settings.LANGUAGES):
-        raise Invalid("There are no letters in this language.")
+        raise Invalid(_("There are no letters in this language."))
     aliases = (
-        one_line(alias, what="Another name", longest=NAME_LENGTH, required=False)
+        one_line(alias, what=_("Another name"), longest=NAME_LENGTH, required=False)
         for alias in intake.aliases
     )
     return Intake(
-        name=one_line(intake.name, what="The name", longest=NAME_LENGTH),
+        name=one_line(intake.name, what=_("The name"), longest=NAME_LENGTH),
         email=email,
         aliases=tuple(dict.fromkeys(alias for alias in aliases if alias)),
         message=clean_text(
-            intake.message, what="The message", longest=MESSAGE_LENGTH, required=False
+            intake.message, what=_("The message"), longest=MESSAGE_LENGTH, required=False
         ),
         language=intake.language,
         scope=intake.scope,
@@ -275,7 +277,7 @@ def _insert_with_reference(case: Case) -> None:
     savepoint and takes the next.
     """
     prefix = f"ERQ-{case.received_on.year}-"
-    for _ in range(50):
+    for _try in range(50):
         last = (
             Case.objects.filter(reference__startswith=prefix)
             .order_by("-reference")
@@ -291,7 +293,7 @@ def _insert_with_reference(case: Case) -> None:
                 raise
         else:
             return
-    raise Invalid("Too many requests arrive at this moment. Send it again in a minute.")
+    raise Invalid(_("Too many requests arrive at this moment. Send it again in a minute."))
 
 
 def _append_received(
@@ -333,26 +335,37 @@ def _spend_try(reference: str) -> UUID:
 
 
 def _acknowledge(case: Case) -> None:
-    law = profile(case.jurisdiction)
-    items = case.scope_items.order_by("id")
-    given = {
-        Channel.FORM: "shown when you sent the request",
-        Channel.API: "of whoever passed your request on to us",
-    }.get(Channel(case.channel), "we gave you")
-    write_letter(
-        case,
-        "acknowledgement",
-        {
-            "received_on": spell_date(case.received_on),
-            "due": spell_date(case.base_due),
-            "period": f"{law.period} from receipt, {law.law}",
-            "understood": [
-                f"Erase my data from: {item.target} ({item.get_kind_display().lower()})"
-                for item in items
-            ],
-            "access_note": (
-                f"You can follow your request at {settings.RTBF_PUBLIC_URL}/status with the"
-                f" reference {case.reference} and the access code {given}."
-            ),
-        },
+    write_letter(case, "acknowledgement", lambda: _acknowledgement(case))
+
+
+def _acknowledgement(case: Case) -> dict[str, object]:
+    where = {"url": f"{settings.RTBF_PUBLIC_URL}/status", "reference": case.reference}
+    return {
+        "due": spell_date(case.base_due),
+        "period": spell_period(profile(case.jurisdiction)),
+        "understood": [
+            _("Erase my data from: %(target)s (%(kind)s)")
+            % {"target": item.target, "kind": item.get_kind_display()}
+            for item in case.scope_items.order_by("id")
+        ],
+        "access_note": _access_note(Channel(case.channel)) % where,
+        "privacy_url": f"{settings.RTBF_PUBLIC_URL}/privacy",
+    }
+
+
+def _access_note(channel: Channel) -> str:
+    """Where the person has the access code from."""
+    if channel == Channel.FORM:
+        return _(
+            "You can follow your request at %(url)s with the reference %(reference)s and the"
+            " access code shown when you sent the request."
+        )
+    if channel == Channel.API:
+        return _(
+            "You can follow your request at %(url)s with the reference %(reference)s and the"
+            " access code of whoever passed your request on to us."
+        )
+    return _(
+        "You can follow your request at %(url)s with the reference %(reference)s and the"
+        " access code we gave you."
     )

@@ -1,104 +1,64 @@
-"""Letters to the data subject: written once, frozen, then announced by mail and read with the code.
+"""Letters to the data subject: written once, frozen, announced by mail and read with the code.
 
-Every file of templates/letters is one letter or mail. Its first line names its version and the
-slots that must be filled: `{# version: 2026-1; slots: reference, due #}`. An empty slot blocks the
-letter (GDPR Art. 12(4): a refusal without reasons and remedies may not leave the house). Mail holds
-no details of the request: a letter is announced, and read on the status page.
+Mail holds no details of the request: a letter is announced, and read on the status page. A notice
+to a recipient is sent by staff, in a way that fits what it holds. Texts lie in `letter_texts`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import re
 import smtplib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import date
-from functools import lru_cache
-from pathlib import Path
 from uuid import UUID
 
 from django.conf import settings
 from django.core.cache import cache
 from django.core.mail import EmailMessage
 from django.db import transaction
-from django.template import Context, Engine
-from django.utils import timezone
-from django.utils.formats import date_format
+from django.utils import timezone, translation
+from django.utils.crypto import salted_hmac
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from requests_app import audit, vault
 from requests_app.actors import SYSTEM, Actor
 from requests_app.jurisdictions import profile
-from requests_app.models import Case, Letter, VaultItem
+from requests_app.models import Adapter, Case, Letter, SuppressionTag, VaultItem
 from requests_app.services import wake
-from requests_app.services.errors import Invalid, NotFound, WrongState
+from requests_app.services.errors import NotFound, WrongState
+from requests_app.services.letter_texts import (
+    Fill,
+    Wording,
+    complete,
+    language_of,
+    load_template,
+    render,
+    spell_date,
+    word,
+)
 from requests_app.services.locking import lock_case, require_actor
 
 logger = logging.getLogger(__name__)
 
-HEADER = re.compile(r"\{# version: (?P<version>[\w.-]+); slots: (?P<slots>[\w, ]+) #\}\n")
 SENDING_SECONDS = 300  # how long one process may take over one mail
 # ValueError (UnicodeError is one): an address or a text that no mail can carry
 MAIL_ERRORS = (smtplib.SMTPException, OSError, ValueError, vault.VaultError)
 
 
-@dataclass(frozen=True)
-class LetterTemplate:
-    """One file of templates/letters."""
-
-    kind: str
-    version: str
-    slots: tuple[str, ...]
-    text: str
-
-
-def folder() -> Path:
-    return Path(settings.BASE_DIR) / "templates" / "letters"
-
-
-def kinds() -> list[str]:
-    """The names of all letters and mails there are."""
-    return sorted(path.stem for path in folder().glob("*.txt"))
-
-
-@lru_cache(maxsize=32)
-def load_template(kind: str) -> LetterTemplate:
-    """Read one template; Invalid for an unknown name or a file without its header line."""
-    if kind not in kinds():
-        raise Invalid(f"There is no letter “{kind}”. Known: {', '.join(kinds())}.")
-    text = (folder() / f"{kind}.txt").read_text(encoding="utf-8")
-    header = HEADER.match(text)
-    if header is None:
-        raise Invalid(f"The letter “{kind}” does not begin with its version and slots.")
-    slots = tuple(slot.strip() for slot in header["slots"].split(","))
-    return LetterTemplate(kind, header["version"], slots, text[header.end() :])
-
-
-def render(kind: str, slots: Mapping[str, object]) -> str:
-    """Fill a template; Invalid names every slot that is missing, empty or unknown."""
-    template = load_template(kind)
-    empty = [slot for slot in template.slots if not _is_filled(slots.get(slot))]
-    if empty:
-        raise Invalid(f"The letter “{kind}” cannot be written: {', '.join(empty)} is empty.")
-    if unknown := sorted(set(slots) - set(template.slots)):
-        raise Invalid(f"The letter “{kind}” has no place for {', '.join(unknown)}.")
-    # Plain text, hence no HTML escaping. Values are data: none is ever read as a template.
-    engine = Engine(autoescape=False)
-    return engine.from_string(template.text).render(Context(dict(slots), autoescape=False))
-
-
-def write_letter(case: Case, kind: str, slots: Mapping[str, object]) -> Letter:
+def write_letter(case: Case, kind: str, fill: Fill, *, language: str = "") -> Letter:
     """Write, freeze and store a letter of a locked case; its mail goes out after commit.
 
-    The exact text lies in the vault; `Letter.sha256` is the digest of its UTF-8 bytes.
+    In the language of the case unless another is named. The exact text lies in the vault;
+    `Letter.sha256` is the digest of its UTF-8 bytes. Invalid names every slot that is empty.
     """
-    text = render(kind, slots_of(case, kind, slots))
+    wording = word_letter(case, kind, fill, language=language)
+    text = complete(wording)
     letter = Letter.objects.create(
         case=case,
         kind=kind,
-        language=case.language,
-        template_version=load_template(kind).version,
+        language=wording.template.language,
+        template_version=wording.template.version,
         sha256=hashlib.sha256(text.encode()).hexdigest(),
         created_at=timezone.now(),
     )
@@ -107,34 +67,88 @@ def write_letter(case: Case, kind: str, slots: Mapping[str, object]) -> Letter:
     return letter
 
 
-def slots_of(case: Case, kind: str, slots: Mapping[str, object]) -> dict[str, object]:
-    """The slots of one letter: its own, and of the common ones those that it has a place for."""
-    wanted = load_template(kind).slots
-    common = {name: value for name, value in common_slots(case).items() if name in wanted}
-    return {**common, **slots}
+def word_letter(case: Case, kind: str, fill: Fill, *, language: str = "") -> Wording:
+    """The letter as it would be written, for a preview; nothing is stored."""
+
+    def slots() -> dict[str, object]:
+        own = load_template(kind).slots
+        common = common_slots(case)
+        return {name: value for name, value in common.items() if name in own} | dict(fill())
+
+    return word(kind, language or case.language, slots)
 
 
 def common_slots(case: Case) -> dict[str, object]:
-    """What letters say: whose, which, and whom to turn to under the law of the case."""
+    """What letters say: whose, which, whom to turn to under the law of the case, what is kept."""
     law = profile(case.jurisdiction)
     return {
         "reference": case.reference,
         "today": spell_date(timezone.localdate()),
         "name": vault.get(case, "name"),
+        "received_on": spell_date(case.received_on),
         "controller_name": settings.RTBF_CONTROLLER_NAME,
         "controller_address": settings.RTBF_CONTROLLER_ADDRESS,
         "controller_email": settings.RTBF_CONTROLLER_EMAIL,
         "controller_phone": settings.RTBF_CONTROLLER_PHONE,
+        "dpo_contact": settings.RTBF_DPO_CONTACT,
         "authority_name": settings.RTBF_AUTHORITY_NAME,
         "authority_url": settings.RTBF_AUTHORITY_URL,
-        "complaint": law.complaint,
-        "remedy": law.remedy,
+        "complaint": _(law.complaint),
+        "remedy": _(law.remedy),
+        "court": settings.RTBF_COURT_NAME
+        or _("the courts of the country where we are established, or where you live"),
+        "kept_data": kept_data(case),
     }
 
 
-def spell_date(day: date) -> str:
-    """A date as people write it, e.g. `22 November 2026`."""
-    return date_format(day, "j F Y")
+def kept_data(case: Case) -> list[str]:
+    """What stays after the answer: which data, how long, on which legal basis."""
+    days, years = settings.RTBF_KEEP_CLOSED_DAYS, profile(case.jurisdiction).record_months // 12
+    file = _(
+        "The file of your request: your details and our letters, encrypted under a key of their"
+        " own. Legal basis: Art. 6(1)(c) and 12 GDPR."
+    )
+    until = ngettext(
+        "The key is destroyed %(days)d day after the case is closed, or later only while a"
+        " complaint or a court case is open.",
+        "The key is destroyed %(days)d days after the case is closed, or later only while a"
+        " complaint or a court case is open.",
+        days,
+    )
+    record = _(
+        "A record of what was done and measured, without your name, your address or your facts, so"
+        " that we can show it. Legal basis: Art. 5(2) and 6(1)(c) GDPR."
+    )
+    least = ngettext(
+        "It is kept for at least %(years)d year.",
+        "It is kept for at least %(years)d years.",
+        years,
+    )
+    receipt = _(
+        "Until then the page of your request offers a receipt. Keep it: afterwards it alone shows"
+        " that this request was yours."
+    )
+    lines = [f"{file} {until % {'days': days}} {receipt}", f"{record} {least % {'years': years}}"]
+    if Adapter.objects.filter(run__case=case).exists():
+        lines.append(
+            _(
+                "The adapter made for your request, and keyed digests of your names by which the"
+                " gate recognises questions about you; without our key no name can be looked up in"
+                " them. They stay as long as a release that needs them is in service. Legal basis:"
+                " Art. 6(1)(f) GDPR, our interest in keeping answers about you suppressed."
+            )
+        )
+    if SuppressionTag.objects.filter(case_id=case.pk).exists():
+        lines.append(
+            _(
+                "So that your data do not come back when a model is trained again: fingerprints of"
+                " the identifiers that you or we hold for this request, such as your e-mail"
+                " address, made with a secret key (a suppression list). It holds no name, is looked"
+                " at every year, and lasts as long as we train models. Legal basis: Art. 6(1)(c)"
+                " and 17 GDPR."
+            )
+        )
+    return lines
 
 
 # --- Sending ------------------------------------------------------------------------------------
@@ -162,7 +176,7 @@ def send_pending_codes() -> int:
             "confirm_url": f"{settings.RTBF_PUBLIC_URL}/erasure/confirm",
             "controller_name": settings.RTBF_CONTROLLER_NAME,
         }
-        mail = _mail(case.reference, render("mail_code", slots), address)
+        mail = _mail(case, "mail_code", slots, address)
         try:
             mail.send()
         except MAIL_ERRORS as problem:  # the text may quote the address: the type alone is logged
@@ -200,10 +214,18 @@ def send_pending_letters() -> int:
 
 
 def record_letter_posted(*, letter_id: int, actor: Actor) -> None:
-    """Record that staff sent a letter on paper (requests by post without an e-mail address)."""
+    """Record that staff sent a letter themselves: the person has no e-mail address, the
+    announcement came back, or it goes to a recipient of the data."""
     require_actor(actor, "intake", "officer", "approver")
     if not _mark_sent(letter_id, by="post", actor=actor):
         raise WrongState("This letter was sent before.")
+
+
+def message_id(letter: Letter) -> str:
+    """The Message-ID of a letter's announcement: always the same, and nobody else can make it."""
+    named = f"{letter.case.reference}.{letter.pk}"
+    check = salted_hmac("rtbf.letter", named, algorithm="sha256").hexdigest()[:16]
+    return f"<{named}.{check}@{settings.DEFAULT_FROM_EMAIL.rpartition('@')[2]}>"
 
 
 @transaction.atomic
@@ -227,10 +249,11 @@ def _mark_sent(letter_id: int, *, by: str, actor: Actor) -> bool:
         raise NotFound("There is no such letter.")
     case = lock_case(case_id)
     letter = Letter.objects.get(pk=letter_id)
-    if letter.sent_at is not None:
+    again = letter.bounced_at is not None and by == "post"
+    if letter.sent_at is not None and not again:
         return False
-    letter.sent_at = timezone.now()
-    letter.save(update_fields=["sent_at"])
+    letter.sent_at, letter.bounced_at = timezone.now(), None
+    letter.save(update_fields=["sent_at", "bounced_at"])
     audit.append_entry(
         type="letter.sent",
         actor=actor.name,
@@ -243,7 +266,7 @@ def _mark_sent(letter_id: int, *, by: str, actor: Actor) -> bool:
             "by": by,
         },
         commitments={"text": vault.get(case, f"letter/{letter.pk}")},
-        idem_key=f"letter.sent:{letter.pk}",
+        idem_key=f"letter.sent:{letter.pk}" + ("/again" if again else ""),
     )
     return True
 
@@ -258,15 +281,14 @@ def _announcement(letter: Letter) -> EmailMessage:
         "controller_email": settings.RTBF_CONTROLLER_EMAIL,
         "controller_phone": settings.RTBF_CONTROLLER_PHONE,
     }
-    mail = _mail(case.reference, render("mail_notice", slots), vault.get(case, "email"))
-    domain = settings.DEFAULT_FROM_EMAIL.rpartition("@")[2]
-    mail.extra_headers["Message-ID"] = f"<{case.reference}.{letter.pk}@{domain}>"
+    mail = _mail(case, "mail_notice", slots, vault.get(case, "email"))
+    mail.extra_headers["Message-ID"] = message_id(letter)
     return mail
 
 
-def _mail(reference: str, body: str, address: str) -> EmailMessage:
-    return EmailMessage(subject=f"Your request {reference}", body=body, to=[address])
-
-
-def _is_filled(value: object) -> bool:
-    return bool(value.strip()) if isinstance(value, str) else value not in (None, [], (), {})
+def _mail(case: Case, kind: str, slots: Mapping[str, object], address: str) -> EmailMessage:
+    """A mail in the language of the case, fallback and note included."""
+    with translation.override(language_of(kind, case.language)):
+        subject = _("Your request %(reference)s") % {"reference": case.reference}
+    body = render(kind, lambda: slots, language=case.language)
+    return EmailMessage(subject=subject, body=body, to=[address])

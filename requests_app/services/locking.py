@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from django.utils.translation import gettext as _
+
 from requests_app.actors import Actor
 from requests_app.lifecycle import CaseStatus, MoveNotAllowed, move_case
 from requests_app.models import Case, StaffMember
@@ -60,11 +62,13 @@ def clean_text(value: str, *, what: str, longest: int, required: bool = True) ->
     """Strip and check a text from outside; Invalid names the field, never the value."""
     text = value.strip()
     if required and not text:
-        raise Invalid(f"{what} is missing.")
+        raise Invalid(_("%(what)s is missing.") % {"what": what})
     if len(text) > longest:
-        raise Invalid(f"{what} is longer than {longest} characters.")
+        raise Invalid(
+            _("%(what)s is longer than %(count)d characters.") % {"what": what, "count": longest}
+        )
     if any((ord(c) < 32 and c not in "\r\n\t") or 0xD800 <= ord(c) <= 0xDFFF for c in text):
-        raise Invalid(f"{what} holds control characters; type it again.")
+        raise Invalid(_("%(what)s holds control characters; type it again.") % {"what": what})
     return text
 
 

@@ -23,6 +23,8 @@ from django.db import transaction
 from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from requests_app import audit, opendsr, outgoing, vault
 from requests_app.actors import SYSTEM, staff_actor
@@ -32,7 +34,8 @@ from requests_app.models import Case, Letter, Recipient, RecipientNotice, ScopeI
 from requests_app.models.people import Role
 from requests_app.services import wake
 from requests_app.services.errors import Invalid, NotFound, WrongState
-from requests_app.services.letters import MAIL_ERRORS, render, slots_of, write_letter
+from requests_app.services.letter_texts import SOURCE, complete
+from requests_app.services.letters import MAIL_ERRORS, word_letter, write_letter
 from requests_app.services.locking import (
     clean_text,
     lock_case,
@@ -163,12 +166,22 @@ def told_words(case: Case) -> str:
     notices = list(case.notices.all())
     told = sum(each.state in (State.SENT, State.ACKNOWLEDGED) for each in notices)
     left_out = sum(each.state == State.IMPOSSIBLE for each in notices)
-    ask = "If you ask us, we name the recipients to whom we passed your data (Art. 19 GDPR)."
+    ask = _("If you ask us, we name the recipients of your data (Art. 19 GDPR).")
     if not notices:
-        return f"Our register names no recipient of the data concerned. {ask}"
-    words = f"We told {told} recipient{'s' * (told != 1)} of your data about the erasure."
+        none = _("So far no recipient of your data was recorded that had to be told.")
+        return f"{none} {ask}"
+    words = ngettext(
+        "We told %(count)d recipient of the erasure (Art. 19 and 17(2) GDPR).",
+        "We told %(count)d recipients of the erasure (Art. 19 and 17(2) GDPR).",
+        told,
+    ) % {"count": told}
     if left_out:
-        words += f" For {left_out} more that was impossible or a disproportionate effort."
+        more = ngettext(
+            "For %(count)d more that was impossible or a disproportionate effort.",
+            "For %(count)d more that was impossible or a disproportionate effort.",
+            left_out,
+        ) % {"count": left_out}
+        words = f"{words} {more}"
     return f"{words} {ask}"
 
 
@@ -223,11 +236,7 @@ def disclose_recipients(*, case_id: UUID, actor_member: StaffMember) -> Letter:
     notices = list(case.notices.select_related("recipient").order_by("recipient__name"))
     if not notices:
         raise Invalid(f"{case.reference} has no recipients.")
-    lines = [
-        f"{each.recipient.name} ({each.recipient.get_kind_display()}): {each.get_state_display()}"
-        for each in notices
-    ]
-    letter = write_letter(case, "recipients", {"recipients": lines})
+    letter = write_letter(case, "recipients", lambda: {"recipients": _told(notices)})
     case.notices.filter(disclosed_at=None).update(disclosed_at=timezone.now())
     audit.append_entry(
         type="recipients.disclosed",
@@ -333,7 +342,15 @@ def _text(notice: RecipientNotice, erased: Sequence[str]) -> str:
         person += [f"E-mail address: {address}"] if address else []
     got = [name for name in erased if not recipient.systems or name in recipient.systems]
     slots = {"recipient": recipient.name, "person": person, "systems": got}
-    return render("recipient_notice", slots_of(case, "recipient_notice", slots))
+    return complete(word_letter(case, "recipient_notice", lambda: slots, language=SOURCE))
+
+
+def _told(notices: Sequence[RecipientNotice]) -> list[str]:
+    """A line for each recipient: what it is for us, and how far it was told."""
+    return [
+        f"{each.recipient.name} ({each.recipient.get_kind_display()}): {each.get_state_display()}"
+        for each in notices
+    ]
 
 
 def _fill(row: Recipient, data: RecipientData) -> None:

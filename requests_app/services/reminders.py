@@ -25,7 +25,8 @@ from requests_app.lifecycle import CLOSED
 from requests_app.models import Case, Letter, Reminder, StaffMember
 from requests_app.models.people import Role
 from requests_app.services.clock import is_running, why_not_extend
-from requests_app.services.letters import SENDING_SECONDS, render
+from requests_app.services.letter_texts import render
+from requests_app.services.letters import SENDING_SECONDS
 from requests_app.services.locking import lock_case
 
 logger = logging.getLogger(__name__)
@@ -148,7 +149,7 @@ def _mail(case: Case, addresses: list[str]) -> EmailMessage:
         "reference": case.reference,
         "case_url": f"{settings.RTBF_PUBLIC_URL}/app/cases/{case.reference}",
     }
-    body = render("mail_reminder", slots)
+    body = render("mail_reminder", lambda: slots)
     return EmailMessage(subject=f"Deadline of {case.reference}", body=body, to=addresses)
 
 

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from requests_app import audit, vault
 from requests_app.actors import staff_actor
@@ -20,7 +21,8 @@ from requests_app.models.people import Role
 from requests_app.models.restrictions import RestrictionGround
 from requests_app.services import wake
 from requests_app.services.errors import Invalid, WrongState
-from requests_app.services.letters import spell_date, write_letter
+from requests_app.services.letter_texts import spell_date
+from requests_app.services.letters import write_letter
 from requests_app.services.locking import clean_text, lock_case, require_role
 from requests_app.services.suppression import NOT_YET, sync_tags
 
@@ -55,10 +57,9 @@ def restrict_case(*, case_id: UUID, ground: str, actor_member: StaffMember) -> R
     letter = write_letter(
         case,
         "restriction",
-        {
-            "received_on": spell_date(case.received_on),
+        lambda: {
             "restricted_on": spell_date(timezone.localdate()),
-            "ground": f"Art. 18(1){RestrictionGround(ground).label}",
+            "ground": _("Art. 18(1)%(ground)s") % {"ground": RestrictionGround(ground).label},
         },
     )
     audit.append_entry(
@@ -84,7 +85,7 @@ def announce_lifting(*, case_id: UUID, reason: str, actor_member: StaffMember) -
     letter = write_letter(
         case,
         "restriction_lifted",
-        {
+        lambda: {
             "restricted_on": spell_date(timezone.localdate(restriction.restricted_at)),
             "reason": reason,
         },

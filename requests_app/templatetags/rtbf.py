@@ -7,6 +7,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from django import forms, template
+from django.conf import settings
 from django.template import RequestContext
 from django.utils import timezone
 from django.utils.html import format_html
@@ -16,6 +17,7 @@ from requests_app.lifecycle import CLOSED, CaseStatus, ExportState, RunState
 from requests_app.models import Case, Reminder
 from requests_app.models.runs import Verdict
 from requests_app.permissions import revealed_until
+from requests_app.services import letter_texts
 
 register = template.Library()
 
@@ -204,7 +206,10 @@ EVENT_WORDS = {
     "case.restricted": "Processing restricted",
     "restriction.lifting_announced": "End of the restriction announced",
     "restriction.lifted": "Restriction lifted",
+    "case.identity_asked": "Question about the identity written",
+    "recipient.notified": "Notice to a recipient written",
     "letter.sent": "Letter sent",
+    "letter.bounced": "Announcement of a letter came back",
     "bundle.exported": "Bundle exported",
     "export.requested": "Export asked for",
     "export.made": "Export made",
@@ -212,6 +217,18 @@ EVENT_WORDS = {
     "export.downloaded": "Export downloaded",
     "export.removed": "File of an export removed",
 }
+
+
+@register.filter
+def letter_name(kind: str) -> str:
+    """What a letter is called, in the language of the page."""
+    return letter_texts.letter_name(kind)
+
+
+@register.filter
+def autonym(code: str) -> str:
+    """A language by its own name."""
+    return str(settings.EU_LANGUAGES.get(code, code))
 
 
 @register.filter

@@ -26,7 +26,7 @@ from requests_app.permissions import (
 )
 from requests_app.services import clock, reminders
 from requests_app.services.errors import Invalid, WrongState
-from requests_app.services.letters import spell_date
+from requests_app.services.letter_texts import spell_date
 from requests_app.views.common import find_case, posted, refusals_in_words
 from requests_app.views.reveals import ask_first, to_reveal
 
@@ -154,7 +154,7 @@ def extension(request: HttpRequest, reference: str) -> HttpResponse:
     if way := ask_first(request, case):
         return way
     form = ExtensionForm(posted(request))
-    context = {"case": case, "form": form, "law": profile(case.jurisdiction), "letter": ""}
+    context = {"case": case, "form": form, "law": profile(case.jurisdiction)}
     if request.method == "POST" and form.is_valid():
         try:
             if request.POST.get("step") == "send":
@@ -166,7 +166,7 @@ def extension(request: HttpRequest, reference: str) -> HttpResponse:
             if request.POST.get("step") == "check":
                 if not revealed_until(request, case):  # the letter names the person
                     return to_reveal(request, case)
-                context["letter"] = clock.extension_letter(case, **form.cleaned_data)
+                context["wording"] = clock.extension_letter(case, **form.cleaned_data)
         except WrongState:
             raise
         except Invalid as refused:

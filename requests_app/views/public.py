@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET, require_http_methods
 
 from requests_app import selectors, vault
@@ -21,11 +22,13 @@ from requests_app.views.stages import stages
 from requests_app.views.wizard import SENT, keep_session_short
 
 OPENED = "opened"  # references whose access code this session gave
-CODE_REFUSED = (
+CODE_REFUSED = _(
     "This reference and code do not work together. The code may be mistyped, older than 15 minutes,"
     " or tried too often. Check it, or ask for a new code below."
 )
-ACCESS_REFUSED = "This reference and access code do not belong together. Check both and try again."
+ACCESS_REFUSED = _(
+    "This reference and access code do not belong together. Check both and try again."
+)
 
 
 @require_http_methods(["GET", "POST"])
@@ -63,8 +66,10 @@ def resend(request: HttpRequest) -> HttpResponse:
         intake.resend_code(reference=form.cleaned_data["reference"])
         messages.success(
             request,
-            "If a request with this reference waits for a code, a new one is on its way. "
-            "At most one code is sent a minute.",
+            _(
+                "If a request with this reference waits for a code, a new one is on its way. At"
+                " most one code is sent a minute."
+            ),
         )
         return redirect("erasure_confirm")
     context = {"form": ConfirmForm(), "resend": ReferenceForm(request.POST, auto_id="resend_%s")}
@@ -126,7 +131,7 @@ def status_letter(request: HttpRequest, reference: str, letter_id: int) -> HttpR
     case = opened_case(request, reference)
     if case is None:
         return redirect("status_lookup")
-    letter = Letter.objects.filter(case=case, pk=letter_id).first()
+    letter = case.letters.filter(pk=letter_id).first()
     if letter is None:
         raise Http404
     return letter_download(letter)
@@ -137,6 +142,7 @@ def letter_download(letter: Letter) -> HttpResponse:
     text = vault.get(letter.case, f"letter/{letter.pk}")
     response = HttpResponse(text, content_type="text/plain; charset=utf-8")
     name = f"{letter.case.reference}-{letter.kind}.txt"
+    response.headers["Content-Language"] = letter.language
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return response
 
@@ -151,9 +157,9 @@ def withdraw(request: HttpRequest, reference: str) -> HttpResponse:
         try:
             intake.withdraw_case(case_id=case.id, actor=SUBJECT)
         except ServiceError:
-            messages.error(request, "This request has gone too far to be withdrawn.")
+            messages.error(request, _("This request has gone too far to be withdrawn."))
         else:
-            messages.success(request, "Your request is withdrawn.")
+            messages.success(request, _("Your request is withdrawn."))
         return redirect("status", reference=case.reference)
     return render(request, "public/withdraw.html", {"case": case})
 

@@ -51,6 +51,10 @@ class CaseFilter(django_filters.FilterSet):  # type: ignore[misc]
         label="State", choices=CaseStatus.choices, empty_label="All open"
     )
     overdue = django_filters.BooleanFilter(label="Overdue only", widget=forms.CheckboxInput)
+    waiting = django_filters.ChoiceFilter(
+        choices=[("bounced", "A letter came back")],
+        empty_label=None,
+    )
 
     class Meta:
         model = Case
@@ -61,6 +65,9 @@ class CaseFilter(django_filters.FilterSet):  # type: ignore[misc]
         if chosen.get("reference"):  # a reference finds closed cases too
             found = chosen["reference"].strip().upper()
             return Case.objects.filter(reference__contains=found).order_by("due", "id")
+        if chosen.get("waiting") == "bounced":
+            cases = Case.objects.filter(letters__in=selectors.bounced_letters())
+            return cases.order_by("due", "id").distinct()
         return selectors.queue(chosen.get("status") or None, overdue=bool(chosen.get("overdue")))
 
 
@@ -78,6 +85,7 @@ def today(request: HttpRequest) -> HttpResponse:
             state=RunState.FAILED, case__status=CaseStatus.EVIDENCE_REVIEW
         ).count(),
         "fell_back": selectors.reopened_cases().count(),
+        "bounced": selectors.bounced_letters().count(),
         "next": selectors.queue()[:5],
         "today": day,
     }
@@ -119,6 +127,7 @@ def new_case(request: HttpRequest) -> HttpResponse:
                     email=data["email"],
                     aliases=data["aliases"],
                     message=data["message"],
+                    language=data["language"],
                     scope=scope_of(data["systems"]),
                     on_behalf=data["on_behalf"],
                 ),

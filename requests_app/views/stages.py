@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from django.utils.translation import gettext_lazy as _
+
 from requests_app.lifecycle import CaseStatus as S
 from requests_app.models import Case, Decision, ScopeItem
 
 Standing = Literal["done", "now", "next", "skipped"]
 GLYPHS: dict[Standing, str] = {"done": "✓", "now": "●", "next": "", "skipped": "∅"}
-WORDS: dict[Standing, str] = {
-    "done": "Done",
-    "now": "We are here",
-    "next": "Still to come",
-    "skipped": "Not part of this request",
+WORDS = {
+    "done": _("Done"),
+    "now": _("We are here"),
+    "next": _("Still to come"),
+    "skipped": _("Not part of this request"),
 }
 
 
@@ -34,10 +36,18 @@ class Stage:
 
     @property
     def word(self) -> str:
-        return WORDS[self.standing]
+        return str(WORDS[self.standing])
 
 
-NAMES = ("Received", "Identity", "Decision", "Erasure", "Evidence", "Answer sent")
+NAMES = (
+    _("Received"),
+    _("Identity"),
+    _("Decision"),
+    _("Erasure"),
+    _("Evidence"),
+    _("Answer sent"),
+)
+IDENTITY, ERASURE, EVIDENCE = 1, 3, 4  # places in NAMES
 POSITION = {
     S.AWAITING_CONFIRMATION: 1,
     S.IDENTITY_CHECK: 1,
@@ -51,12 +61,12 @@ POSITION = {
     S.SEALED: 6,
 }
 TEXTS = (
-    "Your request arrived. The period for our answer runs from this day.",
-    "We check, as far as needed, that the request is yours.",
-    "One person proposes what is erased, another approves it.",
-    "Your data is erased where the decision says so, and suppressed in the models.",
-    "The result is measured against a model that never saw you.",
-    "You receive our answer with reasons, figures and remedies.",
+    _("Your request arrived. The period for our answer runs from this day."),
+    _("We check, as far as needed, that the request is yours."),
+    _("One person proposes what is erased, another approves it."),
+    _("Your data is erased where the decision says so, and suppressed in the models."),
+    _("The result is measured against a model that never saw you."),
+    _("You receive our answer with reasons, figures and remedies."),
 )
 
 
@@ -73,8 +83,13 @@ def stages(case: Case) -> list[Stage]:
     ]
     if case.withdrawn_at:
         return [
-            Stage(NAMES[0], "done", TEXTS[0], case.received_at),
-            Stage("Withdrawn", "done", "Nothing is erased under this request.", case.withdrawn_at),
+            Stage(str(NAMES[0]), "done", str(TEXTS[0]), case.received_at),
+            Stage(
+                str(_("Withdrawn")),
+                "done",
+                str(_("Nothing is erased under this request.")),
+                case.withdrawn_at,
+            ),
         ]
     position = POSITION[S(case.status)]
     without_run = (
@@ -86,12 +101,15 @@ def stages(case: Case) -> list[Stage]:
     found = []
     for index, name in enumerate(NAMES):
         standing: Standing = "done" if index < position else "now" if index == position else "next"
-        if without_run and name in ("Erasure", "Evidence"):
+        if without_run and index in (ERASURE, EVIDENCE):
             standing = "skipped"
         text = TEXTS[index]
-        if name == "Identity" and standing == "now" and case.email_confirmed_at:
-            text = "Your e-mail address is confirmed. We check the rest as far as needed."
-        if name == "Identity" and standing == "now" and not case.email_confirmed_at:
-            text = "We wait for the code that we sent to your e-mail address."
-        found.append(Stage(name, standing, text, reached[index] if standing == "done" else None))
+        if index == IDENTITY and standing == "now":
+            text = (
+                _("Your e-mail address is confirmed. We check the rest as far as needed.")
+                if case.email_confirmed_at
+                else _("We wait for the code that we sent to your e-mail address.")
+            )
+        at = reached[index] if standing == "done" else None
+        found.append(Stage(str(name), standing, str(text), at))
     return found

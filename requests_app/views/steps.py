@@ -229,7 +229,7 @@ def answer(request: HttpRequest, reference: str) -> HttpResponse:
         decision=Decision.objects.get(case=case, state=Decision.State.APPROVED),
         scope_items=case.scope_items.order_by("id"),
         runs=cases.latest_runs(case),
-        letter=cases.preview_answer(case),
+        wording=cases.preview_answer(case),
     )
 
 

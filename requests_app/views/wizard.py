@@ -14,6 +14,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.utils.translation import get_language
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods
 
 from requests_app import vault
@@ -124,7 +125,7 @@ def _send(draft_id: UUID | None, answers: dict[str, Any]) -> OpenedCase:
     with transaction.atomic():
         draft = Draft.objects.select_for_update().filter(pk=draft_id) if draft_id else None
         if draft is None or not draft.exists():
-            raise Invalid("This request was sent already.")
+            raise Invalid(_("This request was sent already."))
         vault.delete_draft(draft_id)
         return open_case(
             intake=Intake(

@@ -107,7 +107,7 @@ def fill_in_and_send(page: Page, *, picture: Callable[[str], None] = lambda name
     page.get_by_role("button", name="Continue").click()
     expect(page.locator("#answer-name")).to_have_text(factories.NAME)
     picture("check")
-    page.get_by_role("link", name="Change e-mail address").click()
+    page.get_by_role("link", name="Change (E-mail address)").click()
     page.get_by_label("E-mail address").fill("other@mailbox.example")
     page.get_by_role("button", name="Save and continue").click()
     expect(page.locator("#answer-email")).to_have_text("other@mailbox.example")
@@ -138,12 +138,30 @@ def test_person_sends_a_request_confirms_it_and_follows_it(
     expect(page.locator("[aria-current=step]")).to_contain_text("Identity")
     take("status")
     with page.expect_download() as download:
-        page.get_by_role("link", name="Acknowledgement").click()
+        page.get_by_role("link", name="Confirmation of receipt").click()
     assert reference in download.value.path().read_text(encoding="utf-8")
     assert Case.objects.get(reference=reference).status == CaseStatus.IDENTITY_CHECK
     page.get_by_role("link", name="Withdraw this request").click()
     page.get_by_role("button", name="Withdraw request").click()
     assert Case.objects.get(reference=reference).status == CaseStatus.WITHDRAWN
+
+
+def test_a_language_is_chosen_without_script_and_stays(
+    open_window: Window, picture: Picture
+) -> None:
+    page = open_window(script=False)
+    page.goto("/erasure/new/who")
+    page.get_by_role("button", name="Polski").click()
+    expect(page.locator("html")).to_have_attribute("lang", "pl")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Kogo dotyczy ten wniosek?")
+    page.get_by_label("We własnym imieniu").check()
+    page.get_by_role("button", name="Dalej").click()
+    expect(page.locator("html")).to_have_attribute("lang", "pl")
+    page = open_window()
+    page.goto("/")
+    page.get_by_role("button", name="Deutsch").click()
+    picture(page, "public-start-german-light-1280")
+    assert not barriers(page)
 
 
 def test_focus_goes_to_the_error_summary_and_from_there_to_the_field(

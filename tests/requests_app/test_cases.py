@@ -324,16 +324,19 @@ def test_what_was_not_proposed_cannot_be_approved_or_returned(approver: StaffMem
         cases.return_decision(case_id=case.id, reason="x", actor_member=approver)
 
 
-@pytest.mark.parametrize("outcome", ["refused", "cannot_identify", "excessive"])
+@pytest.mark.parametrize(
+    "outcome, kind",
+    [("refused", "refusal"), ("cannot_identify", "cannot_identify"), ("excessive", "excessive")],
+)
 def test_a_decision_without_erasure_goes_straight_to_the_answer(
-    approver: StaffMember, outcome: str
+    approver: StaffMember, outcome: str, kind: str
 ) -> None:
     case = propose(case_in_review(), outcome=outcome)
     cases.approve_decision(case_id=case.id, actor_member=approver)
     case.refresh_from_db()
     assert case.status == CaseStatus.RESPONDING
     assert not ErasureRun.objects.exists()
-    assert cases.send_answer(case_id=case.id, actor_member=approver).kind == "refusal"
+    assert cases.send_answer(case_id=case.id, actor_member=approver).kind == kind
 
 
 @pytest.mark.database

@@ -19,7 +19,7 @@ from requests_app.deadlines import add_months, next_working_day, public_holidays
 from requests_app.jurisdictions import PROFILES, UnknownProfile, profile
 from requests_app.models import AuditEntry, Case, Letter, StaffMember, Suspension
 from requests_app.models.people import Role
-from requests_app.services import cases, clock, intake, letters
+from requests_app.services import cases, clock, intake, letter_texts, letters
 from requests_app.services.errors import Invalid, NotAllowed, WrongState
 from tests import factories
 from tests.threads import run_together
@@ -103,9 +103,9 @@ def test_an_extension_writes_the_reasons_to_the_person_and_moves_the_due_date(
     text = str(vault.get(case, f"letter/{letter.pk}"))
     for said in (
         case.reference,
-        letters.spell_date(case.received_on),
-        letters.spell_date(case.base_due),
-        letters.spell_date(case.extension_due),
+        letter_texts.spell_date(case.received_on),
+        letter_texts.spell_date(case.base_due),
+        letter_texts.spell_date(case.extension_due),
         "the complexity of the request",
         REASONS,
         DONE,
@@ -167,7 +167,7 @@ def test_after_the_first_period_an_extension_is_refused_with_what_to_do(
     case = by_phone(60)
     with pytest.raises(WrongState, match=r"can no longer be used\. Send the answer now") as refused:
         extend(case, officer)
-    assert letters.spell_date(case.base_due) in str(refused.value)
+    assert letter_texts.spell_date(case.base_due) in str(refused.value)
     assert fresh(case).due == case.base_due
     assert audit.case_entries(case.id)[-1].type == "case.received"
 

@@ -15,7 +15,7 @@ from requests_app.jurisdictions import current
 from requests_app.models import Case, StaffMember, Suspension
 from requests_app.models.people import Role
 from requests_app.services import clock, intake, letters, reminders
-from requests_app.services.letters import spell_date
+from requests_app.services.letter_texts import spell_date
 from tests import factories
 from tests.requests_app.test_clock import ASKED, DONE, REASONS, by_phone, extend, fresh
 from tests.requests_app.test_staff_pages import text
@@ -222,6 +222,7 @@ def test_who_enters_a_request_may_say_whose_law_counts(officer: StaffMember) -> 
         "channel": "post",
         "received_on": "2026-11-20",
         "name": factories.NAME,
+        "language": "en",
         "systems": ["model"],
     }
     client = as_staff(officer)

@@ -22,7 +22,7 @@ from requests_app.models.people import Role
 from requests_app.models.runs import Verdict
 from requests_app.services import cases, intake, manifests, releases, runs
 from requests_app.services.decisions import ScopeResult
-from requests_app.services.letters import spell_date
+from requests_app.services.letter_texts import spell_date
 from requests_app.verifier import archive
 from tests import factories
 from tests.requests_app import bundles

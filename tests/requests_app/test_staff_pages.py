@@ -574,6 +574,7 @@ def test_request_by_post_is_entered_with_its_true_date_of_receipt(officer: Staff
         "received_on": day.isoformat(),
         "name": factories.NAME,
         "email": "",
+        "language": "pl",
         "aliases": "",
         "systems": ["model"],
         "message": "",
@@ -581,6 +582,7 @@ def test_request_by_post_is_entered_with_its_true_date_of_receipt(officer: Staff
     response = as_staff(officer).post("/app/cases/new", fields)
     assert response.status_code == 201
     case = Case.objects.get()
+    assert (case.language, case.letters.get().language) == ("pl", "pl")
     assert case.received_on == day
     assert case.status == CaseStatus.IDENTITY_CHECK
     assert case.reference in text(response)

@@ -32,6 +32,7 @@ SECRETS = {
     "RTBF_CONTROLLER_NAME": "Quill and Sons",
     "RTBF_CONTROLLER_EMAIL": "privacy@quill.example",
     "RTBF_AUTHORITY_NAME": "Data Protection Commission",
+    "RTBF_BACKUP_DAYS": "14",
     "POSTGRES_PASSWORD": "postgres-password",
     "POSTGRES_APP_PASSWORD": "application-password",
     "REDIS_PASSWORD": "redis-password",

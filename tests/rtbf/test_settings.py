@@ -12,6 +12,7 @@ CONTROLLER = {
     "RTBF_CONTROLLER_NAME": "Quill and Sons",
     "RTBF_CONTROLLER_EMAIL": "privacy@quill.example",
     "RTBF_AUTHORITY_NAME": "Data Protection Commission",
+    "RTBF_BACKUP_DAYS": "14",
 }
 KEYS = {"RTBF_PRODUCTION": "1", "RTBF_SECRET_KEY": "x" * 50, "RTBF_GATE_KEY": "y" * 50}
 
