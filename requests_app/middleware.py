@@ -104,6 +104,8 @@ def _is_over(request: HttpRequest) -> bool:
     if LOGGED_IN not in request.session or (not polled and now - known["seen"] >= NOTE_SECONDS):
         request.session[LOGGED_IN] = {"since": known["since"], "seen": now}
     return False
+
+
 def staff_in_english(
     get_response: Callable[[HttpRequest], HttpResponse],
 ) -> Callable[[HttpRequest], HttpResponse]:

@@ -88,7 +88,7 @@ def test_no_case_is_complete_before_every_recipient_was_told(officer: StaffMembe
     )
     letter = cases.send_answer(case_id=case.id, actor_member=officer)
     words = vault.get(case, f"letter/{letter.pk}")
-    assert "We told 1 recipient of your data about the erasure." in words
+    assert "We told 1 recipient of the erasure" in words
     assert "For 1 more that was impossible or a disproportionate effort." in words
     assert "If you ask us, we name the recipients" in words
     assert Case.objects.get(pk=case.pk).status == CaseStatus.COMPLETED
@@ -120,7 +120,7 @@ def test_completion_asks_for_every_notice_whatever_the_others_are(states: list[s
 def test_a_case_without_recipients_is_answered_as_before(officer: StaffMember) -> None:
     case = responding_case()
     letter = cases.send_answer(case_id=case.id, actor_member=officer)
-    assert "Our register names no recipient" in vault.get(case, f"letter/{letter.pk}")
+    assert "So far no recipient of your data was recorded" in vault.get(case, f"letter/{letter.pk}")
 
 
 # --- What they are told ---------------------------------------------------------------------------
