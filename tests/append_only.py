@@ -18,7 +18,7 @@ from requests_app.models import AuditEntry, LogHead
 from requests_app.verifier import canonical, merkle
 
 APPEND_ONLY = importlib.import_module("requests_app.migrations.0002_append_only")
-NODES = importlib.import_module("requests_app.migrations.0006_log_nodes")
+NODES = importlib.import_module("requests_app.migrations.0012_log_nodes")
 
 
 @contextmanager

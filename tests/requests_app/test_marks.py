@@ -117,7 +117,7 @@ def test_where_nobody_is_asked_the_signer_closes_at_once() -> None:
 def test_the_migration_closes_what_was_signed_before_anybody_could_be_asked() -> None:
     checkpoint = signed()
     checkpoint.marks.all().delete()
-    migration = importlib.import_module("requests_app.migrations.0007_key_revocation_and_marks")
+    migration = importlib.import_module("requests_app.migrations.0010_key_revocation_and_marks")
     migration.close_all(apps, None)
     assert marks.newest_closed() == checkpoint
 

@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('requests_app', '0007_key_revocation_and_marks'),
+        ('requests_app', '0010_key_revocation_and_marks'),
     ]
 
     operations = [

@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('requests_app', '0017_staff_access'),
+        ('requests_app', '0015_staff_access'),
     ]
 
     operations = [

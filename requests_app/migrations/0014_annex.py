@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('requests_app', '0008_export_jobs'),
+        ('requests_app', '0013_export_jobs'),
     ]
 
     operations = [

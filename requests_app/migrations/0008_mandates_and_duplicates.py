@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('requests_app', '0015_decisions_in_full'),
+        ('requests_app', '0007_decisions_in_full'),
     ]
 
     operations = [

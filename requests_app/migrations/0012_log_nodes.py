@@ -58,7 +58,7 @@ def fill_nodes(apps: object, schema_editor: BaseDatabaseSchemaEditor) -> None:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("requests_app", "0012_around_the_model")]
+    dependencies = [("requests_app", "0011_around_the_model")]
 
     operations = [
         migrations.AddField("auditentry", "nodes", models.BinaryField(null=True)),

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('requests_app', '0018_recipients_and_api'),
+        ('requests_app', '0016_recipients_and_api'),
     ]
 
     operations = [

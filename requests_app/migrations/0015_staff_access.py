@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('requests_app', '0009_annex'),
+        ('requests_app', '0014_annex'),
     ]
 
     operations = [

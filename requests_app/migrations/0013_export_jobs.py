@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('requests_app', '0006_log_nodes'),
+        ('requests_app', '0012_log_nodes'),
     ]
 
     operations = [

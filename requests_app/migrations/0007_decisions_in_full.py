@@ -16,7 +16,7 @@ def look_again_in_a_year(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('requests_app', '0014_holds'),
+        ('requests_app', '0006_holds'),
     ]
 
     operations = [

@@ -19,7 +19,7 @@ def unname_them(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('requests_app', '0016_mandates_and_duplicates'),
+        ('requests_app', '0008_mandates_and_duplicates'),
     ]
 
     operations = [

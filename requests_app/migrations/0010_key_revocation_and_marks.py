@@ -20,7 +20,7 @@ def close_all(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('requests_app', '0011_clock'),
+        ('requests_app', '0009_clock'),
     ]
 
     operations = [
