@@ -81,7 +81,7 @@ def test_requests_are_counted_by_month_channel_and_outcome() -> None:
     )["requests"]
     assert found["received"] == 4
     assert found["by_month"] == {"2026-01": 1, "2026-02": 0, "2026-03": 3}
-    assert found["by_channel"] == {"form": 3, "post": 1, "phone": 0, "person": 0}
+    assert found["by_channel"] == {"form": 3, "api": 0, "post": 1, "phone": 0, "person": 0}
     assert {key: n for key, n in found["by_outcome"].items() if n} == {
         "granted": 1,
         "partly_granted": 1,
