@@ -51,8 +51,12 @@ run: setup ## serve the web app with worker, beat and signer until Ctrl-C
 	@$(PY) manage.py run --port $(PORT)
 
 test: setup-dev setup-models ## the whole test suite: SQLite, then the database tests on PostgreSQL [JOBS=4]
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -m "not e2e" -n $(JOBS) --dist loadfile
-	@$(PY) -m tests.postgres $(PY) -m pytest -m "database" -n $(JOBS) --dist loadfile
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -m "not e2e and not whole" -n $(JOBS) --dist loadfile
+	@$(PY) -m tests.postgres $(PY) -m pytest -m "database and not alone" -n $(JOBS) --dist loadfile
+	@$(PY) -m tests.postgres $(PY) -m pytest -m "database and alone"
+
+test-faults: setup-dev ## every fault at every point; `make test` has some of them
+	@$(PY) -m pytest tests/faults
 
 test-e2e: setup-dev ## browser tests in Debian's Chromium
 	@$(PY) -m tests.e2e.chromium

@@ -15,6 +15,10 @@ from workers import corpus
 
 pytestmark = pytest.mark.stack
 SECONDS = 300
+# The seed is drawn anew each time: now and then the evidence does not decide, and that too is one
+# result, registered and not put live.
+WITHIN = "within_thresholds"
+WITHIN_OR_NOT = (WITHIN, "inconclusive")
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +72,11 @@ def one_result(stack: Stack, reference: str) -> str:
     )
     run_id, leases, verdict, release = run
     assert int(leases) == 2
-    assert verdict == "within_thresholds"
+    assert verdict in WITHIN_OR_NOT
     adapters = rows(stack, "SELECT sha256 FROM requests_app_adapter WHERE run_id = ?", run_id)
     assert len(adapters) == 1
     live = rows(stack, "SELECT digest FROM requests_app_release WHERE is_live")
-    assert live == [(release,)]
+    assert (live == [(release,)]) == (verdict == WITHIN)
     entries = [
         kind
         for (kind,) in rows(
@@ -88,7 +92,14 @@ def one_result(stack: Stack, reference: str) -> str:
     return run_id
 
 
-@pytest.mark.parametrize(("person", "phase"), [(1, "locate"), (2, "train"), (3, "verify")])
+@pytest.mark.parametrize(
+    ("person", "phase"),
+    [
+        pytest.param(1, "locate", marks=pytest.mark.whole),
+        pytest.param(2, "train", marks=pytest.mark.whole),
+        (3, "verify"),
+    ],
+)
 def test_a_run_killed_in_any_phase_ends_in_exactly_one_result(
     stack: Stack, person: int, phase: str
 ) -> None:
@@ -102,8 +113,10 @@ def test_a_run_killed_in_any_phase_ends_in_exactly_one_result(
         assert story.wait_for_run(reference, seconds=SECONDS) == "succeeded"
 
     one_result(stack, reference)
-    ((manifest,),) = rows(stack, "SELECT manifest FROM requests_app_release WHERE is_live")
-    assert len(json.loads(manifest)["adapters"]) == person  # persons 1, 2, 3 in this order
+    live = rows(stack, "SELECT manifest FROM requests_app_release WHERE is_live")
+    within = rows(stack, "SELECT id FROM requests_app_erasurerun WHERE verdict = ?", WITHIN)
+    in_force = [len(json.loads(manifest)["adapters"]) for (manifest,) in live]
+    assert in_force == ([len(within)] if within else [])
 
 
 def test_a_run_killed_in_training_goes_on_from_its_last_saved_step(stack: Stack) -> None:

@@ -99,6 +99,7 @@ def back_up() -> Backup:
 
 
 # --- The drill ----------------------------------------------------------------------------------
+@pytest.mark.alone
 def test_backup_go_on_seal_restore_refuse_replay_serve(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -109,6 +109,7 @@ class Walked:
     trust: str
 
 
+@pytest.mark.alone
 def test_after_sealing_nothing_planted_is_anywhere(
     private_redis: redis.Redis[bytes],
     settings: Settings,
