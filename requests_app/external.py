@@ -19,9 +19,12 @@ from pathlib import Path
 
 from django.conf import settings
 
+from requests_app import durable_files
 from requests_app.verifier import notes
 from requests_app.verifier.errors import Invalid
 from requests_app.verifier.notes import TreeHead
+
+READABLE = 0o644  # no personal data; the web process may run as another user
 
 
 class ExternalError(Exception):
@@ -93,7 +96,8 @@ def entries_file() -> Path:
 
 def write_entries(bodies: Iterable[bytes]) -> None:
     """Make the copy of the entries anew: the new one complete, or the old one."""
-    _replace(entries_file(), (body + b"\n" for body in bodies))
+    lines = (body + b"\n" for body in bodies)
+    durable_files.replace(entries_file(), lines, mode=READABLE)
 
 
 def publish(*, vkey: str, note: str, bodies: Iterable[bytes]) -> None:
@@ -103,7 +107,8 @@ def publish(*, vkey: str, note: str, bodies: Iterable[bytes]) -> None:
             file.write(body + b"\n")
         file.flush()
         os.fsync(file.fileno())
-    _replace(Path(settings.RTBF_CHECKPOINT_FILE), [f"log {vkey}\n\n{note}".encode()])
+    content = f"log {vkey}\n\n{note}".encode()
+    durable_files.replace(Path(settings.RTBF_CHECKPOINT_FILE), [content], mode=READABLE)
 
 
 def read_entries(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -130,18 +135,3 @@ def read_entries(path: Path) -> Iterator[tuple[int, bytes]]:
             f"{path} does not hold the exact entries: give the signer's copy, or an export of the"
             " audit log at the internal level."
         ) from None
-
-
-def _replace(path: Path, parts: Iterable[bytes]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
-        file.writelines(parts)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

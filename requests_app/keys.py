@@ -8,9 +8,6 @@ takes its place; the old private key is gone. What a key is good for is counted 
 
 from __future__ import annotations
 
-import os
-import secrets
-import stat
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
@@ -26,7 +23,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from requests_app import audit
+from requests_app import audit, durable_files
 from requests_app.models import AuditKey
 from requests_app.verifier import notes
 from requests_app.verifier.trust import TIME
@@ -236,16 +233,7 @@ def _replace(path: Path) -> None:
     """Put the next key in the place of `path`, if that was not done yet; survives a power cut."""
     if _next(path).exists():
         _next(path).replace(path)
-        sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder written to disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        durable_files.sync_folder(path.parent)
 
 
 def _read_or_make(path: Path) -> Ed25519PrivateKey:
@@ -255,7 +243,7 @@ def _read_or_make(path: Path) -> Ed25519PrivateKey:
 
 
 def _read(path: Path) -> Ed25519PrivateKey:
-    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+    if not durable_files.is_private(path):
         raise KeyFileError(f"Others can read {path}. Run: chmod 600 {path}")
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
@@ -270,16 +258,4 @@ def _make(path: Path) -> None:
     pem = Ed25519PrivateKey.generate().private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
     )
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(partial, path)  # atomic: the first process wins, the others read its key
-    except FileExistsError:
-        pass
-    finally:
-        partial.unlink()
-    sync_folder(path.parent)
+    durable_files.make_once(path, pem)

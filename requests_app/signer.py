@@ -26,7 +26,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from requests_app import audit, external, keys, marks
+from requests_app import audit, durable_files, external, keys, marks
 from requests_app.audit import LogError, StoredLog
 from requests_app.keys import SigningKey
 from requests_app.models import AuditEntry, AuditKey, Checkpoint, LogHead
@@ -263,10 +263,4 @@ def _write_state(folder: Path, log: StoredLog, held: frozenset[str]) -> None:
         "frontier": [node.hex() for node in log.frontier],
         "keys": sorted(held),
     }
-    partial = folder / f"{STATE_FILE}.partial"
-    with partial.open("w") as file:
-        json.dump(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(folder / STATE_FILE)
-    keys.sync_folder(folder)
+    durable_files.replace(folder / STATE_FILE, [json.dumps(state).encode()])

@@ -16,12 +16,13 @@ import hashlib
 import hmac
 import os
 import secrets
-import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from django.conf import settings
+
+from requests_app import durable_files
 
 KEY_BYTES = 32
 RECORD = "record"  # the kind of a record of a training set; never looked for in texts
@@ -145,7 +146,7 @@ def read_keys() -> tuple[bytes, ...]:
                 "Set RTBF_SUPPRESSION_KEYS (base64 of 32 random bytes), or put that into the file"
                 f" {folder / '1'}: a production installation brings its own key."
             )
-        _make(folder / "1")
+        durable_files.make_once(folder / "1", _new_key())
     versions = sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
     if versions != list(range(1, len(versions) + 1)):
         raise SuppressionKeyError(
@@ -165,7 +166,7 @@ def make_next_key() -> int:
             " (openssl rand -base64 32), then run this again with --given."
         )
     version = len(read_keys()) + 1
-    _make(_folder() / str(version))
+    durable_files.make_once(_folder() / str(version), _new_key())
     return version
 
 
@@ -174,7 +175,7 @@ def _folder() -> Path:
 
 
 def _read(path: Path) -> bytes:
-    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+    if not durable_files.is_private(path):
         raise SuppressionKeyError(f"Others can read {path}. Run: chmod 600 {path}")
     return _decoded(path.read_text(), str(path))
 
@@ -189,14 +190,5 @@ def _decoded(text: str, where: str) -> bytes:
     return key
 
 
-def _make(path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    partial.touch(mode=0o600)
-    partial.write_text(base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode())
-    try:
-        os.link(partial, path)  # atomic: the first process wins, the others read its key
-    except FileExistsError:
-        pass
-    finally:
-        partial.unlink()
+def _new_key() -> bytes:
+    return base64.b64encode(secrets.token_bytes(KEY_BYTES))

@@ -19,7 +19,6 @@ import json
 import logging
 import os
 import secrets
-import stat
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from django.db import OperationalError, connection, transaction
 from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
+from requests_app import durable_files
 from requests_app.models import AuditOpening, Case, CaseKey, Draft, Letter, RecordMatch, VaultItem
 from requests_app.verifier import canonical
 
@@ -237,8 +237,9 @@ def _kek() -> bytes:
                 "Set RTBF_KEK (base64 of 32 random bytes) or put it into RTBF_KEY_DIR/kek:"
                 " a production installation brings its own key-encryption key."
             )
-        _make_kek(path)
-    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        made = base64.b64encode(secrets.token_bytes(KEY_BYTES))
+        durable_files.make_once(path, made)
+    if not durable_files.is_private(path):
         raise ImproperlyConfigured(f"{path} can be read by others: chmod 600 {path}")
     return _decode_kek(path.read_text(), str(path))
 
@@ -251,19 +252,6 @@ def _decode_kek(text: str, where: str) -> bytes:
     if len(key) != KEY_BYTES:
         raise ImproperlyConfigured(f"{where} must hold the base64 of exactly 32 bytes.")
     return key
-
-
-def _make_kek(path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial = path.with_name(f"kek.{os.getpid()}.{secrets.token_hex(4)}")
-    partial.touch(mode=0o600)
-    partial.write_text(base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode())
-    try:
-        os.link(partial, path)  # atomic: the first process wins, the others read its key
-    except FileExistsError:
-        pass
-    finally:
-        partial.unlink()
 
 
 def _encode(value: Any) -> bytes:

@@ -17,6 +17,7 @@ from csp.constants import NONE, SELF
 from django.conf.locale import LANG_INFO
 from django.core.exceptions import ImproperlyConfigured
 
+from requests_app.durable_files import make_once
 from requests_app.verifier import notes
 from requests_app.verifier.errors import Invalid
 
@@ -62,16 +63,7 @@ def env_secret(name: str, *, file_name: str) -> str:
         raise ImproperlyConfigured(f"Set {name}: a production installation brings its own secrets.")
     path = RTBF_KEY_DIR / file_name
     if not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}")
-        partial.touch(mode=0o600)
-        partial.write_text(secrets.token_urlsafe(48))
-        try:
-            os.link(partial, path)  # atomic: the first process wins, the others read its value
-        except FileExistsError:
-            pass
-        finally:
-            partial.unlink()
+        make_once(path, secrets.token_urlsafe(48).encode())
     return path.read_text()
 
 

@@ -88,7 +88,7 @@ def test_by_hand_another_key_is_found_out(made: Made, on_disk: Path) -> None:
         text = "\n".join(line for line in lines if not line.startswith(f"{purpose} "))
         (on_disk / "trust.txt").write_text(text + "\n")
         assert by_hand(on_disk).returncode != 0
-        for left in ("bundle", "work"):
+        for left in ("bundle", "steps"):
             shutil.rmtree(on_disk / left)
 
 
