@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -9,11 +10,36 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from requests_app import dossier
 from requests_app.exports import bundle
-from requests_app.forms import AnnexForm
+from requests_app.forms import PlainForm
 from requests_app.permissions import fresh_log_in, is_post, member, staff_page
 from requests_app.services import annexes
 from requests_app.services.errors import Invalid, WrongState
 from requests_app.views.common import find_case, posted, refusals_in_words
+
+
+class AnnexForm(PlainForm):
+    reason = forms.CharField(
+        label="Why the recipient needs the personal data",
+        max_length=annexes.REASON_LENGTH,
+        help_text="Kept in the vault, destroyed when the case is sealed.",
+        widget=forms.Textarea(attrs={"rows": 3}),
+        error_messages={"required": "Say why the recipient needs it"},
+    )
+    recipient = forms.CharField(
+        label="Who gets it",
+        max_length=annexes.RECIPIENT_LENGTH,
+        error_messages={"required": "Name the recipient, for example the supervisory authority"},
+    )
+    public_key = forms.CharField(
+        label="The recipient's public key",
+        max_length=annexes.KEY_LENGTH,
+        help_text=(
+            "An X25519 key in PEM. The recipient makes it with openssl genpkey -algorithm x25519"
+            " -out key.pem, and sends what openssl pkey -in key.pem -pubout prints."
+        ),
+        widget=forms.Textarea(attrs={"rows": 4, "spellcheck": "false"}),
+        error_messages={"required": "Paste the public key that the recipient sent"},
+    )
 
 
 @staff_page("case_annex")

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
-from requests_app.forms import HoldForm
+from requests_app.forms import PlainForm
 from requests_app.permissions import member, staff_page
 from requests_app.services import holds
 from requests_app.services.errors import Invalid, WrongState
+from requests_app.services.holds import REASON_LENGTH
 from requests_app.views.common import find_case, posted, refusals_in_words
+
+
+class HoldForm(PlainForm):
+    reason = forms.CharField(
+        label="Which legal claim needs it",
+        max_length=REASON_LENGTH,
+        help_text="Kept in the vault, destroyed when the case is sealed.",
+        widget=forms.Textarea(attrs={"rows": 4}),
+        error_messages={"required": "Say which legal claim needs the data"},
+    )
+    until = forms.DateField(
+        label="Until the end of",
+        help_text="At most a year from now; then it must be looked at again.",
+        widget=forms.DateInput(attrs={"type": "date"}),
+        error_messages={
+            "required": "Enter the last day of the hold",
+            "invalid": "Enter a real date, for example 2027-03-31",
+        },
+    )
 
 
 @staff_page("case_hold")

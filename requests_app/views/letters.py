@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from django import forms
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from requests_app.actors import staff_actor
-from requests_app.forms import IdentityQuestionForm
+from requests_app.forms import PlainForm
 from requests_app.lifecycle import CaseStatus
 from requests_app.permissions import member, staff_page
 from requests_app.services import identity
@@ -17,6 +18,26 @@ from requests_app.services.letters import record_letter_posted
 from requests_app.views.common import find_case, posted, refusals_in_words
 
 GET_POST = require_http_methods(["GET", "POST"])
+
+
+class IdentityQuestionForm(PlainForm):
+    doubt = forms.CharField(
+        label="Why is there reasonable doubt?",
+        max_length=2000,
+        help_text="About this request, not in general. The person reads it.",
+        widget=forms.Textarea(attrs={"rows": 3}),
+        error_messages={"required": "Enter why there is doubt"},
+    )
+    sufficient = forms.CharField(
+        label="What is enough to remove it?",
+        max_length=2000,
+        help_text=(
+            "The least that will do, for example two details that we hold. No copy of an identity"
+            " document unless nothing else will do; then say what to black out."
+        ),
+        widget=forms.Textarea(attrs={"rows": 3}),
+        error_messages={"required": "Enter what is enough"},
+    )
 
 
 @staff_page("case_identity_question")

@@ -2,18 +2,63 @@
 
 from __future__ import annotations
 
+from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from requests_app.actors import staff_actor
-from requests_app.forms import MandateForm
+from requests_app.forms import PlainForm
+from requests_app.models import Mandate
 from requests_app.permissions import member, staff_page
 from requests_app.services import duplicates, mandates
 from requests_app.services.errors import Invalid, WrongState
+from requests_app.services.intake import NAME_LENGTH, check_email
 from requests_app.views.common import find_case, posted, refusals_in_words
 from requests_app.views.reveals import ask_first, person_of
+
+
+class MandateForm(PlainForm):
+    kind = forms.ChoiceField(
+        label="Who is the sender?",
+        choices=Mandate.Kind.choices,
+        widget=forms.RadioSelect,
+        error_messages={"required": "Select who the sender is"},
+    )
+    sender = forms.CharField(
+        label="Name of the sender",
+        max_length=NAME_LENGTH,
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+        error_messages={"required": "Enter the sender's name"},
+    )
+    note = forms.CharField(
+        label="What was seen",
+        max_length=2000,
+        help_text="Which document, of which date. No copy is kept; this note goes with sealing.",
+        widget=forms.Textarea(attrs={"rows": 3}),
+        error_messages={"required": "Say what was seen"},
+    )
+    valid_until = forms.DateField(
+        label="Valid until",
+        required=False,
+        help_text="If the mandate names an end. For example 2027-05-31.",
+        widget=forms.DateInput(attrs={"class": "short", "placeholder": ""}),
+        error_messages={"invalid": "Enter the date as year-month-day"},
+    )
+    covers_answers = forms.BooleanField(
+        label="The mandate covers receiving the answer",
+        required=False,
+        help_text="If not, the sender can no longer follow the request, and the person can.",
+    )
+    person_email = forms.EmailField(
+        label="The person's own e-mail address",
+        required=False,
+        max_length=254,
+        validators=[check_email],
+        help_text="Only if the mandate does not cover the answer; without it letters go by post.",
+        widget=forms.EmailInput(attrs={"autocomplete": "off"}),
+    )
 
 
 @staff_page("case_mandate")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from django import forms
 from django.contrib import messages
 from django.db.models import Count, Q
 from django.http import Http404, HttpRequest, HttpResponse
@@ -9,7 +12,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from requests_app import vault
-from requests_app.forms import RecipientForm, WaiveForm
+from requests_app.forms import PlainForm, text_lines
 from requests_app.lifecycle import CaseStatus, NoticeState
 from requests_app.models import Case, Recipient, RecipientNotice
 from requests_app.models.people import Role
@@ -18,6 +21,60 @@ from requests_app.services import recipients
 from requests_app.services.errors import Invalid, WrongState
 from requests_app.views.common import find_case, posted, refusals_in_words
 from requests_app.views.reveals import ask_first
+
+
+class WaiveForm(PlainForm):
+    cause = forms.ChoiceField(
+        label="Why it cannot be told",
+        choices=RecipientNotice.Cause.choices,
+        widget=forms.RadioSelect,
+        error_messages={"required": "Say which of the two it is"},
+    )
+    reason = forms.CharField(
+        label="What shows that",
+        max_length=recipients.REASON_LENGTH,
+        help_text="Kept in the vault, destroyed when the case is sealed.",
+        widget=forms.Textarea(attrs={"rows": 4}),
+        error_messages={"required": "Say what shows that it cannot be told"},
+    )
+
+
+class RecipientForm(PlainForm):
+    """A line of the register of recipients; its fields are those of `RecipientData`."""
+
+    name = forms.CharField(
+        label="Name",
+        max_length=recipients.NAME_LENGTH,
+        error_messages={"required": "Enter the name of the recipient"},
+    )
+    kind = forms.ChoiceField(label="What it is for us", choices=Recipient.Kind.choices)
+    how = forms.ChoiceField(label="How it is told", choices=Recipient.How.choices)
+    email = forms.EmailField(label="E-mail address", required=False, max_length=254)
+    endpoint = forms.CharField(
+        label="OpenDSR address",
+        required=False,
+        max_length=200,
+        help_text="For example https://dsr.vendor.example/opendsr. Nothing else is called.",
+    )
+    matches_keyed_id = forms.BooleanField(
+        label="It can match keyed ids",
+        required=False,
+        help_text="It holds the key that manage.py recipient_key prints: it is told no names.",
+    )
+    systems = forms.CharField(
+        label="It got data of",
+        required=False,
+        help_text="One on each line, like model:demo or data_store:customer-records. None: of all.",
+        widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false"}),
+    )
+
+    @staticmethod
+    def initial_of(row: Recipient) -> dict[str, Any]:
+        values = {name: getattr(row, name) for name in RecipientForm.base_fields}
+        return {**values, "systems": "\n".join(row.systems)}
+
+    def clean_systems(self) -> tuple[str, ...]:
+        return text_lines(self.cleaned_data["systems"])
 
 
 @staff_page("recipients")

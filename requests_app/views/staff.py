@@ -16,7 +16,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from requests_app import selectors, vault
 from requests_app.actors import staff_actor
-from requests_app.forms import NewCaseForm, scope_of
+from requests_app.forms import scope_of
 from requests_app.lifecycle import CaseStatus, RunState
 from requests_app.models import Case, ErasureRun, LegalHold, Letter, Mandate
 from requests_app.models.people import Role
@@ -38,6 +38,7 @@ from requests_app.views.clock import clock_box
 from requests_app.views.common import actor_names, find_case, posted, refusals_in_words
 from requests_app.views.public import letter_download
 from requests_app.views.reveals import ask_first, person_of
+from requests_app.views.step_forms import NewCaseForm
 from requests_app.views.training import standing
 
 PAGE = 25

@@ -12,7 +12,6 @@ from django.views.decorators.http import require_http_methods
 
 from requests_app import selectors, vault
 from requests_app.actors import staff_actor
-from requests_app.forms import DecisionForm, FactsForm, IdentityForm, ReturnForm
 from requests_app.lifecycle import CaseStatus
 from requests_app.models import Case, Decision, ErasureRun, ScopeItem
 from requests_app.models.people import Role
@@ -24,6 +23,7 @@ from requests_app.services.errors import Invalid, WrongState
 from requests_app.services.run_rows import fell_back
 from requests_app.views.common import find_case, posted, refusals_in_words
 from requests_app.views.reveals import ask_first, person_of, to_reveal
+from requests_app.views.step_forms import DecisionForm, FactsForm, IdentityForm, ReturnForm
 
 GET_POST = require_http_methods(["GET", "POST"])
 

@@ -29,21 +29,17 @@ from requests_app.actors import SUBJECT
 from requests_app.forms import (
     ConfirmForm,
     ContactForm,
-    FactsForm,
-    HoldForm,
-    IdentityForm,
-    NewCaseForm,
-    RecipientForm,
     ReferenceForm,
-    ReturnForm,
     StatusForm,
-    WaiveForm,
     WhatForm,
     WhoForm,
 )
 from requests_app.models import Case, Draft, StaffMember
 from requests_app.services import intake, letters
 from requests_app.services.errors import ServiceError
+from requests_app.views.holds import HoldForm
+from requests_app.views.recipients import RecipientForm, WaiveForm
+from requests_app.views.step_forms import FactsForm, IdentityForm, NewCaseForm, ReturnForm
 from tests import factories
 
 SEED = 20261125
