@@ -17,7 +17,15 @@ from django.utils import timezone
 from requests_app import audit, keys, outbox, vault
 from requests_app.actors import Actor, staff_actor
 from requests_app.lifecycle import CaseStatus
-from requests_app.models import AuditEntry, Case, Decision, ErasureRun, Letter, StaffMember
+from requests_app.models import (
+    AuditEntry,
+    Case,
+    DataSubject,
+    Decision,
+    ErasureRun,
+    Letter,
+    StaffMember,
+)
 from requests_app.models.people import Role
 from requests_app.services import saved_steps
 from requests_app.services.answers import answer_letter
@@ -281,6 +289,7 @@ def destroy_personal_data(case: Case) -> None:
     destroyed bytes still stand (`vault.overwrite_freed_pages`).
     """
     case.code_digest = case.access_digest = case.contact_digest = ""
+    case.subject = DataSubject.objects.create()  # no longer joined to others of the same person
     case.save()
     case.letters.update(sha256="")  # a digest of a guessable text would outlive the text
     case.matches.update(record=Cast("pk", CharField()))  # and one of a record's id, the record

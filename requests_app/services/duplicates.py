@@ -63,6 +63,10 @@ def join_cases(*, case_id: UUID, reference: str, actor: Actor) -> Case:
     case.subject_id = other.subject_id
     case.save()
     audit.append_entry(
-        type="case.joined", actor=actor.name, case=case, data={"with": str(other.id)}
+        type="case.joined",
+        actor=actor.name,
+        case=case,
+        data={},
+        commitments={"with": str(other.id)},  # in clear it would outlive the seal of either
     )
     return case

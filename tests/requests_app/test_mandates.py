@@ -149,6 +149,18 @@ def test_joining_is_of_one_person_and_moves_no_case(officer: StaffMember) -> Non
     assert audit.case_entries(second.id)[-1].type == "case.joined"
 
 
+def test_a_sealed_case_is_of_nobody_known_although_it_was_joined(officer: StaffMember) -> None:
+    first, second = factories.completed_case(), factories.completed_case()
+    actor = staff_actor(officer)
+    duplicates.join_cases(case_id=second.id, reference=first.reference, actor=actor)
+    log = [bytes(entry.body) for entry in audit.case_entries(second.id)]
+    assert not any(str(first.id).encode() in body for body in log)
+    cases.seal_case(case_id=second.id, actor=SYSTEM)
+    first.refresh_from_db()
+    second.refresh_from_db()
+    assert second.subject_id != first.subject_id
+
+
 def test_an_unverified_request_cannot_be_joined_to_anybody(officer: StaffMember) -> None:
     verified, unverified = confirmed_case(), factories.open_case().case
     for case, other in ((verified, unverified), (unverified, verified)):
