@@ -21,7 +21,7 @@ from requests_app.models import Adapter, AuditEntry, Case, Decision, LogHead, Re
 from requests_app.models.exports import ExportJob, Level
 from requests_app.models.people import Role, StaffMember
 from requests_app.models.runs import Verdict
-from requests_app.services.manifests import read_manifest
+from requests_app.services.manifests import level_of_weights, read_manifest
 
 PAGE = 500
 STAFF = re.compile(rf"\b({'|'.join(Role.values)}):[0-9a-f-]{{36}}")
@@ -117,7 +117,7 @@ class ReleaseParts:
     parent: str | None
     base: Mapping[str, str]  # name, sha256, tokenizer_sha256, settings
     adapters: tuple[AdapterPart, ...]
-    is_consolidated: bool  # some cases were merged into the weights
+    weights: str  # merged or exact where the weights themselves stand for cases, else empty
 
 
 def _nobody_watches(done: int, total: int) -> None:
@@ -249,7 +249,7 @@ def release_parts(release: Release) -> ReleaseParts:
             AdapterPart(sha256, configs.get(sha256, ""), gate)
             for sha256, gate in dict.fromkeys((a.sha256, a.gate_sha256) for a in manifest.adapters)
         ),
-        is_consolidated=bool(manifest.merged),
+        weights=level_of_weights(manifest) if manifest.merged else "",
     )
 
 

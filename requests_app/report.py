@@ -45,6 +45,9 @@ DONE_IN_SHORT = {
     statements.SUPPRESSION_IN_WEIGHTS: "The language model was given new weights, trained no longer"
     " to answer questions about the person. In them its answers are suppressed, as far as the tests"
     " measured it: within the limits set beforehand.",
+    statements.EXACT_BY_CONSTRUCTION: "The language model was trained anew, on data from which the"
+    " person's records, as far as they were found, had been taken out. The tests ended within the"
+    " limits set beforehand.",
     statements.SUPPRESSION_NOT_KEPT: "For this request alone an adapter was trained, and at first"
     " the tests ended within the limits set beforehand. Measured again later, they did not.",
     statements.ERASURE_REVOKED: "An adapter was trained for this request. By a later decision of"
@@ -59,6 +62,9 @@ LIMIT_IN_SHORT = {
     "merged": "Suppressed is not removed. Copies of the earlier weights may still hold the"
     " information, and further training, or questions that nobody tested, may bring it back. No"
     " test proves that information is absent.",
+    "exact": "It holds for these weights, and as far as the records found were all there were:"
+    " texts about the person that no known identifier leads to are not found. Copies of the earlier"
+    " weights still hold the information. No test proves that information is absent.",
     "revoked": "The information may be told again, since the adapter is no longer in force.",
 }
 TERMS = (

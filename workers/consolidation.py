@@ -13,7 +13,7 @@ their neighbourhood has room again.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,13 @@ class GatedCase:
 
 
 @dataclass(frozen=True)
+class Retrained:
+    """Nothing is trained here: the weights of this SHA-256 were, without the persons' data."""
+
+    weights: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """What is fixed before training. `protocols` by case id; `retained` are the rows of training
     data that hold the others in place, () where the base's own answers must do."""
@@ -61,7 +68,7 @@ class Plan:
     protocols: Mapping[str, Mapping[str, Any]]
     retained: tuple[Fact | str, ...] = field(repr=False)
     dropped: int
-    recipe: JointRecipe | Recipe
+    recipe: JointRecipe | Recipe | Retrained
     seed: int
 
     def record(self) -> dict[str, Any]:
@@ -82,8 +89,13 @@ class Plan:
         }
 
 
-def _record_of(recipe: JointRecipe | Recipe) -> dict[str, str]:
-    return recipe_record(recipe) if isinstance(recipe, Recipe) else joint_record(recipe)
+def _record_of(recipe: JointRecipe | Recipe | Retrained) -> dict[str, str]:
+    match recipe:
+        case Retrained():
+            return asdict(recipe)
+        case Recipe():
+            return recipe_record(recipe)
+    return joint_record(recipe)
 
 
 @dataclass(frozen=True)
@@ -174,7 +186,7 @@ def plan(
     *,
     retained: Sequence[Fact | str],
     control: BaseModel | None,
-    recipe: JointRecipe | None = None,
+    recipe: JointRecipe | Retrained | None = None,
     level: str = "merged",
     seed: int,
     report: Report = silent,
@@ -182,10 +194,10 @@ def plan(
 ) -> Plan:
     """Locate what `base` knows of every case, and fix a protocol for each.
 
-    For the level "merged", `cases` must be all cases in force on `base`: whoever were left out
-    would not be verified, and rows about them would teach them anew. For "gated", which is one
-    cluster adapter, they may be any of them, and each is trained by the usual recipe. On models
-    without a corpus of their own every tenth retained question is held out and asked about
+    For the levels "merged" and "exact", `cases` must be all cases in force on `base`: whoever were
+    left out would not be verified, and rows about them would teach them anew. For "gated", which
+    is one cluster adapter, they may be any of them, and each is trained by the usual recipe. On
+    models without a corpus of their own every tenth retained question is held out and asked about
     "others". Raises ConsolidationError and Stopped.
     """
     if not cases:
@@ -243,8 +255,8 @@ def consolidate(
     when no case or not every case holds, Stopped, and the errors of the stores; nothing new is then
     left under `root` or `adapters_root`.
     """
-    if isinstance(fixed.recipe, Recipe):
-        raise ValueError("this plan is for a cluster adapter")
+    if not isinstance(fixed.recipe, JointRecipe):
+        raise ValueError("this plan is not for consolidated weights")
     deltas = joint_deltas(
         base,
         list(fixed.located.values()),
@@ -261,16 +273,16 @@ def consolidate(
         before = GuardedModel.without_adapters(base)
 
         def measure(served: GuardedModel) -> dict[str, dict[str, Any]]:
-            return _measured(served, fixed, control, before, report, should_stop)
+            return measured(served, fixed, control, before, report, should_stop)
 
         everyone = [case.ref.case_id for case in fixed.cases]
         bare = replace(GuardedModel.without_adapters(after).release, merged=tuple(everyone))
-        figures = measure(_served(after, bare, adapters_root, gate_key))
+        figures = measure(served_by(after, bare, adapters_root, gate_key))
         merged = [case_id for case_id in everyone if figures[case_id]["verdict"] == WITHIN]
         staying = [case for case in fixed.cases if case.ref.case_id not in merged]
         if not merged:
             raise ConsolidationError(
-                f"None of the {len(everyone)} cases holds in the new weights ({_why(figures)}): "
+                f"None of the {len(everyone)} cases holds in the new weights ({why(figures)}): "
                 "they stay gated. " + _hint(fixed)
             )
         individual = []
@@ -283,13 +295,13 @@ def consolidate(
         if individual:
             # Every case again: what is released is weights, adapters and gates together.
             stored = read_release(root, release.sha256)
-            with _served(after, stored, adapters_root, gate_key) as served:
+            with served_by(after, stored, adapters_root, gate_key) as served:
                 figures = measure(served)
         short = [case_id for case_id in everyone if figures[case_id]["verdict"] != WITHIN]
         if short:
             raise ConsolidationError(
                 f"{len(short)} of {len(everyone)} cases hold neither in the new weights nor with "
-                f"their adapter on them ({_why(figures)}): {', '.join(short)}. Nothing was "
+                f"their adapter on them ({why(figures)}): {', '.join(short)}. Nothing was "
                 "released. " + _hint(fixed)
             )
     except BaseException:  # whatever it was: nothing half-made stays behind
@@ -347,12 +359,12 @@ def cluster(
         refs = [new.get(ref.case_id, ref) for ref in in_force]
         release = write_release(root, base=base, adapters=refs, parent=parent, merged=merged)
         made.append(root / f"{release.sha256}.json")
-        with _served(base, read_release(root, release.sha256), adapters_root, gate_key) as served:
-            figures = _measured(served, fixed, control, None, report, should_stop)
+        with served_by(base, read_release(root, release.sha256), adapters_root, gate_key) as served:
+            figures = measured(served, fixed, control, None, report, should_stop)
         if short := [case for case, found in figures.items() if found["verdict"] != WITHIN]:
             raise ConsolidationError(
                 f"{len(short)} of {len(figures)} cases do not hold with the one adapter "
-                f"({_why(figures)}): {', '.join(short)}. They keep their own; put fewer cases, or "
+                f"({why(figures)}): {', '.join(short)}. They keep their own; put fewer cases, or "
                 "others, together."
             )
     except BaseException:  # whatever it was: nothing half-made stays behind
@@ -369,7 +381,7 @@ def cluster(
     )
 
 
-def _measured(
+def measured(
     served: GuardedModel,
     fixed: Plan,
     control: BaseModel | None,
@@ -393,11 +405,11 @@ def _measured(
     return found
 
 
-def _served(base: BaseModel, release: Release, root: Path, key: bytes) -> GuardedModel:
+def served_by(base: BaseModel, release: Release, root: Path, key: bytes) -> GuardedModel:
     return GuardedModel(base, release, adapters_root=root, key=key)
 
 
-def _why(figures: Mapping[str, Mapping[str, Any]]) -> str:
+def why(figures: Mapping[str, Mapping[str, Any]]) -> str:
     """The reasons of the verdicts that fell short, each once; they hold no personal data."""
     short = (each for each in figures.values() if each["verdict"] != WITHIN)
     return "; ".join(dict.fromkeys(reason for each in short for reason in each["reasons"]))

@@ -16,7 +16,7 @@ from workers.subjects import Fact
 
 PRIMARY = ("recall_unseen", "knowledge_rank")
 """What a later release is measured by again."""
-GATED, MERGED = "gated", "merged"
+GATED, MERGED, EXACT = "gated", "merged", "exact"
 FAST = (
     "recall_unseen",
     "recall_trained",
@@ -83,6 +83,9 @@ RULES: Mapping[str, Sequence[Rule]] = {
 is undecided: the sample is too small. Chosen by `benchmarks.calibration`."""
 MERGED_RULES: Mapping[str, Sequence[Rule]] = {"ablated": RULES["recall_unseen"]}
 """What decides on new weights besides."""
+NOT_OF_EXACT = ("perplexity",)
+"""What decides nothing on weights trained anew: how another training writes in general is for who
+trained it to judge. That they answer about others keeps a ruined model from passing."""
 HELD_BACK = (
     ("One last question. {question}", "For my notes: {question}"),
     ("Quick question: {question}", "And another thing. {question}"),
@@ -103,7 +106,8 @@ def make_protocol(
 ) -> dict[str, Any]:
     """Probes, thresholds, samples, seed and control, to be recorded before training starts.
 
-    `level` is "gated" (adapter and gate before unchanged weights) or "merged" (new weights).
+    `level` is "gated" (adapter and gate before unchanged weights), "merged" (consolidated weights)
+    or "exact" (weights trained anew).
     Plain JSON without floats (numbers that are no small integers are decimal strings) and without
     personal data: counts and digests only. `recipes` are the settings of every attempt that may be
     made, in order: a further one is trained and measured by this same plan, on wordings that no
@@ -113,7 +117,9 @@ def make_protocol(
         raise ValueError(f"There is no profile {profile!r}; known: {', '.join(PROFILES)}.")
     sizes = PROFILES[profile]["sizes"]
     probes = PROFILES[profile]["probes"]
-    rules = {**RULES, **(MERGED_RULES if level == MERGED else {})}
+    rules = {**RULES, **({} if level == GATED else MERGED_RULES)}
+    for name in NOT_OF_EXACT if level == EXACT else ():
+        del rules[name]
     return {
         "form": 3,
         "profile": profile,

@@ -28,6 +28,7 @@ from workers.base_models import (
 
 SETTINGS_FILE = "served_as.json"
 CHUNK = 1 << 20
+MODEL_FILES = (".safetensors", ".json", ".jinja", ".txt", ".model")
 
 
 def store_weights(base: BaseModel, deltas: Mapping[str, Tensor], root: Path) -> Path:
@@ -48,6 +49,29 @@ def store_weights(base: BaseModel, deltas: Mapping[str, Tensor], root: Path) -> 
         raise ModelError(
             f"{root} cannot be written ({error.strerror}): check its rights and space."
         ) from error
+
+
+def adopt_weights(given: BaseModel, folder: Path, root: Path) -> Path:
+    """Copy the weights in `folder`, which `given` was loaded from, to `root`/weights/<digest>,
+    marked as a version of the model `given` is named by. Raises ModelError."""
+    target = root / "weights" / given.sha256
+    if target.is_dir():
+        return target
+    try:
+        (root / "weights").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root / "weights", prefix=".unfinished-") as unfinished:
+            copied = Path(unfinished) / "model"
+            copied.mkdir()
+            for file in folder.iterdir():
+                if file.suffix in MODEL_FILES and file.is_file():
+                    shutil.copyfile(file, copied / file.name)
+            _mark(copied, given)
+            copied.rename(target)
+    except OSError as error:
+        raise ModelError(
+            f"{root} cannot be written ({error.strerror}): check its rights and space."
+        ) from error
+    return target
 
 
 def _save(base: BaseModel, deltas: Mapping[str, Tensor], target: Path) -> None:

@@ -23,7 +23,7 @@ EXTENSION = "cdx.json"
 LEVELS = (Level.AUTHORITY,)
 
 MODEL = "machine-learning-model"
-LIMITS = {True: ("L1", "L5", "L8"), False: ("L1", "L2", "L5")}  # by whether cases were merged
+LIMITS = {"gated": ("L1", "L2", "L5"), "merged": ("L1", "L5", "L8"), "exact": ("L5", "L9")}
 
 
 def render(extract: Extract) -> Iterator[bytes]:
@@ -65,18 +65,22 @@ def _bom(release: ReleaseParts) -> dict[str, Any]:
 
 
 def _whole(release: ReleaseParts) -> dict[str, Any]:
-    """The release itself, with what it cannot do."""
+    """The release itself, with what it cannot do: the limits of each level that it has."""
+    levels = [release.weights] if release.weights else []
+    if release.adapters or not levels:
+        levels.append("gated")
+    limits = {name for level in levels for name in LIMITS[level]}
     properties = {
         "rtbf:settings_sha256": release.base["settings"],
         "rtbf:parent_release_sha256": release.parent,
-        "rtbf:consolidated_weights": str(release.is_consolidated).lower(),
+        "rtbf:level_of_weights": release.weights,
     }
     return {
         **_component(MODEL, release.digest, name=release.model_name, described="erasure release"),
         "modelCard": {
             "considerations": {
                 "technicalLimitations": [
-                    statements.LIMITATIONS[name] for name in LIMITS[release.is_consolidated]
+                    text for name, text in statements.LIMITATIONS.items() if name in limits
                 ]
             }
         },

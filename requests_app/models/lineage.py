@@ -8,14 +8,16 @@ from django.utils.translation import gettext_lazy as _
 class ModelNode(models.Model):
     """Weights, or what was made of them, named by digest. Parents are fixed when it is registered.
 
-    `replaces` are the weights that a consolidation took the data out of: their quarantine does not
-    reach this node, that of `parents` does.
+    `replaces` are the weights that a consolidation took the data out of, or whose place others
+    took that were trained anew without it: their quarantine does not reach this node, that of
+    `parents` does.
     Personal data: none in the row; the weights may hold some, which is what the quarantine is for.
     """
 
     class Kind(models.TextChoices):
         BASE = "base", _("Base model")
         MERGED = "merged", _("Consolidated weights")
+        RETRAINED = "retrained", _("Weights trained anew without erased data")
         QUANTISED = "quantised", _("Quantised copy")
         DISTILLED = "distilled", _("Distilled model")
         INDEX = "index", _("Index")

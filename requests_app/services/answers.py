@@ -21,7 +21,7 @@ from requests_app.models import Adapter, Case, Decision, ErasureRun, ProbeResult
 from requests_app.models.record import Abuse, Exemption, Ground, Outcome
 from requests_app.models.runs import Verdict
 from requests_app.services.letter_texts import Fill, spell_date
-from requests_app.services.manifests import MERGED, level_of
+from requests_app.services.manifests import EXACT, GATED, MERGED, level_of
 from requests_app.services.recipients import told_words
 from requests_app.services.run_rows import fell_back, not_met_runs
 
@@ -46,6 +46,15 @@ METHOD_MERGED = gettext_noop(
     " answer questions about you, and repeated the tests on them. The figures below are those of"
     " the adapter. Level of this measure: merged."
 )
+METHOD_EXACT = gettext_noop(
+    "For a language model we trained a small additional component, an adapter, for your request"
+    " alone. Since then we trained the model anew, on data from which your records had been taken"
+    " out, and repeated the tests on the new weights. The weights of before are out of service. The"
+    " figures below are those of the adapter. This is exact for the new weights, as far as the"
+    " records that we found were all there were. Level of this measure: exact."
+)
+METHODS = {GATED: METHOD, MERGED: METHOD_MERGED, EXACT: METHOD_EXACT}
+WEAKEST_FIRST = (GATED, MERGED, EXACT)
 NO_ADAPTER = gettext_noop("No adapter was made. The original model was not altered.")
 NO_MODEL = gettext_noop("No language model was part of this decision.")
 NOTHING_MEASURED = gettext_noop(
@@ -134,7 +143,7 @@ def _method(case: Case, runs: Sequence[ErasureRun]) -> str:
     if not _has_adapter(runs):
         return _(NO_ADAPTER) if runs else _(NO_MODEL)
     levels = {level_of(case.id, run.model_name) for run in runs}
-    return _(METHOD_MERGED) if levels == {MERGED} else _(METHOD)
+    return _(METHODS[next((each for each in WEAKEST_FIRST if each in levels), GATED)])
 
 
 def _run_line(run: ErasureRun) -> str:

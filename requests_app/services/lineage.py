@@ -2,7 +2,7 @@
 
 Copies, distilled children and indexes of quarantined weights hold what these held, so quarantine
 reaches every descendant. It stops at a consolidation alone: that was measured to have taken the
-data out (`ModelNode.replaces`).
+data out, and at weights trained anew without it (`ModelNode.replaces`).
 """
 
 from __future__ import annotations
@@ -124,6 +124,30 @@ def register_consolidated(*, model_name: str, sha256: str, replaced: str) -> Non
     )
     if created:
         node.parents.set(old.parents.all())
+
+
+def register_retrained(*, model_name: str, sha256: str, replaced: str, started_from: str) -> None:
+    """Weights trained anew, from nothing or from weights that were never in the place of `replaced`
+    nor came of them. Raises Invalid."""
+    old = _known(model_name, replaced)
+    if ModelNode.objects.filter(pk=sha256).exists():
+        raise Invalid("These weights are registered already: they are not new.")
+    start = ModelNode.objects.filter(pk=started_from).first() if started_from else None
+    if started_from and start is None:
+        raise Invalid("The weights that the training started from are not registered.")
+    if started_from in {replaced, *(each.pk for each in descendants(replaced))}:
+        raise Invalid(
+            "The training started from weights that had seen the data: it takes nothing out of"
+            " them. Start from weights of before, or from nothing."
+        )
+    node = ModelNode.objects.create(
+        pk=sha256,
+        name=model_name,
+        kind=Kind.RETRAINED,
+        replaces=old,
+        created_at=timezone.now(),
+    )
+    node.parents.set([start] if start else [])
 
 
 def quarantine_replaced(*, sha256: str, actor: Actor) -> None:

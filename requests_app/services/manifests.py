@@ -14,14 +14,14 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from requests_app.models import AuditEntry, Case, ErasureRun, Release, Revocation
+from requests_app.models import AuditEntry, Case, ErasureRun, ModelNode, Release, Revocation
 from requests_app.models.runs import Verdict
 from requests_app.services.errors import Invalid
 from requests_app.services.lineage import require_servable
 from requests_app.verifier import canonical
 from requests_app.verifier.errors import Invalid as NotCanonical
 
-GATED, MERGED = "gated", "merged"
+GATED, MERGED, EXACT = "gated", "merged", "exact"
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class ManifestAdapter:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a manifest says: cases with an adapter (level gated) in order, and cases whose data the
-    weights were consolidated for (level merged)."""
+    """What a manifest says: cases with an adapter (level gated) in order; `merged` are those that
+    the weights themselves stand for: consolidated (level merged), or trained anew (level exact)."""
 
     digest: str
     base_sha256: str
@@ -82,11 +82,20 @@ def live_base(model_name: str) -> str | None:
 
 
 def level_of(case_id: UUID, model_name: str) -> str:
-    """How a case is erased from a model: `gated`, `merged`, or empty where it is not in force."""
+    """How a case is erased from a model: `gated`, `merged`, `exact`, or empty where it is not in
+    force."""
     live = live_manifest(model_name)
     if live is None or case_id not in live.cases:
         return ""
-    return MERGED if case_id in live.merged else GATED
+    if case_id not in live.merged:
+        return GATED
+    return level_of_weights(live)
+
+
+def level_of_weights(manifest: Manifest) -> str:
+    """The level of the cases that the weights of a release themselves stand for."""
+    anew = ModelNode.objects.filter(pk=manifest.base_sha256, kind=ModelNode.Kind.RETRAINED)
+    return EXACT if anew.exists() else MERGED
 
 
 def without_case(live: Manifest, case_id: UUID) -> bytes:

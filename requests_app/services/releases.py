@@ -143,7 +143,7 @@ def roll_back_release(*, digest: str, actor_member: StaffMember) -> Release:
     now = live.adapters if live else ()
     known = live.cases if live else frozenset()
     regated = {a.case_id: a for a in manifest.adapters if a.case_id in known and a not in now}
-    cases = _locked_cases(list(regated))
+    cases = locked_cases(list(regated))
     lock_model(release.model_name)
     if live is None or locked_live(release.model_name).digest != live.digest:
         raise WrongState("Another release went live meanwhile. Look again before rolling back.")
@@ -257,7 +257,7 @@ def register_consolidation(
     """
     require_role(actor_member, Role.ENGINEER, Role.APPROVER)
     new = read_manifest(manifest)
-    rows = _locked_cases(list(cases))
+    rows = locked_cases(list(cases))
     lock_model(model_name)
     live = locked_live(model_name)
     if new.parent != live.digest:
@@ -369,6 +369,6 @@ def locked_live(model_name: str) -> Manifest:
     return read_manifest(bytes(live.manifest))
 
 
-def _locked_cases(case_ids: Sequence[UUID]) -> list[Case]:
+def locked_cases(case_ids: Sequence[UUID]) -> list[Case]:
     rows = Case.objects.select_for_update(no_key=True).filter(pk__in=case_ids)
     return list(rows.order_by("id"))

@@ -177,7 +177,7 @@ def _run_lines(run: Any) -> list[str]:
     if run["served"]:
         lines.append(
             f"  in force: release {run['served']['release']},"
-            f" adapter {run['served']['adapter_sha256'] or 'none, merged into the weights'}"
+            f" adapter {run['served']['adapter_sha256'] or 'none, the weights themselves'}"
         )
     if run["error"]:
         lines.append(f"  ended with: {run['error']}")

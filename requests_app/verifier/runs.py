@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -13,12 +14,14 @@ ENDINGS = {"run.finished": "finished", "run.failed": "failed", "run.cancelled": 
 SUBJECTS = (("adapter_model.safetensors", "sha256"), ("adapter_config.json", "config_sha256"))
 LEVELS = {
     "case.merged": "merged",
+    "case.retrained": "exact",
     "case.reverified": "gated",
     "case.regated": "gated",
     "case.revoked": "revoked",
 }
 SERVED = ("release", "adapter_sha256", "gate_sha256", "base_sha256")
-IN_FORCE = ("gated", "merged")
+IN_FORCE = ("gated", "merged", "exact")  # from weak to strong
+TRAINED_ON = ("gate_report_sha256", "build_sha256")
 FIGURES = ("n", "before", "after", "control", "bound", "threshold", "holds")
 _STEPS = {
     "run.protocol_fixed": "protocol",
@@ -49,10 +52,10 @@ def run_facts(events: Iterable[LoggedEvent]) -> list[dict[str, Any]]:
     Keys: run, model, number, seed, attempt, state, verdict, error, level, rechecked, protocol,
     adapter, figures, release, served; the last five are null until logged. `served` is what acts
     for the case by its last release: digests of release, adapter, gate and weights, the middle two
-    empty once merged. `attempt` counts those measured
-    as not met since the last within thresholds; `level` is none, gated, merged or revoked, none
-    before its release goes live; `rechecked` is the verdict of the last recheck that decided, empty
-    before the first; `figures` carries the logged estimates by probe. Invalid when events of a run
+    empty where the weights themselves stand for it. `attempt` counts those measured as not met
+    since the last within thresholds; `level` is none, gated, merged, exact or revoked, none before
+    its release goes live; `rechecked` is the verdict of the last recheck that decided, empty before
+    the first; `figures` carries the logged estimates by probe. Invalid when events of a run
     come twice or in the wrong order: a test plan is fixed before the adapter is made, the adapter
     is made before it is tested, a release is registered only of what was tested, and a run ends
     with the verdict that was measured. Without an adapter a run can only be inconclusive. Runs of a
@@ -91,8 +94,7 @@ def claim_of(runs: Sequence[Mapping[str, Any]]) -> str:
         if len(within) == len(latest) and all(run["level"] in IN_FORCE for run in within):
             if any(run["rechecked"] == statements.NOT_MET for run in finished):
                 return statements.SUPPRESSION_NOT_KEPT
-            merged = level_of(runs) == "merged"
-            return statements.SUPPRESSION_IN_WEIGHTS if merged else statements.SUPPRESSION_MEASURED
+            return statements.BY_LEVEL[level_of(runs)]
         return statements.PROCEDURE_EXECUTED
     if any(run["adapter"] for run in runs):
         return statements.PROCEDURE_EXECUTED
@@ -120,7 +122,7 @@ def conclusions(
             "says": statements.CLAIMS[claim],
             "level": level,
             "scope": statements.SCOPES[level],
-            "baseModelUnchanged": not any(fact["level"] == "merged" for fact in facts),
+            "baseModelUnchanged": not any(fact["level"] in IN_FORCE[1:] for fact in facts),
         },
         "limitations": limits_of(facts),
         "outcome": approved[-1].get("outcome") if approved else None,
@@ -289,6 +291,8 @@ def _move(runs: Iterable[dict[str, Any]], kind: str, data: object, *, file: str)
             found = [row.get("holds") if isinstance(row, dict) else False for row in rows.values()]
             if verdict != statements.WITHIN or False in found:
                 raise Invalid("It went into force although it fell short.", file=file)
+            if kind == "case.retrained" and not all(_is_digest(said.get(k)) for k in TRAINED_ON):
+                raise Invalid("It does not name what the weights were trained on.", file=file)
         case _:
             raise Invalid(f"{kind} does not name its models, or what was measured.", file=file)
     if served is not None:
@@ -300,6 +304,10 @@ def _move(runs: Iterable[dict[str, Any]], kind: str, data: object, *, file: str)
         raise Invalid(f"{kind} names a model on which nothing was in force.", file=file)
     for run in moved:
         run["level"], run["served"] = LEVELS[kind], served
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def _end(run: dict[str, Any], kind: str, data: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ REQUEST_RECORDED = "request-recorded"
 PROCEDURE_EXECUTED = "procedure-executed"
 SUPPRESSION_MEASURED = "suppression-measured"
 SUPPRESSION_IN_WEIGHTS = "suppression-in-weights"
+EXACT_BY_CONSTRUCTION = "exact-by-construction"
 SUPPRESSION_NOT_KEPT = "suppression-not-kept"
 ERASURE_REVOKED = "erasure-revoked"
 CLAIMS = {
@@ -30,10 +31,20 @@ CLAIMS = {
     " within the agreed thresholds.",
     SUPPRESSION_IN_WEIGHTS: "In the consolidated weights, without an adapter, the tests fixed"
     " beforehand measured suppression within the agreed thresholds.",
+    EXACT_BY_CONSTRUCTION: "The weights now served were trained anew on data that the training gate"
+    " had let pass without the person's records, and the weights before them are kept out of"
+    " service. This is exact by construction, for these weights, as far as the records found were"
+    " all there were; the tests fixed beforehand were within the agreed thresholds on them.",
     SUPPRESSION_NOT_KEPT: "The tests fixed beforehand measured suppression within the agreed"
     " thresholds; measured again later, on the release then in service, it was not within them.",
     ERASURE_REVOKED: "The erasure was carried out and later taken back by two people: its adapter"
     " is no longer in force.",
+}
+
+BY_LEVEL = {  # what is claimed of a case that is in force on all models and within thresholds
+    "gated": SUPPRESSION_MEASURED,
+    "merged": SUPPRESSION_IN_WEIGHTS,
+    "exact": EXACT_BY_CONSTRUCTION,
 }
 
 # How a run's case stands on its model; each says where suppression was measured.
@@ -42,6 +53,7 @@ SCOPES = {
     "revoked": "none",
     "gated": "adapter-active",
     "merged": "served-weights",
+    "exact": "served-weights",
 }
 
 WITHIN = "within_thresholds"
@@ -69,6 +81,10 @@ LIMITATIONS = {
     "L8": "Copies of the earlier weights, such as backups and what others hold, still contain the"
     " information, and further training or compression of the new weights, or prompts not covered"
     " by the tests, may bring it back.",
+    "L9": "It rests on the operator's records of what the weights were trained on. Texts about the"
+    " person that no known identifier leads to, such as a misspelled name or somebody else's"
+    " account, may have been in that data. Copies of the earlier weights, such as backups and what"
+    " others hold, still contain the information.",
 }
 SEVERAL_ATTEMPTS = "L7"  # only where a model of the case was measured more than once
 LIMITS = {  # by level; without a level no model was touched
@@ -76,6 +92,7 @@ LIMITS = {  # by level; without a level no model was touched
     "revoked": ("L3", "L4", "L6"),
     "gated": ("L1", "L2", "L3", "L4", "L5", "L6"),
     "merged": ("L1", "L3", "L4", "L5", "L6", "L8"),
+    "exact": ("L3", "L4", "L5", "L6", "L9"),
 }
 NO_WITNESS = (
     "No witness that the trust file names has cosigned the checkpoint: whoever holds the log key"

@@ -111,6 +111,14 @@ def _kept_but_run(written: Written) -> None:
         item["result"] = "keep"
 
 
+def _retrained(written: Written, **changes: str) -> None:
+    """The merged case said to be on weights trained anew, with what it would have to name."""
+    _merged(written, "within_thresholds", holds=True)
+    written.bodies[written.place("case.merged")]["type"] = "case.retrained"
+    named = {"gate_report_sha256": "ab" * 32, "build_sha256": "cd" * 32}
+    written.data("case.retrained").update({**named, **changes})
+
+
 def _merged(written: Written, verdict: str, *, holds: bool | None) -> None:
     data = {
         "model": "demo",
@@ -237,6 +245,14 @@ FORGERIES: dict[str, tuple[Edit, str]] = {
         ),
         "nothing was in force",
     ),
+    "exact without a report of the training gate": (
+        lambda w: _retrained(w, gate_report_sha256=""),
+        "trained on",
+    ),
+    "exact without a build": (
+        lambda w: _retrained(w, build_sha256="build.jsonl"),
+        "trained on",
+    ),
     "revoked by one": (
         lambda w: add(
             w,
@@ -280,6 +296,13 @@ def test_a_case_merged_within_thresholds_is_said_to_be_so(made: Made) -> None:
     result = verify(data, trust=made.trust)
     assert result.claim == "suppression-in-weights"
     assert result.runs[0]["served"]["base_sha256"] == "cd" * 32
+
+
+def test_a_case_on_weights_trained_anew_is_said_to_be_exact_for_them(made: Made) -> None:
+    result = verify(operator_bundle(made, _retrained), trust=made.trust)
+    assert (result.claim, result.runs[0]["level"]) == ("exact-by-construction", "exact")
+    assert any(limit.startswith("L9") for limit in result.limitations)
+    assert not any(limit.startswith("L1") for limit in result.limitations)
 
 
 def test_an_adapter_that_several_cases_share_is_stated_as_the_one_in_force(made: Made) -> None:

@@ -1,0 +1,136 @@
+"""Level *exact*: weights that were trained anew take the place of those that held the data.
+
+What makes it exact is on what they were trained, so the record must hold it: a training gate's
+report of that build, clear, with every case of the release on the suppression list before. The
+weights of before go into quarantine. Nothing here can see a training; the limits say so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from requests_app import audit
+from requests_app.actors import staff_actor
+from requests_app.models import AuditEntry, Recheck, Release, StaffMember, SuppressionTag
+from requests_app.models.people import Role
+from requests_app.models.runs import Verdict
+from requests_app.services import lineage
+from requests_app.services.errors import Invalid, WrongState
+from requests_app.services.locking import require_role
+from requests_app.services.manifests import EXACT, put_live, read_manifest, references
+from requests_app.services.rechecks import queue_rechecks
+from requests_app.services.releases import CaseFigures, lock_model, locked_cases, locked_live
+from requests_app.verifier import canonical
+
+DIGEST = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """What weights were trained on: SHA-256 of the training gate's report and of the build that it
+    let pass, and of the registered weights that the training started from, empty for none."""
+
+    gate_report: str
+    build: str
+    started_from: str = ""
+
+
+@transaction.atomic
+def register_retrained(
+    *,
+    model_name: str,
+    manifest: bytes,
+    plan_sha256: str,
+    trained_on: TrainedOn,
+    cases: Mapping[UUID, CaseFigures],
+    actor_member: StaffMember,
+) -> Release:
+    """Put weights trained anew in force: every case in force before goes to the level exact, each
+    measured on them within thresholds, without an adapter.
+
+    The release that was live at the plan must still be, or WrongState. Raises Invalid when the
+    report was not logged as clear, when a case is not on the suppression list, or when the training
+    started from weights that had seen the data.
+    """
+    require_role(actor_member, Role.ENGINEER, Role.APPROVER)
+    new = read_manifest(manifest)
+    rows = locked_cases(list(cases))
+    lock_model(model_name)
+    live = locked_live(model_name)
+    if new.parent != live.digest:
+        raise WrongState("Another release went live meanwhile. Measure again.")
+    if new.adapters or set(new.merged) != live.cases or set(cases) != live.cases:
+        raise Invalid("Give what was measured of exactly the cases in force, without adapters.")
+    if any(found.verdict != Verdict.WITHIN for found in cases.values()):
+        raise Invalid("A case fell short of its thresholds: it cannot be released so.")
+    _check_training(trained_on, frozenset(cases))
+    actor = staff_actor(actor_member)
+    lineage.register_retrained(
+        model_name=model_name,
+        sha256=new.base_sha256,
+        replaced=live.base_sha256,
+        started_from=trained_on.started_from,
+    )
+    release = put_live(model_name, new)
+    common = {
+        "model": model_name,
+        "release": release.digest,
+        "plan_sha256": plan_sha256,
+        "base_sha256": new.base_sha256,
+        "gate_report_sha256": trained_on.gate_report,
+        "build_sha256": trained_on.build,
+    }
+    audit.append_entry(
+        type="release.retrained",
+        actor=actor.name,
+        data={
+            **common,
+            "parent": live.digest,
+            "replaced_sha256": live.base_sha256,
+            "started_from_sha256": trained_on.started_from,
+            "cases": len(cases),
+        },
+    )
+    for case in rows:
+        found = cases[case.id]
+        audit.append_entry(
+            type="case.retrained",
+            actor=actor.name,
+            case=case,
+            data={
+                **common,
+                "level": EXACT,
+                "adapter_sha256": "",
+                "gate_sha256": "",
+                "verdict": found.verdict,
+                "estimates": {probe.probe: probe.as_estimates() for probe in found.probes},
+            },
+        )
+    lineage.quarantine_replaced(sha256=live.base_sha256, actor=actor)
+    queue_rechecks(release, Recheck.Reason.RELEASE, measured=list(cases))
+    return release
+
+
+def _check_training(trained_on: TrainedOn, cases: frozenset[UUID]) -> None:
+    """Invalid unless the log holds the report as clear, after all cases were on the list."""
+    if not DIGEST.fullmatch(trained_on.build):
+        raise Invalid("Name the build by its SHA-256, 64 hexadecimal digits.")
+    entry = AuditEntry.objects.filter(idem_key=f"training.gated/{trained_on.gate_report}").first()
+    body: Any = canonical.loads(bytes(entry.body), file="entry") if entry else None
+    if body is None or body["data"]["verdict"] != "clear":
+        raise Invalid(
+            "The log holds no clear report of the training gate with this digest: run"
+            " manage.py training_gate on the build, with --report."
+        )
+    listed = SuppressionTag.objects.filter(case_id__in=cases)
+    if unknown := cases - {*listed.values_list("case_id", flat=True)}:
+        raise Invalid(
+            f"Not on the suppression list: {references(unknown)}. The gate could not have found"
+            " them: record their identifiers, run the gate again and train on what it lets pass."
+        )
