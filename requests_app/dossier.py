@@ -13,6 +13,8 @@ from functools import cached_property
 from typing import Any
 from uuid import UUID
 
+from django.utils.translation import gettext as _
+
 from requests_app import audit, keys, marks
 from requests_app.jurisdictions import Profile, current, profile
 from requests_app.models import Case, Checkpoint, ErasureRun
@@ -167,15 +169,20 @@ def as_exported(dossier: Dossier, *, since: int | None = None) -> Dossier:
     """
     closing = [e.case_seq for e in dossier.events if e.body["type"] in statements.CLOSING]
     if not closing:
-        raise BundleNotReady("Prepare the bundle first: the export is an entry of the log itself.")
+        raise BundleNotReady(
+            _("Prepare the bundle first: the export is an entry of the log itself.")
+        )
     events = dossier.events[: closing[-1] + 1]
     covered = max(events[-1].seq, keys.known_since(keys.attest_key()))
     checkpoint = marks.closed_after(covered)
     if checkpoint is None:
         raise BundleNotReady(
-            "The signer has not signed the log since this export was prepared, or witnesses are"
-            " still being asked. That takes seconds while the signer (manage.py sign_checkpoints)"
-            " and the legal queue run, and two minutes if a witness does not answer."
+            _(
+                "The signer has not signed the log since this export was prepared, or witnesses"
+                " are still being asked. That takes seconds while the signer (manage.py"
+                " sign_checkpoints) and the legal queue run, and two minutes if a witness does"
+                " not answer."
+            )
         )
     return replace(dossier, events=events, log=_proofs(events, checkpoint, since=since))
 
@@ -195,7 +202,8 @@ def _proofs(events: tuple[Event, ...], checkpoint: Checkpoint, *, since: int | N
             merkle.verify_inclusion(event.leaf, index=event.seq, size=size, path=path, root=root)
     except (audit.LogError, merkle.ProofError) as problem:
         raise BundleNotReady(
-            f"The stored log does not fit its checkpoint: {problem}. Run manage.py verify_log."
+            _("The stored log does not fit its checkpoint: %(problem)s. Run manage.py verify_log.")
+            % {"problem": problem}
         ) from None
     return LogProofs(
         note=marks.cosigned_note(checkpoint),

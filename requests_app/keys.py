@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from requests_app import audit, durable_files
 from requests_app.models import AuditKey
@@ -80,8 +81,11 @@ def attest_key() -> SigningKey:
     path = settings.RTBF_KEY_DIR / ATTEST_FILE
     if settings.RTBF_PRODUCTION and not path.exists():
         raise KeyFileError(
-            f"{path} is missing. Make it once, for all machines: "
-            f"(umask 077; openssl genpkey -algorithm ed25519 -out {path})"
+            _(
+                "%(path)s is missing. Make it once, for all machines: (umask 077; openssl genpkey"
+                " -algorithm ed25519 -out %(path)s)"
+            )
+            % {"path": path}
         )
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = SigningKey(_attest_name(), _read_or_make(path))
@@ -91,8 +95,12 @@ def attest_key() -> SigningKey:
             audit.register_key(purpose=AuditKey.Purpose.ATTEST, vkey=key.vkey, name=key.name)
     elif row.valid_to is not None:
         raise KeyFileError(
-            f"{path} holds a key that was retired at log size {row.valid_to}. Put the present one"
-            " there; if a rotation was interrupted here, run `manage.py rotate_key attest` again."
+            _(
+                "%(path)s holds a key that was retired at log size %(valid_to)s. Put the present"
+                " one there; if a rotation was interrupted here, run `manage.py rotate_key"
+                " attest` again."
+            )
+            % {"path": path, "valid_to": row.valid_to}
         )
     return key
 
@@ -244,13 +252,18 @@ def _read_or_make(path: Path) -> Ed25519PrivateKey:
 
 def _read(path: Path) -> Ed25519PrivateKey:
     if not durable_files.is_private(path):
-        raise KeyFileError(f"Others can read {path}. Run: chmod 600 {path}")
+        raise KeyFileError(_("Others can read %(path)s. Run: chmod 600 %(path)s") % {"path": path})
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError) as problem:
-        raise KeyFileError(f"{path} does not hold a PEM private key: {problem}") from None
+        raise KeyFileError(
+            _("%(path)s does not hold a PEM private key: %(problem)s")
+            % {"path": path, "problem": problem}
+        ) from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise KeyFileError(f"{path} holds a key of another kind; Ed25519 is needed.")
+        raise KeyFileError(
+            _("%(path)s holds a key of another kind; Ed25519 is needed.") % {"path": path}
+        )
     return key
 
 

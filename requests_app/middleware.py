@@ -15,6 +15,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.loader import render_to_string
 from django.utils import translation
+from django.utils.translation import gettext as _
 
 from requests_app.accounts import LOGGED_IN
 from requests_app.context import controller
@@ -74,7 +75,7 @@ def staff_sessions(get_response: Handler) -> Handler:
             return get_response(request)
         if _is_over(request):
             logout(request)
-            messages.info(request, "You were logged out, since your session had ended.")
+            messages.info(request, _("You were logged out, since your session had ended."))
             return redirect_to_login(
                 request.get_full_path() if request.method == "GET" else "/app/"
             )

@@ -15,9 +15,11 @@ from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from requests_app.models import Case, StaffMember
 from requests_app.models.people import Role
+from requests_app.services.locking import spell_roles
 
 View = Callable[..., HttpResponse]
 
@@ -95,7 +97,6 @@ def staff_page(name: str) -> Callable[[View], View]:
     needed. Age of the session and second factor: `middleware.staff_sessions`.
     """
     roles = PAGES[name]
-    labels = " or ".join(str(role.label) for role in Role if role in roles)
 
     def decorate(view: View) -> View:
         @wraps(view)
@@ -104,8 +105,11 @@ def staff_page(name: str) -> Callable[[View], View]:
                 return redirect_to_login(request.get_full_path())
             if request.user.role not in roles:
                 raise PermissionDenied(
-                    f"This page needs the role {labels}. "
-                    f"Your role is {Role(request.user.role).label}."
+                    _("This page needs the role %(roles)s. Your role is %(role)s.")
+                    % {
+                        "roles": spell_roles(role for role in Role if role in roles),
+                        "role": Role(request.user.role).label,
+                    }
                 )
             return view(request, *args, **kwargs)
 
@@ -117,7 +121,7 @@ def staff_page(name: str) -> Callable[[View], View]:
 def member(request: HttpRequest) -> StaffMember:
     """The logged-in member of staff behind a `staff_page`."""
     if not isinstance(request.user, StaffMember):
-        raise PermissionDenied("This page is for staff.")
+        raise PermissionDenied(_("This page is for staff."))
     return request.user
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from django.utils.translation import gettext_lazy as _
+
 from requests_app.extract import Extract
 from requests_app.models import Checkpoint
 from requests_app.models.exports import Level
 
 OF = "record"
-TITLE = "Audit log (JSON Lines)"
+TITLE = _("Audit log (JSON Lines)")
 CONTENT_TYPE = "application/jsonl"
 EXTENSION = "jsonl"
 LEVELS = (Level.PUBLIC, Level.AUTHORITY, Level.INTERNAL)

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from django.utils.translation import gettext_lazy as _
+
 from requests_app import attestations, keys
 from requests_app.dossier import BundleNotReady, Dossier, LogProofs, as_exported
 from requests_app.exports import report_html
@@ -20,7 +22,7 @@ from requests_app.verifier.errors import Invalid
 from requests_app.verifier.evidence import run_files
 
 OF = "case"
-TITLE = "Evidence bundle (signed, verifies offline)"
+TITLE = _("Evidence bundle (signed, verifies offline)")
 CONTENT_TYPE = "application/zip"
 EXTENSION = "zip"
 
@@ -36,7 +38,9 @@ def render(dossier: Dossier, *, since: int | None = None, annex: bytes = b"") ->
     exported = as_exported(dossier, since=since)
     approved = exported.last("annex.approved") or {}
     if annex and approved.get("sha256") != hashlib.sha256(annex).hexdigest():
-        raise BundleNotReady("Prepare the bundle anew: the annex was approved after this export.")
+        raise BundleNotReady(
+            _("Prepare the bundle anew: the annex was approved after this export.")
+        )
     log = exported.log
     if log is None:
         raise ValueError("An exported dossier has its log proofs.")
@@ -58,7 +62,11 @@ def render(dossier: Dossier, *, since: int | None = None, annex: bytes = b"") ->
         statement = attestations.evidence_statement(exported, log=log, files=files, key=key)
     except Invalid as problem:
         raise BundleNotReady(
-            f"No statement can be signed about this case: its record does not back one. {problem}"
+            _(
+                "No statement can be signed about this case: its record does not back one."
+                " %(problem)s"
+            )
+            % {"problem": problem}
         ) from None
     return archive.write_archive({**files, statements.STATEMENT: statement})
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 
+from django.utils.translation import gettext_lazy as _
+
 from requests_app.dossier import Dossier
 from requests_app.verifier import statements
 from requests_app.verifier.runs import limits_of
 
 OF = "case"
-TITLE = "Evidence (JSON)"
+TITLE = _("Evidence (JSON)")
 CONTENT_TYPE = "application/json"
 EXTENSION = "json"
 

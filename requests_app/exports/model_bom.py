@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
+from django.utils.translation import gettext_lazy as _
+
 from requests_app.extract import AdapterPart, Extract, ReleaseParts
 from requests_app.models.exports import Level
 from requests_app.verifier import statements
 
 OF = "release"
-TITLE = "Bill of materials of a release (CycloneDX 1.6, ML-BOM)"
+TITLE = _("Bill of materials of a release (CycloneDX 1.6, ML-BOM)")
 CONTENT_TYPE = "application/vnd.cyclonedx+json; version=1.6"
 EXTENSION = "cdx.json"
 LEVELS = (Level.AUTHORITY,)

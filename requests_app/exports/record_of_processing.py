@@ -13,6 +13,7 @@ from django.apps import apps
 from django.conf import settings
 from django.template.loader import render_to_string
 from django.utils.text import camel_case_to_spaces
+from django.utils.translation import gettext_lazy as _
 
 from requests_app import vault
 from requests_app.extract import Extract
@@ -23,7 +24,7 @@ from requests_app.services.code_mails import CODE_LIFE
 from requests_app.services.export_jobs import KEPT
 
 OF = "record"
-TITLE = "Record of processing of this application (Art. 30)"
+TITLE = _("Record of processing of this application (Art. 30)")
 CONTENT_TYPE = "text/html; charset=utf-8"
 EXTENSION = "html"
 LEVELS = (Level.AUTHORITY,)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from django.utils.translation import gettext_lazy as _
+
 from requests_app import spreadsheets
 from requests_app.exports import register_json
 from requests_app.extract import Extract
 from requests_app.models.exports import Level
 
 OF = "record"
-TITLE = "Register of cases (CSV)"
+TITLE = _("Register of cases (CSV)")
 CONTENT_TYPE = "text/csv; charset=utf-8; header=present"
 EXTENSION = "csv"
 LEVELS = (Level.AUTHORITY, Level.INTERNAL)

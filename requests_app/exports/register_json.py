@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import date
 
+from django.utils.translation import gettext_lazy as _
+
 from requests_app.extract import CaseRow, Extract
 from requests_app.models.exports import Level
 
 OF = "record"
-TITLE = "Register of cases (JSON)"
+TITLE = _("Register of cases (JSON)")
 CONTENT_TYPE = "application/json"
 EXTENSION = "json"
 LEVELS = (Level.AUTHORITY, Level.INTERNAL)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from django.template.loader import render_to_string
+from django.utils.translation import gettext_lazy as _
 
 from requests_app import report
 from requests_app.dossier import Dossier
 
 OF = "case"
-TITLE = "Report (HTML)"
+TITLE = _("Report (HTML)")
 CONTENT_TYPE = "text/html; charset=utf-8"
 EXTENSION = "html"
 

@@ -12,13 +12,14 @@ from typing import cast
 
 import typst
 from django.conf import settings
+from django.utils.translation import gettext_lazy as _
 
 from requests_app import report
 from requests_app.dossier import Dossier
 from requests_app.exports import evidence_json
 
 OF = "case"
-TITLE = "Report (PDF/A, evidence JSON inside)"
+TITLE = _("Report (PDF/A, evidence JSON inside)")
 CONTENT_TYPE = "application/pdf"
 EXTENSION = "pdf"
 

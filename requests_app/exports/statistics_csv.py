@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from django.utils.translation import gettext_lazy as _
+
 from requests_app import period_statistics, spreadsheets
 from requests_app.extract import Extract
 from requests_app.models.exports import Level
 
 OF = "record"
-TITLE = "Statistics of a period (CSV)"
+TITLE = _("Statistics of a period (CSV)")
 CONTENT_TYPE = "text/csv; charset=utf-8; header=present"
 EXTENSION = "csv"
 LEVELS = (Level.PUBLIC, Level.AUTHORITY)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from django.utils.translation import gettext_lazy as _
+
 from requests_app import period_statistics
 from requests_app.extract import Extract
 from requests_app.models.exports import Level
 
 OF = "record"
-TITLE = "Statistics of a period (JSON)"
+TITLE = _("Statistics of a period (JSON)")
 CONTENT_TYPE = "application/json"
 EXTENSION = "json"
 LEVELS = (Level.PUBLIC, Level.AUTHORITY)

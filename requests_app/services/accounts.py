@@ -14,6 +14,7 @@ from django.core.mail import EmailMessage
 from django.core.signing import BadSignature, TimestampSigner
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from requests_app import audit
 from requests_app.actors import staff_actor
@@ -36,15 +37,15 @@ def invite_member(*, email: str, role: str, actor_member: StaffMember) -> Invita
     """
     actor = _administrator(actor_member)
     if role not in Role.values:
-        raise Invalid("Select a role.")
+        raise Invalid(_("Select a role."))
     address = email.strip().lower()
     try:
         check_email(address)
     except ValidationError:
-        raise Invalid("Enter an e-mail address that mail can be sent to.") from None
+        raise Invalid(_("Enter an e-mail address that mail can be sent to.")) from None
     known = StaffMember.objects.filter(email__iexact=address).first()
     if known is not None and known.is_active:
-        raise Invalid("Somebody with this address has an account already.")
+        raise Invalid(_("Somebody with this address has an account already."))
     Invitation.objects.filter(email=address).delete()
     invitation = Invitation(
         email=address, role=role, invited_at=timezone.now(), invited_by=actor_member
@@ -84,7 +85,7 @@ def withdraw_invitation(*, pseudonym: UUID, actor_member: StaffMember) -> None:
     """Take an offer back before it is taken up; its code opens nothing any more."""
     actor = _administrator(actor_member)
     if not Invitation.objects.filter(pseudonym=pseudonym).delete()[0]:
-        raise NotFound("There is no such invitation.")
+        raise NotFound(_("There is no such invitation."))
     audit.append_entry(
         type="staff.invitation_withdrawn",
         actor=staff_actor(actor).name,
@@ -102,15 +103,15 @@ def join_staff(*, code: str, name: str, password: str) -> StaffMember:
     try:
         key = SIGNER.unsign("".join(code.split()), max_age=Invitation.LIFE)
     except BadSignature:
-        raise CodeWrong("This invitation does not hold.") from None
+        raise CodeWrong(_("This invitation does not hold.")) from None
     invitation = Invitation.objects.select_for_update().filter(pk=key).first()
     if invitation is None or invitation.invited_at <= timezone.now() - Invitation.LIFE:
-        raise CodeWrong("This invitation does not hold.")
+        raise CodeWrong(_("This invitation does not hold."))
     member = StaffMember.objects.filter(pseudonym=invitation.pseudonym).first() or StaffMember(
         username=invitation.email, pseudonym=invitation.pseudonym
     )
     member.email, member.role, member.is_active = invitation.email, invitation.role, True
-    member.first_name = one_line(name, what="Your name", longest=NAME_LENGTH)
+    member.first_name = one_line(name, what=_("Your name"), longest=NAME_LENGTH)
     try:
         validate_password(password, member)
     except ValidationError as weak:
@@ -131,9 +132,9 @@ def change_role(*, pseudonym: UUID, role: str, actor_member: StaffMember) -> Sta
     """Give somebody else another role; nobody changes their own, so one administrator stays."""
     actor = _administrator(actor_member)
     if role not in Role.values:
-        raise Invalid("Select a role.")
+        raise Invalid(_("Select a role."))
     if actor.pseudonym == pseudonym:
-        raise NotAllowed("Nobody changes their own role.")
+        raise NotAllowed(_("Nobody changes their own role."))
     member = _active(pseudonym)
     if member.role == role:
         return member
@@ -154,7 +155,7 @@ def deactivate_member(*, pseudonym: UUID, actor_member: StaffMember) -> StaffMem
     member = _active(pseudonym)
     others = StaffMember.objects.filter(role=Role.ADMINISTRATOR, is_active=True)
     if member.role == Role.ADMINISTRATOR and not others.exclude(pk=member.pk).exists():
-        raise NotAllowed("The last administrator cannot be deactivated.")
+        raise NotAllowed(_("The last administrator cannot be deactivated."))
     member.is_active = False
     member.set_unusable_password()  # the sessions hang on it: none comes back with the account
     member.save(update_fields=["is_active", "password"])
@@ -168,8 +169,8 @@ def deactivate_member(*, pseudonym: UUID, actor_member: StaffMember) -> StaffMem
 
 def purge_invitations() -> int:
     """Forget the addresses of invitations that lapsed; returns how many."""
-    count, _ = Invitation.objects.filter(invited_at__lte=timezone.now() - Invitation.LIFE).delete()
-    return count
+    lapsed = Invitation.objects.filter(invited_at__lte=timezone.now() - Invitation.LIFE)
+    return lapsed.delete()[0]
 
 
 def _administrator(member: StaffMember) -> StaffMember:
@@ -178,12 +179,12 @@ def _administrator(member: StaffMember) -> StaffMember:
     for row in rows.filter(role=Role.ADMINISTRATOR, is_active=True):
         if row.pk == member.pk:
             return row
-    raise NotAllowed("This step needs the role administrator.")
+    raise NotAllowed(_("This step needs the role %(roles)s.") % {"roles": Role.ADMINISTRATOR.label})
 
 
 def _active(pseudonym: UUID) -> StaffMember:
     rows = StaffMember.objects.select_for_update(no_key=True)
     member = rows.filter(pseudonym=pseudonym, is_active=True).first()
     if member is None:
-        raise NotFound("There is no such member of staff.")
+        raise NotFound(_("There is no such member of staff."))
     return member

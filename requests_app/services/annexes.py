@@ -13,6 +13,7 @@ from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from requests_app import audit, vault
 from requests_app.actors import staff_actor
@@ -46,9 +47,9 @@ def ask_annex(*, case_id: UUID, given: AnnexInput, actor_member: StaffMember) ->
     Raises Invalid for a key of another kind, WrongState once the case is sealed.
     """
     require_role(actor_member, Role.OFFICER, Role.APPROVER)
-    reason = clean_text(given.reason, what="The reason", longest=REASON_LENGTH)
-    recipient = one_line(given.recipient, what="The recipient", longest=RECIPIENT_LENGTH)
-    pem = clean_text(given.public_key, what="The public key", longest=KEY_LENGTH)
+    reason = clean_text(given.reason, what=_("The reason"), longest=REASON_LENGTH)
+    recipient = one_line(given.recipient, what=_("The recipient"), longest=RECIPIENT_LENGTH)
+    pem = clean_text(given.public_key, what=_("The public key"), longest=KEY_LENGTH)
     key_sha256 = _key_sha256(pem)
     case = _unsealed(case_id)
     annex = Annex.objects.create(case=case, asked_by=actor_member, asked_at=timezone.now())
@@ -74,9 +75,12 @@ def approve_annex(*, case_id: UUID, actor_member: StaffMember) -> Annex:
     case = _unsealed(case_id)
     annex = case.annexes.order_by("pk").last()
     if annex is None or annex.approved_by_id is not None:
-        raise WrongState(f"{case.reference} has no annex waiting for a second person.")
+        raise WrongState(
+            _("%(reference)s has no annex waiting for a second person.")
+            % {"reference": case.reference}
+        )
     if annex.asked_by_id == actor_member.pk:
-        raise NotAllowed("You asked for this annex: another person has to approve it.")
+        raise NotAllowed(_("You asked for this annex: another person has to approve it."))
     asked = vault.get(case, f"annex/{annex.pk}")
     sealed = sealing.seal(
         canonical.dumps(_content(case)),
@@ -119,7 +123,9 @@ def asked_for(case: Case) -> dict[str, str] | None:
 def _unsealed(case_id: UUID) -> Case:
     case = lock_case(case_id)
     if case.status == CaseStatus.SEALED:
-        raise WrongState(f"{case.reference} is sealed: its personal data is gone.")
+        raise WrongState(
+            _("%(reference)s is sealed: its personal data is gone.") % {"reference": case.reference}
+        )
     return case
 
 
@@ -138,5 +144,5 @@ def _key_sha256(pem: str) -> str:
         return hashlib.sha256(sealing.read_public_key(pem).public_bytes_raw()).hexdigest()
     except ValueError:
         raise Invalid(
-            "The public key must be an X25519 key in PEM, as openssl prints it."
+            _("The public key must be an X25519 key in PEM, as openssl prints it.")
         ) from None

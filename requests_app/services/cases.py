@@ -13,6 +13,7 @@ from django.db import transaction
 from django.db.models import CharField
 from django.db.models.functions import Cast
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from requests_app import audit, keys, outbox, vault
 from requests_app.actors import Actor, staff_actor
@@ -82,9 +83,10 @@ def record_identity(*, case_id: UUID, method: str, note: str, actor: Actor) -> C
     require_actor(actor, Role.INTAKE, Role.OFFICER, Role.APPROVER)
     if method not in IDENTITY_METHODS:
         raise Invalid(
-            f"There is no identity check “{method}”. Known: {', '.join(sorted(IDENTITY_METHODS))}."
+            _("There is no identity check “%(method)s”. Known: %(known)s.")
+            % {"method": method, "known": ", ".join(sorted(IDENTITY_METHODS))}
         )
-    note = clean_text(note, what="The note", longest=NOTE_LENGTH, required=False)
+    note = clean_text(note, what=_("The note"), longest=NOTE_LENGTH, required=False)
     case = lock_case(case_id)
     require_mandate(case)
     require_answered(case)
@@ -120,18 +122,24 @@ def attach_facts(
     case = lock_case(case_id)
     require_status(case, CaseStatus.IDENTITY_CHECK, CaseStatus.IN_REVIEW)
     if len(facts) > FACTS:
-        raise Invalid(f"At most {FACTS} facts can be attached.")
+        raise Invalid(_("At most %(count)d facts can be attached.") % {"count": FACTS})
     pairs = [
         {
-            "question": one_line(question, what=f"Question {i}", longest=FACT_LENGTH),
-            "answer": one_line(answer, what=f"The answer to question {i}", longest=FACT_LENGTH),
+            "question": one_line(
+                question, what=_("Question %(number)d") % {"number": i}, longest=FACT_LENGTH
+            ),
+            "answer": one_line(
+                answer,
+                what=_("The answer to question %(number)d") % {"number": i},
+                longest=FACT_LENGTH,
+            ),
         }
         for i, (question, answer) in enumerate(facts, start=1)
     ]
-    names = [one_line(alias, what="Another name", longest=NAME_LENGTH) for alias in aliases]
+    names = [one_line(alias, what=_("Another name"), longest=NAME_LENGTH) for alias in aliases]
     known = list(dict.fromkeys([*vault.get(case, "aliases"), *names]))
     if len(known) > ALIASES:
-        raise Invalid(f"At most {ALIASES} other names can be stored.")
+        raise Invalid(_("At most %(count)d other names can be stored.") % {"count": ALIASES})
     vault.put(case, "facts", pairs)
     vault.put(case, "aliases", known)
     audit.append_entry(
@@ -176,7 +184,7 @@ def repeat_run(*, case_id: UUID, run_id: UUID, actor_member: StaffMember) -> Era
     require_status(case, CaseStatus.EVIDENCE_REVIEW)
     run = next((run for run in latest_runs(case) if run.id == run_id), None)
     if run is None:
-        raise Invalid("Only the latest run of a model of this case can be repeated.")
+        raise Invalid(_("Only the latest run of a model of this case can be repeated."))
     if refusal := why_not_repeat(run):
         raise Invalid(refusal)
     advance(case, CaseStatus.EXECUTING)
@@ -187,10 +195,12 @@ def repeat_run(*, case_id: UUID, run_id: UUID, actor_member: StaffMember) -> Era
 def why_not_repeat(run: ErasureRun) -> str:
     """Why the latest run of a model cannot be repeated, for staff; empty if it can be."""
     if is_within(run) and not fell_back(run):
-        return "This run is within its thresholds: there is nothing to repeat."
+        return _("This run is within its thresholds: there is nothing to repeat.")
     made = len(attempts_of(run.case, run.model_name))
     if made >= ATTEMPTS:
-        return f"{made} runs were made. Accept the evidence and say so in the answer."
+        return _("%(count)d runs were made. Accept the evidence and say so in the answer.") % {
+            "count": made
+        }
     return ""
 
 
@@ -260,13 +270,21 @@ def seal_case(*, case_id: UUID, actor: Actor, rule: str = "") -> Case:
         require_actor(actor, Role.OFFICER, Role.APPROVER)
     case = lock_case(case_id)
     if not rule and case.status == CaseStatus.AWAITING_CONFIRMATION:
-        raise WrongState(f"{case.reference} may still be confirmed; it goes when its time is over.")
+        raise WrongState(
+            _("%(reference)s may still be confirmed; it goes when its time is over.")
+            % {"reference": case.reference}
+        )
     advance(case, CaseStatus.SEALED)
-    refuse_while_held(case, "it cannot be sealed")
+    refuse_while_held(case, _("it cannot be sealed"))
     if case.letters.filter(sent_at=None).exists():
-        raise WrongState(f"{case.reference} has a letter that was not sent yet.")
+        raise WrongState(
+            _("%(reference)s has a letter that was not sent yet.") % {"reference": case.reference}
+        )
     if case.restrictions.filter(lifted_at=None).exists():
-        raise WrongState(f"{case.reference} is restricted: lift the restriction first.")
+        raise WrongState(
+            _("%(reference)s is restricted: lift the restriction first.")
+            % {"reference": case.reference}
+        )
     case.sealed_at = timezone.now()
     case.save()
     audit.append_entry(

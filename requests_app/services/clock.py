@@ -83,16 +83,18 @@ def extension_letter(case: Case, *, cause: str, reasons: str, done: str) -> Word
 def why_not_extend(case: Case, on: date) -> str:
     """Why the period cannot be extended on that day, for staff; empty if it can be."""
     if case.extended_on is not None:
-        return f"The period was extended on {spell_date(case.extended_on)}; it can be only once."
+        return _("The period was extended on %(day)s; it can be only once.") % {
+            "day": spell_date(case.extended_on)
+        }
     if not is_running(case):
-        return f"{case.reference} waits for no answer any more."
+        return _("%(reference)s waits for no answer any more.") % {"reference": case.reference}
     if case.status == CaseStatus.AWAITING_CONFIRMATION:
-        return "The mailbox was never confirmed, so no letter can give the reasons."
+        return _("The mailbox was never confirmed, so no letter can give the reasons.")
     if on > case.base_due:
-        return (
-            f"The period ended on {spell_date(case.base_due)}: the extension can no longer be used."
-            " Send the answer now, and say in it what is still to be done and by when."
-        )
+        return _(
+            "The period ended on %(day)s: the extension can no longer be used. Send the answer now,"
+            " and say in it what is still to be done and by when."
+        ) % {"day": spell_date(case.base_due)}
     return ""
 
 
@@ -112,7 +114,7 @@ def suspend_case(
     """
     require_role(actor_member, Role.INTAKE, Role.OFFICER, Role.APPROVER)
     case = lock_case(case_id)
-    text = _sentence(text, what="Why it was asked")
+    text = _sentence(text, what=_("Why it was asked"))
     _check_asked(case, reason, asked_on)
     suspension = Suspension.objects.create(case=case, reason=reason, asked_on=asked_on)
     vault.put(case, f"suspension/{suspension.pk}/reason", text)
@@ -138,9 +140,11 @@ def resume_case(*, case_id: UUID, answered_on: date, actor_member: StaffMember) 
     case = lock_case(case_id)
     suspension = open_suspension(case)
     if suspension is None:
-        raise WrongState(f"The clock of {case.reference} is not suspended.")
+        raise WrongState(
+            _("The clock of %(reference)s is not suspended.") % {"reference": case.reference}
+        )
     if not suspension.asked_on <= answered_on <= timezone.localdate():
-        raise Invalid("The day of the answer lies between the question and today.")
+        raise Invalid(_("The day of the answer lies between the question and today."))
     suspension.answered_on = answered_on
     suspension.save()
     audit.append_entry(
@@ -166,8 +170,10 @@ def require_answered(case: Case) -> None:
     """WrongState while a question to the person is recorded as open (for steps that need it)."""
     if open_suspension(case) is not None:
         raise WrongState(
-            "The clock is suspended, since the person was asked something: first record on the case"
-            " page on which day they answered, or that they did not."
+            _(
+                "The clock is suspended, since the person was asked something: first record on"
+                " the case page on which day they answered, or that they did not."
+            )
         )
 
 
@@ -195,11 +201,11 @@ def why_not_suspend(case: Case, on: date) -> str:
     """Why the clock cannot be suspended on that day, for staff; empty if it can be."""
     law = profile(case.jurisdiction)
     if not law.suspends:
-        return f"Under {law.law} nothing suspends the clock."
+        return _("Under %(law)s nothing suspends the clock.") % {"law": _(law.law)}
     if case.status not in ASKED_IN[Suspension.Reason.CLARIFICATION]:
-        return "The clock can be suspended during the identity check and the review only."
+        return _("The clock can be suspended during the identity check and the review only.")
     if open_suspension(case) is not None:
-        return "The clock is suspended already."
+        return _("The clock is suspended already.")
     return ""
 
 
@@ -207,31 +213,38 @@ def _check_asked(case: Case, reason: str, asked_on: date) -> None:
     law = profile(case.jurisdiction)
     today = timezone.localdate()
     if reason not in Suspension.Reason.values:
-        raise Invalid(f"There is no reason “{reason}” to suspend the clock.")
+        raise Invalid(
+            _("There is no reason “%(reason)s” to suspend the clock.") % {"reason": reason}
+        )
     if refusal := why_not_suspend(case, today):
         raise WrongState(refusal)
     if reason not in law.suspends:
-        raise Invalid(f"Under {law.law} this is no reason to suspend the clock.")
+        raise Invalid(
+            _("Under %(law)s this is no reason to suspend the clock.") % {"law": _(law.law)}
+        )
     require_status(case, *ASKED_IN[Suspension.Reason(reason)])
     if not case.received_on <= asked_on <= today:
-        raise Invalid("The day of the question lies between receipt and today.")
+        raise Invalid(_("The day of the question lies between receipt and today."))
     last = case.received_on + timedelta(days=law.ask_within)
     if asked_on > last:
         raise Invalid(
-            f"The clock can be suspended only if the question was put without undue delay, here by"
-            f" {spell_date(last)}. The due date stays as it is."
+            _(
+                "The clock can be suspended only if the question was put without undue delay,"
+                " here by %(day)s. The due date stays as it is."
+            )
+            % {"day": spell_date(last)}
         )
     if Suspension.objects.filter(case=case, answered_on__gt=asked_on).exists():
-        raise Invalid("On that day the person was still being waited for.")
+        raise Invalid(_("On that day the person was still being waited for."))
 
 
 def _checked(cause: str, reasons: str, done: str) -> tuple[str, str, str]:
     if cause not in ExtensionCause.values:
-        raise Invalid("A period is extended for the complexity or the number of requests only.")
+        raise Invalid(_("A period is extended for the complexity or the number of requests only."))
     return (
         cause,
-        _sentence(reasons, what="The reasons"),
-        _sentence(done, what="What is already done"),
+        _sentence(reasons, what=_("The reasons")),
+        _sentence(done, what=_("What is already done")),
     )
 
 
@@ -239,7 +252,9 @@ def _sentence(text: str, *, what: str) -> str:
     """A text of at least a sentence; Invalid names the field, never the text."""
     text = clean_text(text, what=what, longest=TEXT_LENGTH)
     if len(text.split()) < SENTENCE_WORDS:
-        raise Invalid(f"{what}: write at least one whole sentence that fits this case.")
+        raise Invalid(
+            _("%(what)s: write at least one whole sentence that fits this case.") % {"what": what}
+        )
     return text
 
 

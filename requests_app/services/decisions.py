@@ -10,6 +10,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from requests_app import audit, vault
 from requests_app.actors import staff_actor
@@ -73,7 +74,7 @@ def propose_decision(
     case = lock_case(case_id)
     require_answered(case)
     advance(case, CaseStatus.AWAITING_APPROVAL)
-    reasoning = clean_text(reasoning, what="The reasoning", longest=REASONING_LENGTH)
+    reasoning = clean_text(reasoning, what=_("The reasoning"), longest=REASONING_LENGTH)
     grounds = _checked_grounds(outcome, grounds)
     proof = _checked_proof(outcome, abuse, proof)
     items = _settle_scope(case, outcome, scope_results)
@@ -118,7 +119,7 @@ def return_decision(*, case_id: UUID, reason: str, actor_member: StaffMember) ->
     """Send the open proposal back for review; any officer or approver may, also its author."""
     require_role(actor_member, Role.OFFICER, Role.APPROVER)
     case = lock_case(case_id)
-    reason = clean_text(reason, what="The reason", longest=REASONING_LENGTH)
+    reason = clean_text(reason, what=_("The reason"), longest=REASONING_LENGTH)
     advance(case, CaseStatus.IN_REVIEW)
     case.save()
     decision = _open_proposal(case)
@@ -148,12 +149,15 @@ def approve_decision(*, case_id: UUID, actor_member: StaffMember) -> Decision:
     require_role(actor_member, Role.APPROVER)
     case = lock_case(case_id)
     if case.status != CaseStatus.AWAITING_APPROVAL:
-        raise WrongState(f"{case.reference} has no decision waiting for a second person.")
+        raise WrongState(
+            _("%(reference)s has no decision waiting for a second person.")
+            % {"reference": case.reference}
+        )
     decision = _open_proposal(case)
     if decision.proposed_by_id == actor_member.pk:
-        raise NotAllowed("You proposed this decision: another person has to approve it.")
+        raise NotAllowed(_("You proposed this decision: another person has to approve it."))
     if decision.outcome in (Outcome.GRANTED, Outcome.PARTLY_GRANTED):
-        refuse_while_held(case, "nothing of it can be erased")
+        refuse_while_held(case, _("nothing of it can be erased"))
     decision.state = Decision.State.APPROVED
     decision.approved_by = actor_member
     decision.approved_at = timezone.now()
@@ -182,18 +186,26 @@ def approve_decision(*, case_id: UUID, actor_member: StaffMember) -> Decision:
 def _open_proposal(case: Case) -> Decision:
     decision = Decision.objects.filter(case=case, state=Decision.State.PROPOSED).first()
     if decision is None:
-        raise WrongState(f"{case.reference} has no decision waiting for a second person.")
+        raise WrongState(
+            _("%(reference)s has no decision waiting for a second person.")
+            % {"reference": case.reference}
+        )
     return decision
 
 
 def _checked_grounds(outcome: str, grounds: Sequence[str]) -> list[str]:
     if outcome not in Outcome.values:
-        raise Invalid(f"There is no outcome “{outcome}”. Known: {', '.join(Outcome.values)}.")
+        raise Invalid(
+            _("There is no outcome “%(outcome)s”. Known: %(known)s.")
+            % {"outcome": outcome, "known": ", ".join(Outcome.values)}
+        )
     unique = list(dict.fromkeys(grounds))
     if unknown := [ground for ground in unique if ground not in Ground.values]:
-        raise Invalid(f"Not a ground of Art. 17(1) GDPR: {', '.join(unknown)}.")
+        raise Invalid(
+            _("Not a ground of Art. 17(1) GDPR: %(unknown)s.") % {"unknown": ", ".join(unknown)}
+        )
     if outcome in (Outcome.GRANTED, Outcome.PARTLY_GRANTED) and not unique:
-        raise Invalid("Granting needs at least one ground of Art. 17(1) GDPR.")
+        raise Invalid(_("Granting needs at least one ground of Art. 17(1) GDPR."))
     return unique
 
 
@@ -201,11 +213,11 @@ def _checked_proof(outcome: str, abuse: str, proof: str) -> str:
     """The proof of Art. 12(5), which that outcome needs and no other has."""
     if outcome != Outcome.EXCESSIVE:
         if abuse or proof.strip():
-            raise Invalid("Only a request refused under Art. 12(5) GDPR has a proof of that.")
+            raise Invalid(_("Only a request refused under Art. 12(5) GDPR has a proof of that."))
         return ""
     if abuse not in Abuse.values:
-        raise Invalid("Say whether the request is manifestly unfounded or excessive.")
-    return clean_text(proof, what="The proof for Art. 12(5) GDPR", longest=REASONING_LENGTH)
+        raise Invalid(_("Say whether the request is manifestly unfounded or excessive."))
+    return clean_text(proof, what=_("The proof for Art. 12(5) GDPR"), longest=REASONING_LENGTH)
 
 
 def _kept(items: Sequence[ScopeItem]) -> list[ScopeItem]:
@@ -216,22 +228,34 @@ def _settle_scope(case: Case, outcome: str, results: Mapping[int, ScopeResult]) 
     """Write the result of every scope item, after checking that they make up the outcome."""
     items = list(case.scope_items.order_by("id"))
     if unknown := set(results) - {item.pk for item in items}:
-        raise Invalid(f"{len(unknown)} scope items do not belong to this case.")
+        raise Invalid(
+            _("%(count)d scope items do not belong to this case.") % {"count": len(unknown)}
+        )
     for item in items:
         given = results.get(item.pk, ScopeResult(OPEN))
         item.result, item.exemption, item.review_on = given.result, given.exemption, given.review_on
         if item.result not in ScopeItem.Result.values:
-            raise Invalid(f"There is no result “{item.result}” for a scope item.")
+            raise Invalid(
+                _("There is no result “%(result)s” for a scope item.") % {"result": item.result}
+            )
         if item.result == KEEP and item.exemption not in Exemption.values:
-            raise Invalid(f"Keeping {item.target} needs an exemption of Art. 17(3) GDPR.")
+            raise Invalid(
+                _("Keeping %(target)s needs an exemption of Art. 17(3) GDPR.")
+                % {"target": item.target}
+            )
         if item.result != KEEP and item.exemption:
-            raise Invalid(f"{item.target} has an exemption but is not kept.")
+            raise Invalid(
+                _("%(target)s has an exemption but is not kept.") % {"target": item.target}
+            )
         _check_kept(item, given)
     if {str(item.result) for item in items} != {str(result) for result in RESULTS[outcome]}:
-        wanted = " and ".join(sorted(RESULTS[outcome]))
+        wanted = " / ".join(sorted(str(ScopeItem.Result(each).label) for each in RESULTS[outcome]))
         raise Invalid(
-            f"“{Outcome(outcome).label}” needs the results “{wanted}” among the scope items, each"
-            " item one of them."
+            _(
+                "“%(outcome)s” needs the results “%(wanted)s” among the scope items, each item"
+                " one of them."
+            )
+            % {"outcome": Outcome(outcome).label, "wanted": wanted}
         )
     for item in items:
         item.save(update_fields=["result", "exemption", "review_on"])
@@ -242,12 +266,22 @@ def _check_kept(item: ScopeItem, given: ScopeResult) -> None:
     """What is kept says why, and when that is looked at again; nothing else has either."""
     if item.result != KEEP:
         if given.necessity.strip() or given.review_on:
-            raise Invalid(f"{item.target} is not kept: it needs no reason to keep it.")
+            raise Invalid(
+                _("%(target)s is not kept: it needs no reason to keep it.")
+                % {"target": item.target}
+            )
         return
-    clean_text(given.necessity, what=f"Why {item.target} is kept", longest=REASONING_LENGTH)
+    clean_text(
+        given.necessity,
+        what=_("Why %(target)s is kept") % {"target": item.target},
+        longest=REASONING_LENGTH,
+    )
     today = timezone.localdate()
     if given.review_on is None or not today < given.review_on <= today + LONGEST_KEPT:
-        raise Invalid(f"{item.target} is kept: name a day within a year to look at it again.")
+        raise Invalid(
+            _("%(target)s is kept: name a day within a year to look at it again.")
+            % {"target": item.target}
+        )
 
 
 def _as_data(item: ScopeItem) -> dict[str, str]:

@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import QuerySet
 from django.utils.crypto import salted_hmac
+from django.utils.translation import gettext as _
 
 from requests_app import audit, vault
 from requests_app.actors import Actor
@@ -55,9 +56,9 @@ def join_cases(*, case_id: UUID, reference: str, actor: Actor) -> Case:
     case = lock_case(case_id)
     other = Case.objects.filter(reference=reference.strip().upper()).first()
     if other is None:
-        raise NotFound("There is no such case.")
+        raise NotFound(_("There is no such case."))
     if not same_contact(case).filter(pk=other.pk).exists():
-        raise Invalid("Only verified requests from the same address can be joined.")
+        raise Invalid(_("Only verified requests from the same address can be joined."))
     if other.subject_id == case.subject_id:
         return case
     case.subject_id = other.subject_id

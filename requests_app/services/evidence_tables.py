@@ -10,6 +10,7 @@ import base64
 import zlib
 
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from requests_app import vault
 from requests_app.lifecycle import CaseStatus
@@ -38,7 +39,7 @@ def tables_of(run: ErasureRun) -> dict[str, bytes]:
     """The tables of a run, by probe. Raises WrongState once the case is sealed, Invalid where
     stored bytes were changed."""
     if run.case.status == CaseStatus.SEALED:
-        raise WrongState("The case is sealed: the rows of its probes are gone with its key.")
+        raise WrongState(_("The case is sealed: the rows of its probes are gone with its key."))
     start = _name(run, "")
     names = run.case.vault_items.filter(name__startswith=start).values_list("name", flat=True)
     try:
@@ -47,7 +48,7 @@ def tables_of(run: ErasureRun) -> dict[str, bytes]:
             for name in sorted(names)
         }
     except vault.VaultDamaged as error:
-        raise Invalid(f"{error} Restore it from a backup.") from error
+        raise Invalid(_("%(error)s Restore it from a backup.") % {"error": error}) from error
 
 
 def _name(run: ErasureRun, probe: str) -> str:

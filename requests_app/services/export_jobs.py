@@ -17,6 +17,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from requests_app import audit
 from requests_app.actors import SYSTEM, WORKER, Actor, staff_actor
@@ -64,11 +65,11 @@ def ask_export(
     """
     require_role(actor_member, *EXPORTERS)
     if not NAME.fullmatch(export) or level not in Level.values:
-        raise Invalid("There is no such export or level.")
+        raise Invalid(_("There is no such export or level."))
     _check_period(level, first, last)
     found = Release.objects.filter(pk=release).first() if release is not None else None
     if release is not None and found is None:
-        raise Invalid("There is no release of that digest.")
+        raise Invalid(_("There is no release of that digest."))
     job = ExportJob.objects.create(
         export=export,
         level=level,
@@ -97,12 +98,12 @@ def ask_export(
 def _check_period(level: str, first: date, last: date) -> None:
     today = timezone.localdate()
     if first > last:
-        raise Invalid("The first day of the period lies after its last.")
+        raise Invalid(_("The first day of the period lies after its last."))
     if last > today:
-        raise Invalid("The period ends in the future.")
+        raise Invalid(_("The period ends in the future."))
     whole = first.day == 1 and last.day == monthrange(last.year, last.month)[1]
     if level == Level.PUBLIC and not (whole and last < today):
-        raise Invalid("For the public a period is made of whole months that have ended.")
+        raise Invalid(_("For the public a period is made of whole months that have ended."))
 
 
 # --- Making -------------------------------------------------------------------------------------
@@ -185,7 +186,7 @@ def record_download(*, job_id: UUID, actor: Actor) -> Path:
     """Log who takes the file of a finished job away, and say where it is. NotFound without one."""
     job = _locked(job_id)
     if job.state != ExportState.DONE or job.removed_at is not None or not file_of(job_id).exists():
-        raise NotFound("The file of this export is not there any more. Ask for it again.")
+        raise NotFound(_("The file of this export is not there any more. Ask for it again."))
     audit.append_entry(
         type="export.downloaded",
         actor=actor.name,
@@ -238,7 +239,7 @@ def _folder() -> Path:
 def _locked(job_id: UUID) -> ExportJob:
     job = ExportJob.objects.select_for_update().filter(pk=job_id).first()
     if job is None:
-        raise NotFound("There is no such export.")
+        raise NotFound(_("There is no such export."))
     return job
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from requests_app import audit, vault
 from requests_app.actors import staff_actor
@@ -27,15 +28,21 @@ def place_hold(*, case_id: UUID, reason: str, until: date, actor_member: StaffMe
     A hold whose day has passed no longer holds; it is closed when a new one is placed.
     """
     require_role(actor_member, Role.OFFICER, Role.APPROVER)
-    reason = clean_text(reason, what="The reason", longest=REASON_LENGTH)
+    reason = clean_text(reason, what=_("The reason"), longest=REASON_LENGTH)
     today = timezone.localdate()
     if not today <= until <= today + LONGEST:
-        raise Invalid("The hold must end between today and a year from now.")
+        raise Invalid(_("The hold must end between today and a year from now."))
     case = lock_case(case_id)
     if case.status == CaseStatus.SEALED:
-        raise WrongState(f"{case.reference} is sealed: there is nothing left to hold.")
+        raise WrongState(
+            _("%(reference)s is sealed: there is nothing left to hold.")
+            % {"reference": case.reference}
+        )
     if hold_of(case) is not None:
-        raise WrongState(f"{case.reference} is held already; release that hold first.")
+        raise WrongState(
+            _("%(reference)s is held already; release that hold first.")
+            % {"reference": case.reference}
+        )
     now = timezone.now()
     case.holds.filter(released_at=None).update(released_at=now, released_by=actor_member)
     hold = LegalHold.objects.create(case=case, until=until, placed_at=now, placed_by=actor_member)
@@ -57,7 +64,7 @@ def release_hold(*, case_id: UUID, actor_member: StaffMember) -> Case:
     case = lock_case(case_id)
     hold = hold_of(case)
     if hold is None:
-        raise WrongState(f"{case.reference} is not held.")
+        raise WrongState(_("%(reference)s is not held.") % {"reference": case.reference})
     hold.released_at, hold.released_by = timezone.now(), actor_member
     hold.save(update_fields=["released_at", "released_by"])
     audit.append_entry(
@@ -82,6 +89,9 @@ def refuse_while_held(case: Case, what: str) -> None:
     hold = hold_of(case)
     if hold is not None:
         raise WrongState(
-            f"{case.reference} is under a legal hold until {hold.until:%d.%m.%Y}: {what}. Release"
-            " the hold first, or wait until it ends."
+            _(
+                "%(reference)s is under a legal hold until %(until)s: %(what)s. Release the hold"
+                " first, or wait until it ends."
+            )
+            % {"reference": case.reference, "until": f"{hold.until:%d.%m.%Y}", "what": what}
         )

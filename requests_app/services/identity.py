@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from requests_app import audit
 from requests_app.actors import staff_actor
@@ -25,8 +26,8 @@ TEXT_LENGTH = 2000
 
 def question_slots(case: Case, *, doubt: str, sufficient: str) -> Fill:
     """What fills the question; Invalid for a text that is missing or too long."""
-    doubt = clean_text(doubt, what="Why there is doubt", longest=TEXT_LENGTH)
-    sufficient = clean_text(sufficient, what="What is enough", longest=TEXT_LENGTH)
+    doubt = clean_text(doubt, what=_("Why there is doubt"), longest=TEXT_LENGTH)
+    sufficient = clean_text(sufficient, what=_("What is enough"), longest=TEXT_LENGTH)
     return lambda: {"due": spell_date(case.due), "doubt": doubt, "sufficient": sufficient}
 
 

@@ -90,7 +90,7 @@ def open_case(
     by_form = _check_channel(channel, actor)
     intake = _checked(intake, email_required=by_form)
     if timezone.is_naive(received_at) or received_at > timezone.now() + timedelta(minutes=1):
-        raise Invalid("The time of receipt must be a time with its zone, and not in the future.")
+        raise Invalid(_("The time of receipt must be a time with its zone, and not in the future."))
     targets = _scope_targets(intake.scope)
     received_on = timezone.localtime(received_at, timezone.get_default_timezone()).date()
     law = current(region or settings.RTBF_JURISDICTION)
@@ -256,15 +256,18 @@ def _checked(intake: Intake, *, email_required: bool) -> Intake:
 def _scope_targets(scope: tuple[str, ...]) -> list[tuple[str, str]]:
     targets: dict[tuple[str, str], None] = {}
     for item in scope or ("model",):
-        kind, _, target = item.partition(":")
+        kind, target = item.partition(":")[::2]
         if kind == ScopeItem.Kind.MODEL:
             names = [target] if target else settings.RTBF_MODELS
             if target and target not in settings.RTBF_MODELS:
-                raise Invalid(f"No model of that name is in service: {settings.RTBF_MODELS}.")
+                raise Invalid(
+                    _("No model of that name is in service: %(models)s.")
+                    % {"models": ", ".join(settings.RTBF_MODELS)}
+                )
         elif kind == ScopeItem.Kind.DATA_STORE and TARGET.match(target or RECORDS):
             names = [target or RECORDS]
         else:  # the text may come from a public form: it is not repeated
-            raise Invalid("A part of the scope is neither a data store nor a model.")
+            raise Invalid(_("A part of the scope is neither a data store nor a model."))
         targets.update(dict.fromkeys((kind, name) for name in names))
     return list(targets)
 

@@ -20,6 +20,7 @@ from django.conf import settings
 from django.template import Context, Engine
 from django.utils import translation
 from django.utils.formats import date_format
+from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from requests_app.services.errors import Invalid
@@ -146,7 +147,10 @@ def complete(wording: Wording) -> str:
     """The text; Invalid names every slot that is empty."""
     if wording.missing:
         kind, empty = wording.template.kind, ", ".join(wording.missing)
-        raise Invalid(f"The letter “{kind}” cannot be written: {empty} is empty.")
+        raise Invalid(
+            _("The letter “%(kind)s” cannot be written: %(empty)s is empty.")
+            % {"kind": kind, "empty": empty}
+        )
     return wording.text
 
 

@@ -218,7 +218,7 @@ def record_letter_posted(*, letter_id: int, actor: Actor) -> None:
     announcement came back, or it goes to a recipient of the data."""
     require_actor(actor, "intake", "officer", "approver")
     if not _mark_sent(letter_id, by="post", actor=actor):
-        raise WrongState("This letter was sent before.")
+        raise WrongState(_("This letter was sent before."))
 
 
 def message_id(letter: Letter) -> str:
@@ -246,7 +246,7 @@ def _take_code(case_id: UUID) -> tuple[Case, str, str] | None:
 def _mark_sent(letter_id: int, *, by: str, actor: Actor) -> bool:
     case_id = Letter.objects.filter(pk=letter_id).values_list("case_id", flat=True).first()
     if case_id is None:
-        raise NotFound("There is no such letter.")
+        raise NotFound(_("There is no such letter."))
     case = lock_case(case_id)
     letter = Letter.objects.get(pk=letter_id)
     again = letter.bounced_at is not None and by == "post"

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from requests_app import audit
 from requests_app.actors import Actor, staff_actor
@@ -36,18 +37,21 @@ def register_model(
     What has quarantined ancestors can be registered, and cannot be served. Raises Invalid.
     """
     require_role(actor_member, Role.ENGINEER, Role.APPROVER)
-    name = one_line(name, what="The name", longest=80)
+    name = one_line(name, what=_("The name"), longest=80)
     if kind not in Kind.values:
-        raise Invalid(f"There is no kind “{kind}”. Known: {', '.join(Kind.values)}.")
+        raise Invalid(
+            _("There is no kind “%(kind)s”. Known: %(known)s.")
+            % {"kind": kind, "known": ", ".join(Kind.values)}
+        )
     if not DIGEST.fullmatch(sha256):
-        raise Invalid("Name the weights by their SHA-256, 64 hexadecimal digits.")
+        raise Invalid(_("Name the weights by their SHA-256, 64 hexadecimal digits."))
     if (kind == Kind.BASE) != (not parents):
-        raise Invalid("A base model has no parents, everything else has at least one.")
+        raise Invalid(_("A base model has no parents, everything else has at least one."))
     if ModelNode.objects.filter(pk=sha256).exists():
-        raise Invalid("These weights are registered already; their parents never change.")
+        raise Invalid(_("These weights are registered already; their parents never change."))
     found = list(ModelNode.objects.filter(pk__in=parents))
     if len(found) != len(set(parents)):
-        raise Invalid("A parent is not registered: register it first.")
+        raise Invalid(_("A parent is not registered: register it first."))
     node = ModelNode.objects.create(sha256=sha256, name=name, kind=kind, created_at=timezone.now())
     node.parents.set(found)
     audit.append_entry(
@@ -68,15 +72,21 @@ def quarantine_model(
     """
     require_role(actor_member, Role.ENGINEER, Role.APPROVER)
     if reason not in Reason.values:
-        raise Invalid(f"There is no reason “{reason}”. Known: {', '.join(Reason.values)}.")
+        raise Invalid(
+            _("There is no reason “%(reason)s”. Known: %(known)s.")
+            % {"reason": reason, "known": ", ".join(Reason.values)}
+        )
     node = _locked(sha256)
     if node.quarantined_from is not None:
-        raise WrongState("These weights are in quarantine already.")
+        raise WrongState(_("These weights are in quarantine already."))
     reached = descendants(sha256)
     if models := _live_on({sha256, *(each.pk for each in reached)}):
         raise WrongState(
-            f"They are in service, or their descendants are, on {', '.join(models)}: put another"
-            " release live first."
+            _(
+                "They are in service, or their descendants are, on %(models)s: put another"
+                " release live first."
+            )
+            % {"models": ", ".join(models)}
         )
     _quarantine(node, reason, since, reached=len(reached), actor=staff_actor(actor_member))
     return reached
@@ -88,9 +98,9 @@ def lift_quarantine(*, sha256: str, actor_member: StaffMember) -> ModelNode:
     require_role(actor_member, Role.ENGINEER, Role.APPROVER)
     node = _locked(sha256)
     if node.quarantined_from is None:
-        raise WrongState("These weights are not in quarantine.")
+        raise WrongState(_("These weights are not in quarantine."))
     if node.destroyed_at is not None:
-        raise WrongState("These weights were destroyed.")
+        raise WrongState(_("These weights were destroyed."))
     _lift(node, actor=staff_actor(actor_member))
     return node
 
@@ -107,7 +117,9 @@ def require_servable(model_name: str, sha256: str) -> None:
     rows = ModelNode.objects.select_for_update().filter(pk__in=names).order_by("pk")
     held = [f"{row.name} {row.pk[:12]}" for row in rows if row.quarantined_from is not None]
     if held:
-        raise Invalid(f"This release rests on quarantined weights: {', '.join(held)}.")
+        raise Invalid(
+            _("This release rests on quarantined weights: %(held)s.") % {"held": ", ".join(held)}
+        )
 
 
 def register_consolidated(*, model_name: str, sha256: str, replaced: str) -> None:
@@ -207,7 +219,7 @@ def _live_on(digests: Iterable[str]) -> list[str]:
 def _locked(sha256: str) -> ModelNode:
     node = ModelNode.objects.select_for_update().filter(pk=sha256).first()
     if node is None:
-        raise NotFound("There are no weights of that digest.")
+        raise NotFound(_("There are no weights of that digest."))
     return node
 
 

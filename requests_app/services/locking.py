@@ -8,6 +8,8 @@ case then waits for nobody, whatever its transaction has locked.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import reduce
 from uuid import UUID
 
 from django.utils.translation import gettext as _
@@ -15,6 +17,7 @@ from django.utils.translation import gettext as _
 from requests_app.actors import Actor
 from requests_app.lifecycle import CaseStatus, MoveNotAllowed, move_case
 from requests_app.models import Case, StaffMember
+from requests_app.models.people import Role
 from requests_app.services.errors import Invalid, NotAllowed, NotFound, WrongState
 
 
@@ -22,7 +25,7 @@ def lock_case(case_id: UUID) -> Case:
     """The case with its row locked until the transaction ends; NotFound if there is none."""
     case = Case.objects.select_for_update(no_key=True).filter(pk=case_id).first()
     if case is None:
-        raise NotFound("There is no such case.")
+        raise NotFound(_("There is no such case."))
     return case
 
 
@@ -32,8 +35,11 @@ def advance(case: Case, to: CaseStatus) -> None:
         move_case(case, to)
     except MoveNotAllowed:
         raise WrongState(
-            f"{case.reference} is at “{CaseStatus(case.status).label}”: this step is not possible"
-            " there. Open the case again to see what changed."
+            _(
+                "%(reference)s is at “%(status)s”: this step is not possible there. Open the case"
+                " again to see what changed."
+            )
+            % {"reference": case.reference, "status": CaseStatus(case.status).label}
         ) from None
 
 
@@ -41,21 +47,32 @@ def require_status(case: Case, *allowed: CaseStatus) -> None:
     """WrongState unless the case is at one of `allowed` (for steps that do not move it)."""
     if case.status not in allowed:
         raise WrongState(
-            f"{case.reference} is at “{CaseStatus(case.status).label}”: this step is not possible"
-            " there. Open the case again to see what changed."
+            _(
+                "%(reference)s is at “%(status)s”: this step is not possible there. Open the case"
+                " again to see what changed."
+            )
+            % {"reference": case.reference, "status": CaseStatus(case.status).label}
         )
+
+
+def spell_roles(roles: Iterable[str]) -> str:
+    """Their names, in the language of who reads them."""
+    return reduce(
+        lambda said, role: _("%(roles)s or %(role)s") % {"roles": said, "role": role},
+        (str(Role(role).label) for role in roles),
+    )
 
 
 def require_role(member: StaffMember, *roles: str) -> None:
     """NotAllowed unless the staff member is active and has one of `roles`."""
     if not member.is_active or member.role not in roles:
-        raise NotAllowed(f"This step needs the role {' or '.join(roles)}.")
+        raise NotAllowed(_("This step needs the role %(roles)s.") % {"roles": spell_roles(roles)})
 
 
 def require_actor(actor: Actor, *roles: str) -> None:
     """NotAllowed unless the actor is staff with one of `roles`."""
     if actor.role not in roles:
-        raise NotAllowed(f"This step needs the role {' or '.join(roles)}.")
+        raise NotAllowed(_("This step needs the role %(roles)s.") % {"roles": spell_roles(roles)})
 
 
 def clean_text(value: str, *, what: str, longest: int, required: bool = True) -> str:

@@ -12,6 +12,7 @@ from uuid import UUID
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from requests_app import audit, vault
 from requests_app.actors import Actor
@@ -52,16 +53,22 @@ def record_mandate(
     """
     require_actor(actor, Role.INTAKE, Role.OFFICER, Role.APPROVER)
     if kind not in Mandate.Kind.values:
-        raise Invalid(f"There is no mandate “{kind}”. Known: {', '.join(Mandate.Kind.values)}.")
-    sender = one_line(sender, what="The sender's name", longest=NAME_LENGTH)
-    note = clean_text(note, what="What was seen", longest=NOTE_LENGTH)
+        raise Invalid(
+            _("There is no mandate “%(kind)s”. Known: %(known)s.")
+            % {"kind": kind, "known": ", ".join(Mandate.Kind.values)}
+        )
+    sender = one_line(sender, what=_("The sender's name"), longest=NAME_LENGTH)
+    note = clean_text(note, what=_("What was seen"), longest=NOTE_LENGTH)
     if valid_until is not None and valid_until < timezone.localdate():
-        raise Invalid("This mandate has run out: ask for a new one.")
+        raise Invalid(_("This mandate has run out: ask for a new one."))
     person_email = _checked_address(person_email.strip(), covers_answers=covers_answers)
     case = lock_case(case_id)
     require_status(case, CaseStatus.IDENTITY_CHECK)
     if not case.on_behalf:
-        raise WrongState(f"{case.reference} was filed by the person; it needs no mandate.")
+        raise WrongState(
+            _("%(reference)s was filed by the person; it needs no mandate.")
+            % {"reference": case.reference}
+        )
     Mandate.objects.update_or_create(
         case=case,
         defaults={
@@ -105,17 +112,23 @@ def require_mandate(case: Case) -> None:
         return
     mandate = Mandate.objects.filter(case=case).first()
     if mandate is None:
-        raise WrongState(f"{case.reference} was filed for somebody else: record the mandate first.")
+        raise WrongState(
+            _("%(reference)s was filed for somebody else: record the mandate first.")
+            % {"reference": case.reference}
+        )
     if mandate.valid_until is not None and mandate.valid_until < timezone.localdate():
-        raise WrongState(f"The mandate of {case.reference} has run out: record a new one.")
+        raise WrongState(
+            _("The mandate of %(reference)s has run out: record a new one.")
+            % {"reference": case.reference}
+        )
 
 
 def _checked_address(address: str, *, covers_answers: bool) -> str:
     if covers_answers and address:
-        raise Invalid("The answer goes to the sender: leave the person's own address empty.")
+        raise Invalid(_("The answer goes to the sender: leave the person's own address empty."))
     if address:
         try:
             check_email(address)
         except ValidationError:
-            raise Invalid("The person's own address is not a valid e-mail address.") from None
+            raise Invalid(_("The person's own address is not a valid e-mail address.")) from None
     return address

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from requests_app.models import AuditEntry, Case, ErasureRun, ModelNode, Release, Revocation
 from requests_app.models.runs import Verdict
@@ -66,7 +67,7 @@ def read_manifest(raw: bytes) -> Manifest:
             raw=raw,
         )
     except (NotCanonical, KeyError, TypeError, ValueError, AttributeError):
-        raise Invalid("This is not the manifest of a release.") from None
+        raise Invalid(_("This is not the manifest of a release.")) from None
 
 
 def live_manifest(model_name: str) -> Manifest | None:
@@ -136,13 +137,18 @@ def put_live(model_name: str, manifest: Manifest, release: Release | None = None
     """
     if lost := fulfilled_cases(model_name) - manifest.cases:
         raise Invalid(
-            f"This release would bring back erased data: it lacks {references(lost)}. A release"
-            " holds every fulfilled case."
+            _(
+                "This release would bring back erased data: it lacks %(lost)s. A release holds"
+                " every fulfilled case."
+            )
+            % {"lost": references(lost)}
         )
     if again := manifest.cases & revoked_cases():
-        raise Invalid(f"This release erases what was taken back: {references(again)}.")
+        raise Invalid(
+            _("This release erases what was taken back: %(again)s.") % {"again": references(again)}
+        )
     if AuditEntry.objects.filter(idem_key=destroyed_key(manifest.base_sha256)).exists():
-        raise Invalid("The weights of this release were destroyed: it cannot be served again.")
+        raise Invalid(_("The weights of this release were destroyed: it cannot be served again."))
     require_servable(model_name, manifest.base_sha256)
     live = Release.objects.filter(model_name=model_name, is_live=True).first()
     if live is not None:

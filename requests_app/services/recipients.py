@@ -79,7 +79,7 @@ def save_recipient(
         row = _lock_recipient(recipient_id)
     _fill(row, data)
     if Recipient.objects.filter(name=row.name).exclude(pk=row.pk).exists():
-        raise Invalid("A recipient of this name is in the register already.")
+        raise Invalid(_("A recipient of this name is in the register already."))
     row.save()
     audit.append_entry(
         type="recipient.added" if recipient_id is None else "recipient.changed",
@@ -101,7 +101,7 @@ def retire_recipient(*, recipient_id: int, actor_member: StaffMember) -> Recipie
     require_role(actor_member, Role.OFFICER)
     row = _lock_recipient(recipient_id)
     if row.retired_at is not None:
-        raise WrongState("This recipient was taken out of the register before.")
+        raise WrongState(_("This recipient was taken out of the register before."))
     row.retired_at = timezone.now()
     row.save()
     audit.append_entry(
@@ -155,9 +155,16 @@ def require_recipients_told(case: Case) -> None:
     left = case.notices.filter(state=State.TO_SEND).count()
     if left:
         raise WrongState(
-            f"{case.reference} cannot be completed: {left} recipient{'s' * (left != 1)} of the data"
-            f" {'were' if left != 1 else 'was'} not told yet (Art. 19 GDPR). Tell them, or record"
-            " why that is impossible or out of proportion."
+            ngettext(
+                "%(reference)s cannot be completed: %(count)d recipient of the data was not told"
+                " yet (Art. 19 GDPR). Tell them, or record why that is impossible or out of"
+                " proportion.",
+                "%(reference)s cannot be completed: %(count)d recipients of the data were not told"
+                " yet (Art. 19 GDPR). Tell them, or record why that is impossible or out of"
+                " proportion.",
+                left,
+            )
+            % {"reference": case.reference, "count": left}
         )
 
 
@@ -210,8 +217,8 @@ def waive_notice(
 ) -> RecipientNotice:
     """Record that telling the recipient is impossible or disproportionate, and why."""
     if cause not in RecipientNotice.Cause.values:
-        raise Invalid("Say whether it is impossible or a disproportionate effort.")
-    reason = clean_text(reason, what="The reason", longest=REASON_LENGTH)
+        raise Invalid(_("Say whether it is impossible or a disproportionate effort."))
+    reason = clean_text(reason, what=_("The reason"), longest=REASON_LENGTH)
     notice = _lock_notice(notice_id, actor_member)
     notice.cause = cause
     _settle(notice, State.IMPOSSIBLE)
@@ -232,10 +239,13 @@ def disclose_recipients(*, case_id: UUID, actor_member: StaffMember) -> Letter:
     require_role(actor_member, Role.OFFICER, Role.APPROVER)
     case = lock_case(case_id)
     if case.status == CaseStatus.SEALED:
-        raise WrongState(f"{case.reference} is sealed: no letter can be written any more.")
+        raise WrongState(
+            _("%(reference)s is sealed: no letter can be written any more.")
+            % {"reference": case.reference}
+        )
     notices = list(case.notices.select_related("recipient").order_by("recipient__name"))
     if not notices:
-        raise Invalid(f"{case.reference} has no recipients.")
+        raise Invalid(_("%(reference)s has no recipients.") % {"reference": case.reference})
     letter = write_letter(case, "recipients", lambda: {"recipients": _told(notices)})
     case.notices.filter(disclosed_at=None).update(disclosed_at=timezone.now())
     audit.append_entry(
@@ -354,31 +364,36 @@ def _told(notices: Sequence[RecipientNotice]) -> list[str]:
 
 
 def _fill(row: Recipient, data: RecipientData) -> None:
-    row.name = one_line(data.name, what="The name", longest=NAME_LENGTH)
+    row.name = one_line(data.name, what=_("The name"), longest=NAME_LENGTH)
     row.kind, row.how, row.email = data.kind, data.how, data.email.strip()
     row.endpoint, row.matches_keyed_id = data.endpoint.strip(), data.matches_keyed_id
     row.systems = list(dict.fromkeys(data.systems))
     if row.kind not in Recipient.Kind.values or row.how not in How.values:
-        raise Invalid("Choose what the recipient is, and how it is told.")
+        raise Invalid(_("Choose what the recipient is, and how it is told."))
     if row.how == How.MAIL or row.email:
         try:
             validate_email(row.email)
         except ValidationError:
-            raise Invalid("The e-mail address is missing or not a valid address.") from None
+            raise Invalid(_("The e-mail address is missing or not a valid address.")) from None
     if row.how == How.OPENDSR or row.endpoint:
         try:
             opendsr.processor(row.endpoint)
         except (opendsr.OpenDsrError, outgoing.CallRefused) as problem:
-            raise Invalid(f"The OpenDSR address cannot be used. {problem}") from None
+            raise Invalid(
+                _("The OpenDSR address cannot be used. %(problem)s") % {"problem": problem}
+            ) from None
     known = ScopeItem.Kind.values
     if any(each.partition(":")[0] not in known or ":" not in each for each in row.systems):
-        raise Invalid(f"Write each system as {', '.join(f'{kind}:name' for kind in known)}.")
+        raise Invalid(
+            _("Write each system as %(forms)s.")
+            % {"forms": ", ".join(f"{kind}:name" for kind in known)}
+        )
 
 
 def _lock_recipient(recipient_id: int) -> Recipient:
     row = Recipient.objects.select_for_update().filter(pk=recipient_id).first()
     if row is None:
-        raise NotFound("There is no such recipient.")
+        raise NotFound(_("There is no such recipient."))
     return row
 
 
@@ -386,7 +401,7 @@ def _lock_notice(notice_id: int, member: StaffMember) -> RecipientNotice:
     require_role(member, Role.OFFICER, Role.APPROVER)
     notice = RecipientNotice.objects.filter(pk=notice_id).first()
     if notice is None:
-        raise NotFound("There is no such notice.")
+        raise NotFound(_("There is no such notice."))
     case = lock_case(notice.case_id)
     if case.status == CaseStatus.SEALED:
         require_status(case)  # says where the case is
@@ -398,7 +413,8 @@ def _settle(notice: RecipientNotice, to: NoticeState) -> None:
         move_notice(notice, to)
     except MoveNotAllowed:
         raise WrongState(
-            f"This recipient is at “{notice.get_state_display()}”: that is not possible there."
+            _("This recipient is at “%(state)s”: that is not possible there.")
+            % {"state": notice.get_state_display()}
         ) from None
     now = timezone.now()
     if to == State.IMPOSSIBLE:

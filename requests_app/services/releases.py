@@ -15,6 +15,7 @@ from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from requests_app import audit, vault
 from requests_app.actors import staff_actor
@@ -51,10 +52,15 @@ def propose_revocation(*, case_id: UUID, cause: str, actor_member: StaffMember) 
     """Propose to take a case's adapter out of force again: a successful appeal, a wrong person."""
     require_role(actor_member, Role.OFFICER, Role.APPROVER)
     if cause not in Revocation.Cause.values:
-        raise Invalid(f"There is no cause “{cause}”. Known: {', '.join(Revocation.Cause.values)}.")
+        raise Invalid(
+            _("There is no cause “%(cause)s”. Known: %(known)s.")
+            % {"cause": cause, "known": ", ".join(Revocation.Cause.values)}
+        )
     case = lock_case(case_id)
     if Revocation.objects.filter(case=case).exists():
-        raise WrongState(f"A revocation of {case.reference} was proposed already.")
+        raise WrongState(
+            _("A revocation of %(reference)s was proposed already.") % {"reference": case.reference}
+        )
     _gated_on(case)
     revocation = Revocation.objects.create(
         case=case, cause=cause, proposed_by=actor_member, proposed_at=timezone.now()
@@ -80,9 +86,12 @@ def revoke_case(*, case_id: UUID, actor_member: StaffMember) -> list[Release]:
     case = lock_case(case_id)
     revocation = Revocation.objects.filter(case=case, approved_at=None).first()
     if revocation is None:
-        raise WrongState(f"{case.reference} has no revocation waiting for a second person.")
+        raise WrongState(
+            _("%(reference)s has no revocation waiting for a second person.")
+            % {"reference": case.reference}
+        )
     if revocation.proposed_by_id == actor_member.pk:
-        raise NotAllowed("You proposed this revocation: another person has to approve it.")
+        raise NotAllowed(_("You proposed this revocation: another person has to approve it."))
     models = _gated_on(case)
     for model_name in models:
         lock_model(model_name)
@@ -115,13 +124,18 @@ def _gated_on(case: Case) -> list[str]:
         live = read_manifest(bytes(release.manifest))
         if case.id in live.merged:
             raise Invalid(
-                f"{case.reference} is merged into the weights of {release.model_name}: what they"
-                " no longer hold cannot be given back. Only training on the data again could."
+                _(
+                    "%(reference)s is merged into the weights of %(model_name)s: what they no"
+                    " longer hold cannot be given back. Only training on the data again could."
+                )
+                % {"reference": case.reference, "model_name": release.model_name}
             )
         if case.id in live.cases:
             found.append(release.model_name)
     if not found:
-        raise WrongState(f"No adapter of {case.reference} is in force.")
+        raise WrongState(
+            _("No adapter of %(reference)s is in force.") % {"reference": case.reference}
+        )
     return found
 
 
@@ -137,7 +151,7 @@ def roll_back_release(*, digest: str, actor_member: StaffMember) -> Release:
     require_role(actor_member, Role.ENGINEER, Role.APPROVER)
     release = Release.objects.filter(pk=digest).first()
     if release is None:
-        raise NotFound("There is no such release.")
+        raise NotFound(_("There is no such release."))
     manifest = read_manifest(bytes(release.manifest))
     live = live_manifest(release.model_name)
     now = live.adapters if live else ()
@@ -146,11 +160,11 @@ def roll_back_release(*, digest: str, actor_member: StaffMember) -> Release:
     cases = locked_cases(list(regated))
     lock_model(release.model_name)
     if live is None or locked_live(release.model_name).digest != live.digest:
-        raise WrongState("Another release went live meanwhile. Look again before rolling back.")
+        raise WrongState(_("Another release went live meanwhile. Look again before rolling back."))
     if release.digest == live.digest:
-        raise Invalid("This release is in force already.")
+        raise Invalid(_("This release is in force already."))
     if release.runs.exclude(verdict=Verdict.WITHIN).exists():
-        raise Invalid("This release fell short of its thresholds and was never in force.")
+        raise Invalid(_("This release fell short of its thresholds and was never in force."))
     lineage.bring_back(sha256=manifest.base_sha256, actor=staff_actor(actor_member))
     put_live(release.model_name, manifest, release)
     data = {"model": release.model_name, "release": release.digest, "from": live.digest}
@@ -171,7 +185,7 @@ def base_of(digest: str) -> str:
     """SHA-256 of the weights that a release is on. NotFound if there is no such release."""
     release = Release.objects.filter(pk=digest).first()
     if release is None:
-        raise NotFound("There is no such release.")
+        raise NotFound(_("There is no such release."))
     return read_manifest(bytes(release.manifest)).base_sha256
 
 
@@ -200,7 +214,10 @@ def cases_in_force(model_name: str) -> tuple[Manifest, tuple[CaseInForce, ...]]:
     """The live manifest and its gated cases with their data, decrypted: keep it in memory only."""
     live = live_manifest(model_name)
     if live is None:
-        raise NotFound(f"No release of {model_name} is in force: there is nothing to consolidate.")
+        raise NotFound(
+            _("No release of %(model_name)s is in force: there is nothing to consolidate.")
+            % {"model_name": model_name}
+        )
     rows = Case.objects.in_bulk([each.case_id for each in live.adapters])
     return live, tuple(_case_in_force(rows[each.case_id], each) for each in live.adapters)
 
@@ -261,18 +278,18 @@ def register_consolidation(
     lock_model(model_name)
     live = locked_live(model_name)
     if new.parent != live.digest:
-        raise WrongState("Another release went live meanwhile. Consolidate again.")
+        raise WrongState(_("Another release went live meanwhile. Consolidate again."))
     gated = {each.case_id: each for each in new.adapters}
     if new.base_sha256 == live.base_sha256:
         _check_cluster(live, new, frozenset(cases))
     else:
         adapters = {each.case_id: each.sha256 for each in live.adapters}
         if any(adapters.get(case_id) != each.sha256 for case_id, each in gated.items()):
-            raise Invalid("A case that stays gated keeps its own adapter.")
+            raise Invalid(_("A case that stays gated keeps its own adapter."))
         if set(new.merged) - live.cases or new.cases != set(cases):
-            raise Invalid("Give what was measured of exactly the cases of the release.")
+            raise Invalid(_("Give what was measured of exactly the cases of the release."))
     if any(found.verdict != Verdict.WITHIN for found in cases.values()):
-        raise Invalid("A case fell short of its thresholds: it cannot be released so.")
+        raise Invalid(_("A case fell short of its thresholds: it cannot be released so."))
     moved = new.base_sha256 != live.base_sha256
     if moved:
         lineage.register_consolidated(
@@ -324,7 +341,7 @@ def record_weights(
     """Log that replaced weights were `quarantined`, `brought_back` or (once) `destroyed`."""
     require_role(actor_member, Role.ENGINEER, Role.APPROVER)
     if what not in WEIGHTS:
-        raise Invalid(f"Weights are {', '.join(sorted(WEIGHTS))}.")
+        raise Invalid(_("Weights are %(known)s.") % {"known": ", ".join(sorted(WEIGHTS))})
     if what == "destroyed":
         lineage.record_destroyed(sha256=sha256)
     audit.append_entry(
@@ -343,9 +360,11 @@ def _check_cluster(live: Manifest, new: Manifest, clustered: frozenset[UUID]) ->
     changed = {case_id for case_id in after if after[case_id] != before.get(case_id)}
     shared = {after[case_id].sha256 for case_id in changed}
     if before.keys() != after.keys() or live.merged != new.merged or len(shared) != 1:
-        raise Invalid("A consolidation has new weights, or one adapter that several cases share.")
+        raise Invalid(
+            _("A consolidation has new weights, or one adapter that several cases share.")
+        )
     if changed != clustered or len(changed) < 2:
-        raise Invalid("Give what was measured of exactly the cases that share the adapter.")
+        raise Invalid(_("Give what was measured of exactly the cases that share the adapter."))
 
 
 def lock_model(model_name: str) -> None:
@@ -359,13 +378,16 @@ def _refuse_running(model_name: str) -> None:
     working = ErasureRun.objects.filter(model_name=model_name, state=RunState.RUNNING)
     if working.exists():
         cases = references(working.values_list("case_id", flat=True))
-        raise WrongState(f"The run of {cases} works on {model_name}: wait until it has ended.")
+        raise WrongState(
+            _("The run of %(reference)s works on %(model_name)s: wait until it has ended.")
+            % {"reference": cases, "model_name": model_name}
+        )
 
 
 def locked_live(model_name: str) -> Manifest:
     live = Release.objects.select_for_update().filter(model_name=model_name, is_live=True).first()
     if live is None:
-        raise NotFound(f"No release of {model_name} is in force.")
+        raise NotFound(_("No release of %(model_name)s is in force.") % {"model_name": model_name})
     return read_manifest(bytes(live.manifest))
 
 

@@ -44,12 +44,17 @@ def restrict_case(*, case_id: UUID, ground: str, actor_member: StaffMember) -> R
     require_role(actor_member, Role.OFFICER, Role.APPROVER)
     if ground not in RestrictionGround.values:
         known = ", ".join(RestrictionGround.values)
-        raise Invalid(f"There is no ground “{ground}” of Art. 18(1) GDPR. Known: {known}.")
+        raise Invalid(
+            _("There is no ground “%(ground)s” of Art. 18(1) GDPR. Known: %(known)s.")
+            % {"ground": ground, "known": known}
+        )
     case = lock_case(case_id)
     if case.status in NOT_YET:
-        raise WrongState(f"{case.reference} cannot be restricted now.")
+        raise WrongState(
+            _("%(reference)s cannot be restricted now.") % {"reference": case.reference}
+        )
     if in_force(case) is not None:
-        raise WrongState(f"{case.reference} is restricted already.")
+        raise WrongState(_("%(reference)s is restricted already.") % {"reference": case.reference})
     restriction = Restriction.objects.create(
         case=case, ground=ground, restricted_at=timezone.now(), restricted_by=actor_member
     )
@@ -80,8 +85,8 @@ def announce_lifting(*, case_id: UUID, reason: str, actor_member: StaffMember) -
     case = lock_case(case_id)
     restriction = _required(case)
     if restriction.lift_letter_id is not None:
-        raise WrongState("The notice was written already.")
-    reason = clean_text(reason, what="The reason", longest=REASON_LENGTH)
+        raise WrongState(_("The notice was written already."))
+    reason = clean_text(reason, what=_("The reason"), longest=REASON_LENGTH)
     letter = write_letter(
         case,
         "restriction_lifted",
@@ -111,8 +116,10 @@ def lift_restriction(*, case_id: UUID, actor_member: StaffMember) -> Restriction
     letter = restriction.lift_letter
     if letter is None or letter.sent_at is None:
         raise WrongState(
-            "The person is told before a restriction is lifted (Art. 18(3) GDPR): announce it, and"
-            " wait until the letter has been sent."
+            _(
+                "The person is told before a restriction is lifted (Art. 18(3) GDPR): announce"
+                " it, and wait until the letter has been sent."
+            )
         )
     restriction.lifted_at, restriction.lifted_by = timezone.now(), actor_member
     restriction.save(update_fields=["lifted_at", "lifted_by"])
@@ -145,5 +152,5 @@ def restricted_people() -> list[Restricted]:
 def _required(case: Case) -> Restriction:
     restriction = in_force(case)
     if restriction is None:
-        raise WrongState(f"{case.reference} is not restricted.")
+        raise WrongState(_("%(reference)s is not restricted.") % {"reference": case.reference})
     return restriction

@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from requests_app import audit, vault
 from requests_app.actors import staff_actor
@@ -26,13 +27,16 @@ def reveal_person(*, case_id: UUID, reason: str, text: str, actor_member: StaffM
     """
     require_role(actor_member, Role.INTAKE, Role.OFFICER, Role.APPROVER)
     if reason not in RevealReason.values:
-        raise Invalid("Select why you need to see it.")
+        raise Invalid(_("Select why you need to see it."))
     text = clean_text(
-        text, what="The reason", longest=TEXT_LENGTH, required=reason == RevealReason.OTHER
+        text, what=_("The reason"), longest=TEXT_LENGTH, required=reason == RevealReason.OTHER
     )
     case = lock_case(case_id)
     if case.status == CaseStatus.SEALED:
-        raise WrongState(f"{case.reference} is sealed: its personal data cannot be read any more.")
+        raise WrongState(
+            _("%(reference)s is sealed: its personal data cannot be read any more.")
+            % {"reference": case.reference}
+        )
     entry = audit.append_entry(
         type="person.revealed",
         actor=staff_actor(actor_member).name,

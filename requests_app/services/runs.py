@@ -18,6 +18,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Max, Q
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from requests_app import audit, vault
 from requests_app.actors import SYSTEM, WORKER, staff_actor
@@ -425,7 +426,7 @@ def cancel_run(*, run_id: UUID, actor_member: StaffMember) -> ErasureRun:
     require_role(actor_member, Role.OFFICER, Role.APPROVER, Role.ENGINEER)
     case, run = locked_run(run_id)
     if run.state not in ACTIVE:
-        raise WrongState("This run has ended: there is nothing to cancel.")
+        raise WrongState(_("This run has ended: there is nothing to cancel."))
     if run.cancel_requested_at is not None:
         return run
     actor = staff_actor(actor_member).name

@@ -15,6 +15,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from requests_app import audit, suppression, vault
 from requests_app.actors import Actor, staff_actor
@@ -55,16 +56,22 @@ def record_identifiers(
     require_role(actor_member, Role.INTAKE, Role.OFFICER, Role.APPROVER)
     case = lock_case(case_id)
     if case.status in NOT_YET:
-        raise WrongState(f"{case.reference} takes no identifiers now.")
+        raise WrongState(
+            _("%(reference)s takes no identifiers now.") % {"reference": case.reference}
+        )
     if len(identifiers) > IDENTIFIERS:
-        raise Invalid(f"At most {IDENTIFIERS} identifiers can be stored.")
+        raise Invalid(_("At most %(count)d identifiers can be stored.") % {"count": IDENTIFIERS})
     found = []
     for line, (kind, value) in enumerate(identifiers, start=1):
-        value = one_line(value, what=f"Identifier {line}", longest=IDENTIFIER_LENGTH)
+        value = one_line(
+            value, what=_("Identifier %(line)d") % {"line": line}, longest=IDENTIFIER_LENGTH
+        )
         try:
             normal_form(kind, value, phone_prefix=settings.RTBF_PHONE_PREFIX)
         except NotAnIdentifier as problem:
-            raise Invalid(f"Identifier {line}: {problem}") from None
+            raise Invalid(
+                _("Identifier %(line)d: %(problem)s") % {"line": line, "problem": problem}
+            ) from None
         found.append({"kind": kind, "value": value})
     vault.put(case, "identifiers", found)
     actor = staff_actor(actor_member)
@@ -152,9 +159,12 @@ def remove_tags(*, case_id: UUID, actor_member: StaffMember) -> int:
     """
     require_role(actor_member, Role.OFFICER, Role.APPROVER)
     case = lock_case(case_id)
-    count, _ = SuppressionTag.objects.filter(case_id=case.id).delete()
+    count = SuppressionTag.objects.filter(case_id=case.id).delete()[0]
     if not count:
-        raise WrongState(f"Nothing of {case.reference} is on the suppression list.")
+        raise WrongState(
+            _("Nothing of %(reference)s is on the suppression list.")
+            % {"reference": case.reference}
+        )
     audit.append_entry(
         type="suppression.removed",
         actor=staff_actor(actor_member).name,
@@ -172,7 +182,10 @@ def review_tags(*, case_id: UUID, actor_member: StaffMember) -> date:
     review_on = timezone.localdate() + REVIEW
     count = SuppressionTag.objects.filter(case_id=case.id).update(review_on=review_on)
     if not count:
-        raise WrongState(f"Nothing of {case.reference} is on the suppression list.")
+        raise WrongState(
+            _("Nothing of %(reference)s is on the suppression list.")
+            % {"reference": case.reference}
+        )
     audit.append_entry(
         type="suppression.reviewed",
         actor=staff_actor(actor_member).name,
@@ -244,11 +257,17 @@ def checked_keys() -> tuple[bytes, ...]:
         check = suppression.key_check(key)
         if known.get(version, check) != check:
             raise Invalid(
-                f"Suppression key {version} is another one than the tags were made with: restore"
-                " it from a backup. Nothing was looked up."
+                _(
+                    "Suppression key %(version)s is another one than the tags were made with:"
+                    " restore it from a backup. Nothing was looked up."
+                )
+                % {"version": version}
             )
     if len(known) > len(keys):
-        raise Invalid(f"Suppression key {len(known)} is missing: restore it from a backup.")
+        raise Invalid(
+            _("Suppression key %(version)s is missing: restore it from a backup.")
+            % {"version": len(known)}
+        )
     for version in range(len(known) + 1, len(keys) + 1):
         check = suppression.key_check(keys[version - 1])
         SuppressionKey.objects.get_or_create(

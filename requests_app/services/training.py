@@ -21,6 +21,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from requests_app import audit, vault
 from requests_app.actors import SYSTEM, staff_actor
@@ -84,12 +85,15 @@ def register_training_set(
     """
     require_role(actor_member, Role.ENGINEER, Role.APPROVER)
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,59}", name):
-        raise Invalid("A set's name has small letters, digits, hyphens; at most 60.")
+        raise Invalid(_("A set's name has small letters, digits, hyphens; at most 60."))
     if unknown := sorted(set((fields or {}).values()) - set(KINDS)):
-        raise Invalid(f"No kind of identifier: {', '.join(unknown)}. Known: {', '.join(KINDS)}.")
+        raise Invalid(
+            _("No kind of identifier: %(unknown)s. Known: %(kinds)s.")
+            % {"unknown": ", ".join(unknown), "kinds": ", ".join(KINDS)}
+        )
     if query and not VARIABLE.fullmatch(location):
-        raise Invalid("Name the environment variable that holds the DSN, not the DSN itself.")
-    location = one_line(location, what="The location", longest=400)
+        raise Invalid(_("Name the environment variable that holds the DSN, not the DSN itself."))
+    location = one_line(location, what=_("The location"), longest=400)
     kind = TrainingSet.Kind.SQL if query else TrainingSet.Kind(kind_of(Path(location)))
     described = {
         "kind": str(kind),
@@ -121,12 +125,15 @@ def source_of(name: str) -> tuple[Source, dict[str, str]]:
     Invalid where the variable of its DSN is not set."""
     row = TrainingSet.objects.filter(name=name).first()
     if row is None:
-        raise NotFound(f"There is no training set “{name}”.")
+        raise NotFound(_("There is no training set “%(name)s”.") % {"name": name})
     location = row.location
     if row.kind == TrainingSet.Kind.SQL:
         location = os.environ.get(row.location, "")
         if not location:
-            raise Invalid(f"Set {row.location}: it holds the DSN of the training set {name}.")
+            raise Invalid(
+                _("Set %(location)s: it holds the DSN of the training set %(name)s.")
+                % {"location": row.location, "name": name}
+            )
     return Source(row.kind, location, row.query, row.id_field), dict(row.fields)
 
 
@@ -153,7 +160,9 @@ def queue_searches(*, case_id: UUID, actor_member: StaffMember) -> list[RecordSe
     require_role(actor_member, Role.INTAKE, Role.OFFICER, Role.APPROVER)
     case = lock_case(case_id)
     if case.status in NOT_YET:
-        raise WrongState(f"{case.reference} cannot be searched for now.")
+        raise WrongState(
+            _("%(reference)s cannot be searched for now.") % {"reference": case.reference}
+        )
     active = RecordSearch.objects.filter(case=case, state__in=ACTIVE)
     sets = TrainingSet.objects.exclude(pk__in=active.values("training_set")).order_by("name")
     found = [
@@ -161,7 +170,7 @@ def queue_searches(*, case_id: UUID, actor_member: StaffMember) -> list[RecordSe
         for each in sets
     ]
     if not found:
-        raise WrongState("No training set is registered, or all are being searched already.")
+        raise WrongState(_("No training set is registered, or all are being searched already."))
     audit.append_entry(
         type="records.search_queued",
         actor=staff_actor(actor_member).name,
@@ -233,7 +242,10 @@ def save_matches(given: SearchInput, *, records: int, found: Sequence[FoundRecor
     search.lease_expires_at = timezone.now() + lease_time()
     search.save()
     if search.found > MATCHES:
-        raise Invalid(f"More than {MATCHES} records match: check the identifiers of the case.")
+        raise Invalid(
+            _("More than %(matches)s records match: check the identifiers of the case.")
+            % {"matches": MATCHES}
+        )
 
 
 @transaction.atomic
@@ -293,17 +305,20 @@ def decide_matches(
     require_role(actor_member, Role.OFFICER, Role.APPROVER)
     case = lock_case(case_id)
     if case.status in NOT_YET:
-        raise WrongState(f"{case.reference} is closed: its matches cannot be read any more.")
+        raise WrongState(
+            _("%(reference)s is closed: its matches cannot be read any more.")
+            % {"reference": case.reference}
+        )
     wanted = {
         **dict.fromkeys(confirmed, RecordMatch.State.CONFIRMED),
         **dict.fromkeys(rejected, RecordMatch.State.REJECTED),
     }
     rows = list(RecordMatch.objects.select_for_update().filter(case=case, pk__in=wanted))
     if set(confirmed) & set(rejected) or len(rows) != len(wanted):
-        raise Invalid("Answer once for each match, and only for those of this case.")
+        raise Invalid(_("Answer once for each match, and only for those of this case."))
     changed = [row for row in rows if row.state != wanted[row.pk]]
     if not changed:
-        raise Invalid("Say of at least one record whether it is the person's.")
+        raise Invalid(_("Say of at least one record whether it is the person's."))
     ids: dict[str, list[str]] = {"confirmed": [], "rejected": []}
     for row in changed:
         row.state = wanted[row.pk]

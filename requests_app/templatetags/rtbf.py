@@ -12,6 +12,8 @@ from django.template import RequestContext
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_lazy as _
 
 from requests_app.lifecycle import CLOSED, CaseStatus, ExportState, RunState
 from requests_app.models import Case, Reminder
@@ -50,6 +52,10 @@ LOOKS: dict[str, tuple[str, str]] = {
 def tag(value: str, word: str) -> SafeString:
     """A status as glyph and word."""
     glyph, tone = LOOKS.get(value, ("○", ""))
+    return _tag(tone, glyph, word)
+
+
+def _tag(tone: str, glyph: str, word: str) -> SafeString:
     return format_html(
         '<span class="tag {}"><span aria-hidden="true">{}</span>{}</span>', tone, glyph, word
     )
@@ -67,15 +73,14 @@ def due_tag(case: Case) -> SafeString:
         return SafeString("")
     days = days_left(case.due)
     if days < 0:
-        words, tone, glyph = f"{-days} day{'s' * (days != -1)} overdue", "danger", "!"
+        words = ngettext("%(count)d day overdue", "%(count)d days overdue", -days)
+        tone, glyph = "danger", "!"
     elif days == 0:
-        words, tone, glyph = "Due today", "danger", "!"
+        words, tone, glyph = gettext("Due today"), "danger", "!"
     else:
         tone, glyph = ("warn", "◷") if days <= 7 else ("", "◷")
-        words = f"{days} day{'s' * (days != 1)} left"
-    return format_html(
-        '<span class="tag {}"><span aria-hidden="true">{}</span>{}</span>', tone, glyph, words
-    )
+        words = ngettext("%(count)d day left", "%(count)d days left", days)
+    return _tag(tone, glyph, words % {"count": abs(days)})
 
 
 def days_left(due: date) -> int:
@@ -92,7 +97,7 @@ def short(digest: str) -> str:
 def figure(value: str) -> str:
     """A recorded decimal string to at most four decimals; empty means it was not measured."""
     if value == "":
-        return "not measured"
+        return gettext("not measured")
     try:
         number = Decimal(value)
     except InvalidOperation:
@@ -112,9 +117,9 @@ def percent(value: str) -> str:
     if not number.is_finite() or not 0 <= number <= 1:
         return figure(value)
     if 0 < number < Decimal("0.001"):
-        return "below 0.1\u00a0%"
+        return gettext("below %(share)s") % {"share": "0.1\u00a0%"}
     if Decimal("0.999") < number < 1:
-        return "above 99.9\u00a0%"
+        return gettext("above %(share)s") % {"share": "99.9\u00a0%"}
     return f"{number * 100:.1f}".rstrip("0").rstrip(".") + "\u00a0%"
 
 
@@ -145,77 +150,77 @@ def error_summary(form: object) -> dict[str, Any]:
 
 
 EVENT_WORDS = {
-    "log.started": "Log started",
-    "key.added": "Public key made known",
-    "case.received": "Request received",
-    "case.email_confirmed": "E-mail address confirmed",
-    "case.identity_recorded": "Identity check recorded",
-    "case.mandate_recorded": "Mandate recorded",
-    "case.joined": "Recorded as of the same person as another case",
-    "case.facts_attached": "Facts attached",
-    "case.evidence_accepted": "Evidence accepted as it is",
-    "case.rechecked": "Measured again",
-    "case.reopened": "Reopened: the erasure no longer holds",
-    "case.completed": "Answered, case complete",
-    "case.extended": "Period extended, with reasons",
-    "case.suspended": "Clock suspended: the person was asked",
-    "case.resumed": "Clock runs again: the person answered",
-    "case.withdrawn": "Request withdrawn",
-    "case.sealed": "Case sealed",
-    "annex.asked": "Sealed annex asked for",
-    "annex.approved": "Sealed annex approved",
-    "person.revealed": "Personal data shown to staff",
-    "staff.invited": "Member of staff invited",
-    "staff.invitation_withdrawn": "Invitation withdrawn",
-    "staff.joined": "Member of staff joined",
-    "staff.role_changed": "Role changed",
-    "staff.deactivated": "Account deactivated",
-    "hold.placed": "Legal hold placed",
-    "hold.released": "Legal hold released",
-    "decision.proposed": "Decision proposed",
-    "decision.returned": "Decision returned",
-    "decision.approved": "Decision approved",
-    "run.queued": "Erasure run queued",
-    "run.protocol_fixed": "Test plan fixed",
-    "adapter.created": "Adapter created",
-    "run.verified": "Adapter verified",
-    "release.registered": "Release registered",
-    "run.finished": "Erasure run finished",
-    "run.failed": "Erasure run failed",
-    "run.cancel_requested": "Cancelling asked for",
-    "run.cancelled": "Erasure run cancelled",
-    "recipient.added": "Recipient entered",
-    "recipient.changed": "Recipient changed",
-    "recipient.retired": "Recipient gets no data any more",
-    "recipients.disclosed": "The person was told who the recipients are",
-    "notice.queued": "A recipient is to be told",
-    "notice.sent": "A recipient was told",
-    "notice.acknowledged": "A recipient acknowledged the erasure",
-    "notice.impossible": "A recipient cannot be told",
-    "api.client_added": "API client entered",
-    "api.client_revoked": "API client revoked",
-    "api.requested": "Request of an API client",
-    "deadline.reminded": "Staff reminded",
-    "case.identifiers_recorded": "Identifiers recorded",
-    "records.search_queued": "Search of training sets asked for",
-    "records.searched": "Training set searched",
-    "records.decided": "Records found were looked at",
-    "suppression.changed": "Suppression list changed",
-    "suppression.reviewed": "Suppression list: kept for another year",
-    "suppression.removed": "Taken off the suppression list",
-    "case.restricted": "Processing restricted",
-    "restriction.lifting_announced": "End of the restriction announced",
-    "restriction.lifted": "Restriction lifted",
-    "case.identity_asked": "Question about the identity written",
-    "recipient.notified": "Notice to a recipient written",
-    "letter.sent": "Letter sent",
-    "letter.bounced": "Announcement of a letter came back",
-    "bundle.exported": "Bundle exported",
-    "export.requested": "Export asked for",
-    "export.made": "Export made",
-    "export.failed": "Export failed",
-    "export.downloaded": "Export downloaded",
-    "export.removed": "File of an export removed",
+    "log.started": _("Log started"),
+    "key.added": _("Public key made known"),
+    "case.received": _("Request received"),
+    "case.email_confirmed": _("E-mail address confirmed"),
+    "case.identity_recorded": _("Identity check recorded"),
+    "case.mandate_recorded": _("Mandate recorded"),
+    "case.joined": _("Recorded as of the same person as another case"),
+    "case.facts_attached": _("Facts attached"),
+    "case.evidence_accepted": _("Evidence accepted as it is"),
+    "case.rechecked": _("Measured again"),
+    "case.reopened": _("Reopened: the erasure no longer holds"),
+    "case.completed": _("Answered, case complete"),
+    "case.extended": _("Period extended, with reasons"),
+    "case.suspended": _("Clock suspended: the person was asked"),
+    "case.resumed": _("Clock runs again: the person answered"),
+    "case.withdrawn": _("Request withdrawn"),
+    "case.sealed": _("Case sealed"),
+    "annex.asked": _("Sealed annex asked for"),
+    "annex.approved": _("Sealed annex approved"),
+    "person.revealed": _("Personal data shown to staff"),
+    "staff.invited": _("Member of staff invited"),
+    "staff.invitation_withdrawn": _("Invitation withdrawn"),
+    "staff.joined": _("Member of staff joined"),
+    "staff.role_changed": _("Role changed"),
+    "staff.deactivated": _("Account deactivated"),
+    "hold.placed": _("Legal hold placed"),
+    "hold.released": _("Legal hold released"),
+    "decision.proposed": _("Decision proposed"),
+    "decision.returned": _("Decision returned"),
+    "decision.approved": _("Decision approved"),
+    "run.queued": _("Erasure run queued"),
+    "run.protocol_fixed": _("Test plan fixed"),
+    "adapter.created": _("Adapter created"),
+    "run.verified": _("Adapter verified"),
+    "release.registered": _("Release registered"),
+    "run.finished": _("Erasure run finished"),
+    "run.failed": _("Erasure run failed"),
+    "run.cancel_requested": _("Cancelling asked for"),
+    "run.cancelled": _("Erasure run cancelled"),
+    "recipient.added": _("Recipient entered"),
+    "recipient.changed": _("Recipient changed"),
+    "recipient.retired": _("Recipient gets no data any more"),
+    "recipients.disclosed": _("The person was told who the recipients are"),
+    "notice.queued": _("A recipient is to be told"),
+    "notice.sent": _("A recipient was told"),
+    "notice.acknowledged": _("A recipient acknowledged the erasure"),
+    "notice.impossible": _("A recipient cannot be told"),
+    "api.client_added": _("API client entered"),
+    "api.client_revoked": _("API client revoked"),
+    "api.requested": _("Request of an API client"),
+    "deadline.reminded": _("Staff reminded"),
+    "case.identifiers_recorded": _("Identifiers recorded"),
+    "records.search_queued": _("Search of training sets asked for"),
+    "records.searched": _("Training set searched"),
+    "records.decided": _("Records found were looked at"),
+    "suppression.changed": _("Suppression list changed"),
+    "suppression.reviewed": _("Suppression list: kept for another year"),
+    "suppression.removed": _("Taken off the suppression list"),
+    "case.restricted": _("Processing restricted"),
+    "restriction.lifting_announced": _("End of the restriction announced"),
+    "restriction.lifted": _("Restriction lifted"),
+    "case.identity_asked": _("Question about the identity written"),
+    "recipient.notified": _("Notice to a recipient written"),
+    "letter.sent": _("Letter sent"),
+    "letter.bounced": _("Announcement of a letter came back"),
+    "bundle.exported": _("Bundle exported"),
+    "export.requested": _("Export asked for"),
+    "export.made": _("Export made"),
+    "export.failed": _("Export failed"),
+    "export.downloaded": _("Export downloaded"),
+    "export.removed": _("File of an export removed"),
 }
 
 
@@ -234,7 +239,7 @@ def autonym(code: str) -> str:
 @register.filter
 def event_words(kind: str) -> str:
     """An event type as a sentence; a type without words as it stands in the log."""
-    return EVENT_WORDS.get(kind, kind)
+    return str(EVENT_WORDS.get(kind, kind))
 
 
 @register.filter

@@ -190,10 +190,10 @@ def test_the_database_refuses_to_keep_without_a_day_of_review() -> None:
         ({"grounds": ["17-1-z"]}, "Not a ground"),
         ({"reasoning": "  "}, "reasoning is missing"),
         ({"result": replace(KEPT, exemption="")}, "needs an exemption"),
-        ({"result": KEPT}, "needs the results “erase”"),
+        ({"result": KEPT}, "needs the results “Erase"),
         ({"result": ScopeResult("erase", "17-3-a")}, "has an exemption but"),
         ({"result": ScopeResult("burn")}, "no result “burn”"),
-        ({"scope_results": {}}, "needs the results “erase”"),
+        ({"scope_results": {}}, "needs the results “Erase"),
         ({"scope_results": {10**9: ERASED}}, "do not belong"),
         ({"outcome": "refused", "result": replace(KEPT, necessity=" ")}, "Why .* is missing"),
         ({"outcome": "refused", "result": replace(KEPT, review_on=None)}, "within a year"),
@@ -205,9 +205,9 @@ def test_the_database_refuses_to_keep_without_a_day_of_review() -> None:
             {"outcome": "excessive", "abuse": "unfounded", "result": ScopeResult("open")},
             "proof for Art. 12.5. GDPR is missing",
         ),
-        ({"outcome": "refused", "result": ERASED}, "needs the results “keep”"),
-        ({"outcome": "partly_granted"}, "“erase” and “keep”|needs the results"),
-        ({"outcome": "excessive", "abuse": "excessive", "proof": "x"}, "results “open”"),
+        ({"outcome": "refused", "result": ERASED}, "needs the results “Keep"),
+        ({"outcome": "partly_granted"}, "needs the results"),
+        ({"outcome": "excessive", "abuse": "excessive", "proof": "x"}, "results “Not decided”"),
     ],
 )
 def test_a_proposal_that_does_not_hold_together_is_refused(
@@ -234,7 +234,7 @@ def test_a_proposal_that_does_not_hold_together_is_refused(
 
 @pytest.mark.parametrize("role", [Role.INTAKE, Role.ENGINEER, Role.AUDITOR])
 def test_only_officers_and_approvers_propose(role: Role) -> None:
-    with pytest.raises(NotAllowed, match="officer or approver"):
+    with pytest.raises(NotAllowed, match="Case officer or Approver"):
         propose(case_in_review(), by=factories.make_staff(role))
 
 
@@ -312,7 +312,7 @@ def test_the_database_itself_refuses_keeping_without_an_exemption() -> None:
 @pytest.mark.parametrize("role", [Role.OFFICER, Role.INTAKE, Role.ENGINEER, Role.AUDITOR])
 def test_only_approvers_approve(role: Role) -> None:
     case = propose(case_in_review())
-    with pytest.raises(NotAllowed, match="approver"):
+    with pytest.raises(NotAllowed, match="Approver"):
         cases.approve_decision(case_id=case.id, actor_member=factories.make_staff(role))
 
 

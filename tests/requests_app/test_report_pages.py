@@ -128,7 +128,7 @@ def test_a_release_is_exported_from_its_own_form(auditor: StaffMember) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"level": "public"}, "This export is made for: authority, internal"),
+        ({"level": "public"}, "This export is made for: Authority, Internal"),
         ({"export": ""}, "Select what is to be exported"),
         ({"export": "bundle"}, "Select one of the exports given"),
         ({"first": "yesterday"}, "Enter the date as year-month-day"),
@@ -149,8 +149,8 @@ def test_what_does_not_fit_is_said_in_the_form(
 
 def test_every_export_of_the_record_is_on_offer_with_its_levels(auditor: StaffMember) -> None:
     page = text(as_staff(auditor).get(PAGE))
-    assert "Register of cases (CSV). For: authority, internal" in page
-    assert "Statistics of a period (JSON). For: public, authority" in page
+    assert "Register of cases (CSV). For: Authority, Internal" in page
+    assert "Statistics of a period (JSON). For: Public, Authority" in page
     assert "Evidence bundle" not in page
 
 
