@@ -12,6 +12,7 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
@@ -24,7 +25,7 @@ from requests_app.services import accounts
 from requests_app.services.errors import CodeWrong, Invalid
 from requests_app.views.common import posted, refusals_in_words
 
-NOT_VALID = (
+NOT_VALID = _(
     "This code does not hold. It may be mistyped, used already, withdrawn or older than 72 hours."
     " Ask an administrator for a new invitation."
 )
@@ -32,39 +33,39 @@ NOT_VALID = (
 
 class InviteForm(PlainForm):
     email = forms.EmailField(
-        label="E-mail address",
+        label=_("E-mail address"),
         widget=forms.EmailInput(attrs={"autocomplete": "off"}),
         error_messages={
-            "required": "Enter the e-mail address",
-            "invalid": "Enter an e-mail address, for example name@organisation.example",
+            "required": _("Enter the e-mail address"),
+            "invalid": _("Enter an e-mail address, for example name@organisation.example"),
         },
     )
     role = forms.ChoiceField(
-        label="Role",
+        label=_("Role"),
         choices=Role.choices,
         widget=forms.RadioSelect,
-        error_messages={"required": "Select a role"},
+        error_messages={"required": _("Select a role")},
     )
 
 
 class JoinForm(PlainForm):
     code = forms.CharField(
-        label="Code from the e-mail",
+        label=_("Code from the e-mail"),
         widget=forms.TextInput(attrs={"autocomplete": "one-time-code", "spellcheck": "false"}),
-        error_messages={"required": "Enter the code from the e-mail"},
+        error_messages={"required": _("Enter the code from the e-mail")},
     )
     name = forms.CharField(
-        label="Your name, as colleagues see it",
+        label=_("Your name, as colleagues see it"),
         max_length=accounts.NAME_LENGTH,
         widget=forms.TextInput(attrs={"autocomplete": "name"}),
-        error_messages={"required": "Enter your name"},
+        error_messages={"required": _("Enter your name")},
     )
     password = forms.CharField(
-        label="Password",
+        label=_("Password"),
         strip=False,
-        help_text="At least eight characters, and none of the common ones.",
+        help_text=_("At least eight characters, and none of the common ones."),
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
-        error_messages={"required": "Enter a password"},
+        error_messages={"required": _("Enter a password")},
     )
 
 
@@ -98,9 +99,9 @@ def invite(request: HttpRequest) -> HttpResponse:
             try:
                 accounts.mail_invitation(invitation)
             except (smtplib.SMTPException, OSError, ValueError):
-                messages.error(request, "The mail could not be sent. Invite this person again.")
+                messages.error(request, _("The mail could not be sent. Invite this person again."))
             else:
-                messages.success(request, "The invitation is sent. It lasts 72 hours.")
+                messages.success(request, _("The invitation is sent. It lasts 72 hours."))
             return redirect("staff")
     status = 422 if form.errors else 200
     return render(request, "staff/invite.html", {"form": form}, status=status)
@@ -111,7 +112,7 @@ def invite(request: HttpRequest) -> HttpResponse:
 @refusals_in_words
 def withdraw(request: HttpRequest, pseudonym: UUID) -> HttpResponse:
     accounts.withdraw_invitation(pseudonym=pseudonym, actor_member=member(request))
-    messages.success(request, "The invitation is withdrawn.")
+    messages.success(request, _("The invitation is withdrawn."))
     return redirect("staff")
 
 
@@ -123,7 +124,7 @@ def role(request: HttpRequest, pseudonym: UUID) -> HttpResponse:
     accounts.change_role(
         pseudonym=pseudonym, role=request.POST.get("role", ""), actor_member=member(request)
     )
-    messages.success(request, "The role is changed.")
+    messages.success(request, _("The role is changed."))
     return redirect("staff")
 
 
@@ -133,7 +134,7 @@ def role(request: HttpRequest, pseudonym: UUID) -> HttpResponse:
 @refusals_in_words
 def deactivate(request: HttpRequest, pseudonym: UUID) -> HttpResponse:
     accounts.deactivate_member(pseudonym=pseudonym, actor_member=member(request))
-    messages.success(request, "The account is deactivated, and its sessions are ended.")
+    messages.success(request, _("The account is deactivated, and its sessions are ended."))
     return redirect("staff")
 
 
@@ -154,7 +155,7 @@ def join(request: HttpRequest) -> HttpResponse:
             get_adapter().login(request, joined)
             request.user = joined
             reauthenticate_by_password(request)
-            messages.success(request, "Your account is ready. Set up a second factor now.")
+            messages.success(request, _("Your account is ready. Set up a second factor now."))
             return redirect("mfa_index")
     return render(
         request, "account/invitation.html", {"form": form}, status=422 if form.errors else 200

@@ -6,6 +6,7 @@ from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from requests_app import dossier
@@ -19,26 +20,26 @@ from requests_app.views.common import find_case, posted, refusals_in_words
 
 class AnnexForm(PlainForm):
     reason = forms.CharField(
-        label="Why the recipient needs the personal data",
+        label=_("Why the recipient needs the personal data"),
         max_length=annexes.REASON_LENGTH,
-        help_text="Kept in the vault, destroyed when the case is sealed.",
+        help_text=_("Kept in the vault, destroyed when the case is sealed."),
         widget=forms.Textarea(attrs={"rows": 3}),
-        error_messages={"required": "Say why the recipient needs it"},
+        error_messages={"required": _("Say why the recipient needs it")},
     )
     recipient = forms.CharField(
-        label="Who gets it",
+        label=_("Who gets it"),
         max_length=annexes.RECIPIENT_LENGTH,
-        error_messages={"required": "Name the recipient, for example the supervisory authority"},
+        error_messages={"required": _("Name the recipient, for example the supervisory authority")},
     )
     public_key = forms.CharField(
-        label="The recipient's public key",
+        label=_("The recipient's public key"),
         max_length=annexes.KEY_LENGTH,
-        help_text=(
-            "An X25519 key in PEM. The recipient makes it with openssl genpkey -algorithm x25519"
-            " -out key.pem, and sends what openssl pkey -in key.pem -pubout prints."
+        help_text=_(
+            "An X25519 key in PEM. The recipient makes it with openssl genpkey -algorithm"
+            " x25519 -out key.pem, and sends what openssl pkey -in key.pem -pubout prints."
         ),
         widget=forms.Textarea(attrs={"rows": 4, "spellcheck": "false"}),
-        error_messages={"required": "Paste the public key that the recipient sent"},
+        error_messages={"required": _("Paste the public key that the recipient sent")},
     )
 
 
@@ -58,7 +59,7 @@ def annex(request: HttpRequest, reference: str) -> HttpResponse:
         except Invalid as refused:
             form.add_error("public_key", str(refused))
         else:
-            messages.success(request, "Annex asked for. Another person has to approve it.")
+            messages.success(request, _("Annex asked for. Another person has to approve it."))
             return redirect("exports", reference=case.reference)
     status = 422 if form.errors else 200
     return render(request, "staff/annex.html", {"case": case, "form": form}, status=status)
@@ -72,7 +73,7 @@ def approve(request: HttpRequest, reference: str) -> HttpResponse:
     """Approve and seal the annex that another person asked for."""
     case = find_case(reference)
     annexes.approve_annex(case_id=case.id, actor_member=member(request))
-    messages.success(request, "Annex sealed. Prepare the bundle anew to enclose it.")
+    messages.success(request, _("Annex sealed. Prepare the bundle anew to enclose it."))
     return redirect("exports", reference=case.reference)
 
 
@@ -85,7 +86,7 @@ def annexed_bundle(request: HttpRequest, reference: str) -> HttpResponse:
     try:
         sealed = annexes.sealed_annex(case)
         if sealed is None:
-            raise dossier.BundleNotReady("No annex was approved for this case, or it is sealed.")
+            raise dossier.BundleNotReady(_("No annex was approved for this case, or it is sealed."))
         content = bundle.render(dossier.gather(case), annex=sealed)
     except dossier.BundleNotReady as reason:
         context = {"reason": str(reason), "reference": case.reference}

@@ -6,6 +6,7 @@ from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_http_methods, require_POST
 
 from requests_app.forms import PlainForm
@@ -18,19 +19,19 @@ from requests_app.views.common import find_case, posted, refusals_in_words
 
 class HoldForm(PlainForm):
     reason = forms.CharField(
-        label="Which legal claim needs it",
+        label=_("Which legal claim needs it"),
         max_length=REASON_LENGTH,
-        help_text="Kept in the vault, destroyed when the case is sealed.",
+        help_text=_("Kept in the vault, destroyed when the case is sealed."),
         widget=forms.Textarea(attrs={"rows": 4}),
-        error_messages={"required": "Say which legal claim needs the data"},
+        error_messages={"required": _("Say which legal claim needs the data")},
     )
     until = forms.DateField(
-        label="Until the end of",
-        help_text="At most a year from now; then it must be looked at again.",
+        label=_("Until the end of"),
+        help_text=_("At most a year from now; then it must be looked at again."),
         widget=forms.DateInput(attrs={"type": "date"}),
         error_messages={
-            "required": "Enter the last day of the hold",
-            "invalid": "Enter a real date, for example 2027-03-31",
+            "required": _("Enter the last day of the hold"),
+            "invalid": _("Enter a real date, for example 2027-03-31"),
         },
     )
 
@@ -50,7 +51,7 @@ def hold(request: HttpRequest, reference: str) -> HttpResponse:
         except Invalid as refused:
             form.add_error("until", str(refused))
         else:
-            messages.success(request, "Legal hold placed.")
+            messages.success(request, _("Legal hold placed."))
             return redirect("case", reference=case.reference)
     status = 422 if form.errors else 200
     return render(request, "staff/hold.html", {"case": case, "form": form}, status=status)
@@ -63,5 +64,5 @@ def release(request: HttpRequest, reference: str) -> HttpResponse:
     """Release the hold in force."""
     case = find_case(reference)
     holds.release_hold(case_id=case.id, actor_member=member(request))
-    messages.success(request, "Legal hold released.")
+    messages.success(request, _("Legal hold released."))
     return redirect("case", reference=case.reference)

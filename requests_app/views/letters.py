@@ -6,6 +6,7 @@ from django import forms
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_http_methods, require_POST
 
 from requests_app.actors import staff_actor
@@ -22,21 +23,21 @@ GET_POST = require_http_methods(["GET", "POST"])
 
 class IdentityQuestionForm(PlainForm):
     doubt = forms.CharField(
-        label="Why is there reasonable doubt?",
+        label=_("Why is there reasonable doubt?"),
         max_length=2000,
-        help_text="About this request, not in general. The person reads it.",
+        help_text=_("About this request, not in general. The person reads it."),
         widget=forms.Textarea(attrs={"rows": 3}),
-        error_messages={"required": "Enter why there is doubt"},
+        error_messages={"required": _("Enter why there is doubt")},
     )
     sufficient = forms.CharField(
-        label="What is enough to remove it?",
+        label=_("What is enough to remove it?"),
         max_length=2000,
-        help_text=(
-            "The least that will do, for example two details that we hold. No copy of an identity"
-            " document unless nothing else will do; then say what to black out."
+        help_text=_(
+            "The least that will do, for example two details that we hold. No copy of an"
+            " identity document unless nothing else will do; then say what to black out."
         ),
         widget=forms.Textarea(attrs={"rows": 3}),
-        error_messages={"required": "Enter what is enough"},
+        error_messages={"required": _("Enter what is enough")},
     )
 
 
@@ -47,7 +48,9 @@ def identity_question(request: HttpRequest, reference: str) -> HttpResponse:
     """Ask for what confirms the identity: `step=preview` shows the letter, `step=write` writes."""
     case = find_case(reference)
     if case.status != CaseStatus.IDENTITY_CHECK:
-        raise WrongState(f"{case.reference} is not at the identity check.")
+        raise WrongState(
+            _("%(reference)s is not at the identity check.") % {"reference": case.reference}
+        )
     form = IdentityQuestionForm(posted(request))
     wording = None
     if request.method == "POST" and form.is_valid():
@@ -56,7 +59,7 @@ def identity_question(request: HttpRequest, reference: str) -> HttpResponse:
                 identity.ask_identity(
                     case_id=case.id, actor_member=member(request), **form.cleaned_data
                 )
-                messages.success(request, "The question is written and will be announced.")
+                messages.success(request, _("The question is written and will be announced."))
                 return redirect("case", reference=case.reference)
             wording = identity.preview_question(case, **form.cleaned_data)
         except WrongState:
@@ -77,5 +80,5 @@ def letter_sent(request: HttpRequest, reference: str, letter_id: int) -> HttpRes
     if not case.letters.filter(pk=letter_id).exists():
         raise Http404
     record_letter_posted(letter_id=letter_id, actor=staff_actor(member(request)))
-    messages.success(request, "Recorded as sent.")
+    messages.success(request, _("Recorded as sent."))
     return redirect("case", reference=case.reference)

@@ -6,6 +6,7 @@ from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_http_methods, require_POST
 
 from requests_app.actors import staff_actor
@@ -21,42 +22,44 @@ from requests_app.views.reveals import ask_first, person_of
 
 class MandateForm(PlainForm):
     kind = forms.ChoiceField(
-        label="Who is the sender?",
+        label=_("Who is the sender?"),
         choices=Mandate.Kind.choices,
         widget=forms.RadioSelect,
-        error_messages={"required": "Select who the sender is"},
+        error_messages={"required": _("Select who the sender is")},
     )
     sender = forms.CharField(
-        label="Name of the sender",
+        label=_("Name of the sender"),
         max_length=NAME_LENGTH,
         widget=forms.TextInput(attrs={"autocomplete": "off"}),
-        error_messages={"required": "Enter the sender's name"},
+        error_messages={"required": _("Enter the sender's name")},
     )
     note = forms.CharField(
-        label="What was seen",
+        label=_("What was seen"),
         max_length=2000,
-        help_text="Which document, of which date. No copy is kept; this note goes with sealing.",
+        help_text=_("Which document, of which date. No copy is kept; this note goes with sealing."),
         widget=forms.Textarea(attrs={"rows": 3}),
-        error_messages={"required": "Say what was seen"},
+        error_messages={"required": _("Say what was seen")},
     )
     valid_until = forms.DateField(
-        label="Valid until",
+        label=_("Valid until"),
         required=False,
-        help_text="If the mandate names an end. For example 2027-05-31.",
+        help_text=_("If the mandate names an end. For example 2027-05-31."),
         widget=forms.DateInput(attrs={"class": "short", "placeholder": ""}),
-        error_messages={"invalid": "Enter the date as year-month-day"},
+        error_messages={"invalid": _("Enter the date as year-month-day")},
     )
     covers_answers = forms.BooleanField(
-        label="The mandate covers receiving the answer",
+        label=_("The mandate covers receiving the answer"),
         required=False,
-        help_text="If not, the sender can no longer follow the request, and the person can.",
+        help_text=_("If not, the sender can no longer follow the request, and the person can."),
     )
     person_email = forms.EmailField(
-        label="The person's own e-mail address",
+        label=_("The person's own e-mail address"),
         required=False,
         max_length=254,
         validators=[check_email],
-        help_text="Only if the mandate does not cover the answer; without it letters go by post.",
+        help_text=_(
+            "Only if the mandate does not cover the answer; without it letters go by post."
+        ),
         widget=forms.EmailInput(attrs={"autocomplete": "off"}),
     )
 
@@ -83,7 +86,7 @@ def mandate(request: HttpRequest, reference: str) -> HttpResponse:
             if code:
                 shown = {"case": case, "access_code": code}
                 return render(request, "staff/mandate_done.html", shown)
-            messages.success(request, "Mandate recorded.")
+            messages.success(request, _("Mandate recorded."))
             return redirect("case", reference=case.reference)
     status = 422 if form.errors else 200
     context = {"case": case, "form": form, "person": person_of(request, case)}
@@ -98,5 +101,5 @@ def join(request: HttpRequest, reference: str) -> HttpResponse:
     case = find_case(reference)
     other = request.POST.get("other", "")
     duplicates.join_cases(case_id=case.id, reference=other, actor=staff_actor(member(request)))
-    messages.success(request, "Recorded: both requests are of the same person.")
+    messages.success(request, _("Recorded: both requests are of the same person."))
     return redirect("case", reference=case.reference)

@@ -9,6 +9,7 @@ from django.contrib import messages
 from django.db.models import Count, Q
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from requests_app import vault
@@ -25,17 +26,17 @@ from requests_app.views.reveals import ask_first
 
 class WaiveForm(PlainForm):
     cause = forms.ChoiceField(
-        label="Why it cannot be told",
+        label=_("Why it cannot be told"),
         choices=RecipientNotice.Cause.choices,
         widget=forms.RadioSelect,
-        error_messages={"required": "Say which of the two it is"},
+        error_messages={"required": _("Say which of the two it is")},
     )
     reason = forms.CharField(
-        label="What shows that",
+        label=_("What shows that"),
         max_length=recipients.REASON_LENGTH,
-        help_text="Kept in the vault, destroyed when the case is sealed.",
+        help_text=_("Kept in the vault, destroyed when the case is sealed."),
         widget=forms.Textarea(attrs={"rows": 4}),
-        error_messages={"required": "Say what shows that it cannot be told"},
+        error_messages={"required": _("Say what shows that it cannot be told")},
     )
 
 
@@ -43,28 +44,30 @@ class RecipientForm(PlainForm):
     """A line of the register of recipients; its fields are those of `RecipientData`."""
 
     name = forms.CharField(
-        label="Name",
+        label=_("Name"),
         max_length=recipients.NAME_LENGTH,
-        error_messages={"required": "Enter the name of the recipient"},
+        error_messages={"required": _("Enter the name of the recipient")},
     )
-    kind = forms.ChoiceField(label="What it is for us", choices=Recipient.Kind.choices)
-    how = forms.ChoiceField(label="How it is told", choices=Recipient.How.choices)
-    email = forms.EmailField(label="E-mail address", required=False, max_length=254)
+    kind = forms.ChoiceField(label=_("What it is for us"), choices=Recipient.Kind.choices)
+    how = forms.ChoiceField(label=_("How it is told"), choices=Recipient.How.choices)
+    email = forms.EmailField(label=_("E-mail address"), required=False, max_length=254)
     endpoint = forms.CharField(
-        label="OpenDSR address",
+        label=_("OpenDSR address"),
         required=False,
         max_length=200,
-        help_text="For example https://dsr.vendor.example/opendsr. Nothing else is called.",
+        help_text=_("For example https://dsr.vendor.example/opendsr. Nothing else is called."),
     )
     matches_keyed_id = forms.BooleanField(
-        label="It can match keyed ids",
+        label=_("It can match keyed ids"),
         required=False,
-        help_text="It holds the key that manage.py recipient_key prints: it is told no names.",
+        help_text=_("It holds the key that manage.py recipient_key prints: it is told no names."),
     )
     systems = forms.CharField(
-        label="It got data of",
+        label=_("It got data of"),
         required=False,
-        help_text="One on each line, like model:demo or data_store:customer-records. None: of all.",
+        help_text=_(
+            "One on each line, like model:demo or data_store:customer-records. None: of all."
+        ),
         widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false"}),
     )
 
@@ -108,7 +111,7 @@ def recipient(request: HttpRequest, recipient_id: int | None = None) -> HttpResp
         except Invalid as refused:
             form.add_error(None, str(refused))
         else:
-            messages.success(request, "The register is saved.")
+            messages.success(request, _("The register is saved."))
             return redirect("recipients")
     status = 422 if form.errors else 200
     return render(request, "staff/recipient.html", {"form": form, "recipient": row}, status=status)
@@ -120,7 +123,7 @@ def recipient(request: HttpRequest, recipient_id: int | None = None) -> HttpResp
 def retire(request: HttpRequest, recipient_id: int) -> HttpResponse:
     """It gets no data any more."""
     recipients.retire_recipient(recipient_id=recipient_id, actor_member=member(request))
-    messages.success(request, "This recipient is not told of later erasures.")
+    messages.success(request, _("This recipient is not told of later erasures."))
     return redirect("recipients")
 
 
@@ -136,9 +139,9 @@ def step(request: HttpRequest, reference: str, notice_id: int) -> HttpResponse:
         "acknowledged": recipients.acknowledge_notice,
     }
     if action not in steps:
-        raise Invalid("Choose one of the steps that the page offers.")
+        raise Invalid(_("Choose one of the steps that the page offers."))
     steps[action](notice_id=notice.pk, actor_member=member(request))
-    messages.success(request, "Recorded.")
+    messages.success(request, _("Recorded."))
     return redirect("case", reference=case.reference)
 
 
@@ -159,7 +162,7 @@ def waive(request: HttpRequest, reference: str, notice_id: int) -> HttpResponse:
         except Invalid as refused:
             form.add_error("reason", str(refused))
         else:
-            messages.success(request, "Recorded.")
+            messages.success(request, _("Recorded."))
             return redirect("case", reference=case.reference)
     context = {"case": case, "notice": notice, "form": form}
     status = 422 if form.errors else 200
@@ -189,7 +192,7 @@ def disclose(request: HttpRequest, reference: str) -> HttpResponse:
     """The person asked who the recipients are."""
     case = find_case(reference)
     recipients.disclose_recipients(case_id=case.id, actor_member=member(request))
-    messages.success(request, "The letter that names the recipients is written.")
+    messages.success(request, _("The letter that names the recipients is written."))
     return redirect("case", reference=case.reference)
 
 

@@ -8,6 +8,7 @@ from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.dateparse import parse_datetime
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET, require_http_methods
 
 from requests_app import audit, dossier, exports, marks
@@ -71,7 +72,7 @@ def exports_page(request: HttpRequest, reference: str) -> HttpResponse:
     case = find_case(reference)
     if request.method == "POST":
         cases.export_case(case_id=case.id, actor=staff_actor(member(request)))
-        messages.success(request, "The export is entered in the log. The signer signs it next.")
+        messages.success(request, _("The export is entered in the log. The signer signs it next."))
         return redirect("exports", reference=case.reference)
     closed = [entry for entry in audit.case_entries(case.id) if entry.type in CLOSING]
     ready = bool(closed) and marks.closed_after(closed[-1].seq) is not None

@@ -14,6 +14,7 @@ from django.core.handlers.asgi import ASGIRequest
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET, require_http_methods
 
 from requests_app import exports
@@ -25,14 +26,14 @@ from requests_app.services import export_jobs
 from requests_app.services.errors import Invalid
 from requests_app.services.export_jobs import ACTIVE
 from requests_app.views.common import actor_names, refusals_in_words
-from requests_app.views.report_forms import JobForm, RecordExportForm, ReleaseExportForm
+from requests_app.views.report_forms import JobForm, RecordExportForm, ReleaseExportForm, level_name
 
 SHOWN = 50
 PIECE = 64 * 1024  # bytes
 WHY_FAILED = {
-    "unknown_export": "This installation has no such export.",
-    "cannot_write": "The file could not be written: see whether the disk is full.",
-    "too_many_leases": "It was tried several times and never ended. Ask for a shorter period.",
+    "unknown_export": _("This installation has no such export."),
+    "cannot_write": _("The file could not be written: see whether the disk is full."),
+    "too_many_leases": _("It was tried several times and never ended. Ask for a shorter period."),
 }
 
 
@@ -50,7 +51,7 @@ def reports(request: HttpRequest) -> HttpResponse:
     of_release = ReleaseExportForm(request.POST if asked == exports.RELEASE else None)
     form: JobForm = of_release if asked == exports.RELEASE else of_record
     if request.method == "POST" and form.is_valid() and _ask(request, form):
-        messages.success(request, "The export is being made. It appears below.")
+        messages.success(request, _("The export is being made. It appears below."))
         return redirect("reports")
     context = {"form": form, "of_record": of_record, "of_release": of_release, **_jobs()}
     return render(request, "staff/reports.html", context)
@@ -123,6 +124,7 @@ def _jobs() -> dict[str, Any]:
             {
                 "row": row,
                 "title": exports.load_job(row.export).TITLE if row.export in known else row.export,
+                "level": level_name(Level(row.level)),
                 "asked_by": names[row.asked_by],
                 "is_active": row.state in ACTIVE,
                 "why": WHY_FAILED.get(row.error, row.error),

@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_http_methods, require_POST
 
 from requests_app import permissions, vault
@@ -25,16 +26,16 @@ from requests_app.views.common import find_case, posted, refusals_in_words
 
 class RevealForm(PlainForm):
     reason = forms.ChoiceField(
-        label="Why do you need to see it?",
+        label=_("Why do you need to see it?"),
         choices=RevealReason.choices,
         widget=forms.RadioSelect,
-        error_messages={"required": "Select why you need to see it"},
+        error_messages={"required": _("Select why you need to see it")},
     )
     text = forms.CharField(
-        label="In your words",
+        label=_("In your words"),
         required=False,
         max_length=reveals.TEXT_LENGTH,
-        help_text="Needed for another reason. Kept in the vault of this case.",
+        help_text=_("Needed for another reason. Kept in the vault of this case."),
         widget=forms.Textarea(attrs={"rows": 2}),
     )
 

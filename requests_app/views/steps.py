@@ -8,6 +8,7 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.datastructures import MultiValueDict
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_http_methods
 
 from requests_app import selectors, vault
@@ -20,6 +21,7 @@ from requests_app.permissions import fresh_log_in, is_post, member, revealed_unt
 from requests_app.services import cases
 from requests_app.services.decisions import ScopeResult
 from requests_app.services.errors import Invalid, WrongState
+from requests_app.services.letter_texts import letter_name
 from requests_app.services.run_rows import fell_back
 from requests_app.views.common import find_case, posted, refusals_in_words
 from requests_app.views.reveals import ask_first, person_of, to_reveal
@@ -36,8 +38,8 @@ def _expect(case: Case, *statuses: CaseStatus) -> None:
     """WrongState (the 409 page) when the page of a step is opened before or after its time."""
     if case.status not in statuses:
         raise WrongState(
-            f"{case.reference} is at “{CaseStatus(case.status).label}”: this step is not possible"
-            " there."
+            _("%(reference)s is at “%(status)s”: this step is not possible there.")
+            % {"reference": case.reference, "status": CaseStatus(case.status).label}
         )
 
 
@@ -55,7 +57,7 @@ def identity(request: HttpRequest, reference: str) -> HttpResponse:
         cases.record_identity(
             case_id=case.id, actor=staff_actor(member(request)), **form.cleaned_data
         )
-        messages.success(request, "Identity check recorded.")
+        messages.success(request, _("Identity check recorded."))
         return _back(case)
     return _step(request, "staff/identity.html", case, form=form, person=person_of(request, case))
 
@@ -83,7 +85,7 @@ def facts(request: HttpRequest, reference: str) -> HttpResponse:
         except Invalid as refused:
             form.add_error("facts", str(refused))
         else:
-            messages.success(request, "Facts stored in the vault of this case.")
+            messages.success(request, _("Facts stored in the vault of this case."))
             return _back(case)
     known = vault.get(case, "aliases") if shown else []
     return _step(request, "staff/facts.html", case, form=form, known=known)
@@ -119,7 +121,7 @@ def decision(request: HttpRequest, reference: str) -> HttpResponse:
         except Invalid as refused:
             form.add_error(None, str(refused))
         else:
-            messages.success(request, "Decision proposed. A second person has to approve it.")
+            messages.success(request, _("Decision proposed. A second person has to approve it."))
             return _back(case)
     no_facts = not vault.has(case, "facts")
     return _step(request, "staff/decision.html", case, form=form, no_facts=no_facts)
@@ -143,13 +145,13 @@ def approval(request: HttpRequest, reference: str) -> HttpResponse:
     form = ReturnForm(request.POST if request.POST.get("action") == "return" else None)
     if _approves(request):
         cases.approve_decision(case_id=case.id, actor_member=staff)
-        messages.success(request, "Decision approved.")
+        messages.success(request, _("Decision approved."))
         return _back(case)
     if request.method == "POST" and form.is_valid():
         cases.return_decision(
             case_id=case.id, reason=form.cleaned_data["reason"], actor_member=staff
         )
-        messages.success(request, "Decision returned for review.")
+        messages.success(request, _("Decision returned for review."))
         return _back(case)
     if not revealed_until(request, case):  # the time ended before a form that has to be shown again
         return to_reveal(request, case)
@@ -189,12 +191,12 @@ def evidence_review(request: HttpRequest, reference: str) -> HttpResponse:
     action = request.POST.get("action", "")
     if action == "accept":
         cases.accept_evidence(case_id=case.id, actor_member=member(request))
-        messages.success(request, "Evidence accepted as it is. The answer will say so.")
+        messages.success(request, _("Evidence accepted as it is. The answer will say so."))
         return _back(case)
     if action == "repeat":
         run = _chosen_run(case, request.POST.get("run", ""))
         cases.repeat_run(case_id=case.id, run_id=run.pk, actor_member=member(request))
-        messages.success(request, "A further run is queued.")
+        messages.success(request, _("A further run is queued."))
         return _back(case)
     return _step(
         request,
@@ -220,7 +222,11 @@ def answer(request: HttpRequest, reference: str) -> HttpResponse:
         return way
     if request.method == "POST":
         letter = cases.send_answer(case_id=case.id, actor_member=member(request))
-        messages.success(request, f"The {letter.kind} letter is written. The case is complete.")
+        messages.success(
+            request,
+            _("The letter “%(name)s” is written. The case is complete.")
+            % {"name": letter_name(letter.kind)},
+        )
         return _back(case)
     return _step(
         request,
@@ -243,7 +249,7 @@ def _chosen_run(case: Case, text: str) -> ErasureRun:
     """The run of this case with that id; Invalid if there is none."""
     run = next((run for run in cases.latest_runs(case) if str(run.pk) == text), None)
     if run is None:
-        raise Invalid("Choose one of the latest runs of this case.")
+        raise Invalid(_("Choose one of the latest runs of this case."))
     return run
 
 
