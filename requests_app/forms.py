@@ -37,7 +37,10 @@ class PlainForm(forms.Form):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("label_suffix", "")
         super().__init__(*args, **kwargs)
-        for field in self.fields.values():  # Django's own words repeat whatever was sent
+        for field in self.fields.values():
+            if isinstance(field.widget, forms.DateInput):
+                field.widget.format = "%Y-%m-%d"  # as we ask for it, and browsers do
+            # Django's own words repeat whatever was sent
             if "%(value)s" in str(field.error_messages.get("invalid_choice", "")):
                 field.error_messages["invalid_choice"] = _("Select one of the answers given")
 

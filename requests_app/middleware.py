@@ -29,6 +29,7 @@ NOTE_SECONDS = 60  # how often the last activity of staff is written
 SECOND_FACTORS = [Authenticator.Type.TOTP, Authenticator.Type.WEBAUTHN]
 WITHOUT_SECOND_FACTOR = ("/accounts/2fa/", "/accounts/reauthenticate/", "/accounts/logout/")
 STAFF_PATHS = ("/app/", "/accounts/")
+API_PATH = "/api/"
 
 
 def current_record(get_response: Handler) -> Handler:
@@ -105,6 +106,18 @@ def _is_over(request: HttpRequest) -> bool:
     if LOGGED_IN not in request.session or (not polled and now - known["seen"] >= NOTE_SECONDS):
         request.session[LOGGED_IN] = {"since": known["since"], "seen": now}
     return False
+
+
+def api_in_english(get_response: Handler) -> Handler:
+    """The API speaks English to every client, whatever languages its requests accept."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        if request.path.startswith(API_PATH):
+            translation.activate("en")
+            request.LANGUAGE_CODE = "en"
+        return get_response(request)
+
+    return middleware
 
 
 def staff_in_english(

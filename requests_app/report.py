@@ -13,7 +13,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db.models import TextChoices
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from requests_app import charts
 from requests_app.dossier import Dossier, Event, Probe
@@ -90,7 +90,12 @@ TERMS = (
 
 
 def tell(dossier: Dossier) -> dict[str, Any]:
-    """The contents of the report of a case."""
+    """The contents of the report of a case, in English whoever asks for it."""
+    with translation.override("en"):
+        return _told(dossier)
+
+
+def _told(dossier: Dossier) -> dict[str, Any]:
     facts = dossier.run_facts
     limits = [f"({name}) {statements.LIMITATIONS[name]}" for name in limits_of(facts)]
     log = dossier.log

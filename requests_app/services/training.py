@@ -122,18 +122,15 @@ def register_training_set(
 
 def source_of(name: str) -> tuple[Source, dict[str, str]]:
     """How to read a registered set, and which of its fields hold identifiers. Raises NotFound, and
-    Invalid where the variable of its DSN is not set."""
+    Invalid where the variable of its DSN is not set: in English, since a search keeps it."""
     row = TrainingSet.objects.filter(name=name).first()
     if row is None:
-        raise NotFound(_("There is no training set “%(name)s”.") % {"name": name})
+        raise NotFound(f"There is no training set “{name}”.")
     location = row.location
     if row.kind == TrainingSet.Kind.SQL:
         location = os.environ.get(row.location, "")
         if not location:
-            raise Invalid(
-                _("Set %(location)s: it holds the DSN of the training set %(name)s.")
-                % {"location": row.location, "name": name}
-            )
+            raise Invalid(f"Set {row.location}: it holds the DSN of the training set {name}.")
     return Source(row.kind, location, row.query, row.id_field), dict(row.fields)
 
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import re
 from datetime import timedelta
-from uuid import UUID
 
 import pytest
 from django.http import HttpResponse
 from django.test import Client
-from django.urls import reverse
 from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.django import TestCase
 
-from requests_app import audit, permissions, urls, vault
+from requests_app import audit, permissions, vault
 from requests_app.lifecycle import CaseStatus
 from requests_app.models import AuditEntry, AuditOpening, Case, StaffMember
 from requests_app.models.people import RevealReason, Role
@@ -24,12 +22,9 @@ from requests_app.permissions import PAGES, REVEAL_TIME
 from requests_app.services import cases, reveals
 from requests_app.services.errors import Invalid, NotAllowed, WrongState
 from tests import factories
-from tests.staff import as_staff, authenticate, reveal
+from tests.staff import as_staff, authenticate, page_addresses, reveal
 
 pytestmark = pytest.mark.django_db
-
-STAFF_PAGES = [pattern for pattern in urls.urlpatterns if str(pattern.pattern).startswith("app/")]
-
 
 ENDINGS = ("", "/identity", "/facts", "/decision", "/approval", "/answer", "/hold", "/records")
 
@@ -50,24 +45,7 @@ def entries(kind: str) -> list[dict[str, object]]:
 # --- Roles --------------------------------------------------------------------------------------
 @pytest.fixture
 def addresses() -> dict[str, str]:
-    """Every staff page by its name, for one completed case."""
-    case = factories.completed_case()
-    known = {
-        "reference": case.reference,
-        "run_id": case.runs.get().pk,
-        "letter_id": case.letters.order_by("pk")[0].pk,
-        "name": "bundle",
-        "pseudonym": UUID(int=0),
-        "job_id": UUID(int=0),
-        "recipient_id": 0,
-        "notice_id": 0,
-    }
-    return {
-        str(page.name): reverse(
-            str(page.name), kwargs={key: known[key] for key in page.pattern.converters}
-        )
-        for page in STAFF_PAGES
-    }
+    return page_addresses(factories.completed_case())
 
 
 @pytest.mark.parametrize("role", Role)

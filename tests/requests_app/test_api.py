@@ -295,6 +295,15 @@ def test_a_bad_request_is_refused_without_repeating_it(
     assert not Case.objects.exists()
 
 
+def test_it_speaks_english_whatever_languages_a_client_accepts(client: Client) -> None:
+    _, headers = make_client()
+    body = content(extensions={"localhost": {"name": "x\u0007"}})
+    answer = post(client, body, {**headers, "HTTP_ACCEPT_LANGUAGE": "de"})
+    assert answer.status_code == 400
+    assert answer.json()["message"] == "The name holds control characters; type it again."
+    assert answer.headers["Content-Language"] == "en"
+
+
 @pytest.mark.parametrize(
     "raw", [b"", b"{", b"[]", b"null", b'"canary"', b"\xff\xfe", b'{"a": NaN}', b"[" * 50_000]
 )

@@ -1,0 +1,110 @@
+"""Staff pages in another language: what a machine reads of them, and every export, stays as it is.
+
+They are served in English until they are translated; here that is switched off.
+"""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import pytest
+from django.conf import settings as django_settings
+from django.test import Client
+from pytest_django.fixtures import Settings
+
+from requests_app import exports, permissions
+from requests_app.models import Case
+from requests_app.models.people import Role
+from tests import factories
+from tests.requests_app import bundles
+from tests.staff import as_staff, page_addresses
+
+pytestmark = pytest.mark.django_db
+
+ENGLISH = "requests_app.middleware.staff_in_english"
+FORMS = {"value", "name", "id", "for", "href", "action", "method", "type", "datetime", "max", "min"}
+SHAPES = {"viewbox", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r", "transform"}
+SHAPES |= {"width", "height", "font-size", "stroke-width", "stroke-dasharray", "opacity"}
+PAIRS = {"points", "d"}
+READERS = (Role.OFFICER, Role.APPROVER, Role.ADMINISTRATOR)
+
+
+class Machine(HTMLParser):
+    """What is not for reading: fields, addresses, times, the shapes of figures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[tuple[str, str, str]] = []
+        self.commas: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        if given.get("name") == "csrfmiddlewaretoken":
+            return
+        for name, value in given.items():
+            if name in FORMS or name.startswith(("data-", "hx-")):
+                self.read.append((tag, name, value))
+            allowed = 1 if name in PAIRS else 0  # x,y
+            if name in SHAPES | PAIRS and any(n.count(",") > allowed for n in value.split()):
+                self.commas.append(f"<{tag} {name}={value}>")
+
+
+def seen(page: str) -> Machine:
+    machine = Machine()
+    machine.feed(page)
+    return machine
+
+
+@pytest.fixture
+def translated(settings: Settings) -> None:
+    """Staff pages in the language that their reader chose."""
+    assert ENGLISH in django_settings.MIDDLEWARE
+    settings.MIDDLEWARE = [name for name in django_settings.MIDDLEWARE if name != ENGLISH]
+
+
+@pytest.fixture
+def case() -> Case:
+    """Answered, and its bundle ready."""
+    case = factories.completed_case()
+    bundles.export(case)
+    return case
+
+
+def in_language(client: Client, language: str) -> Client:
+    client.cookies[django_settings.LANGUAGE_COOKIE_NAME] = language
+    return client
+
+
+def test_every_staff_page_opens_in_german_and_only_its_words_differ(
+    case: Case, translated: None
+) -> None:
+    clients = {role: as_staff(factories.make_staff(role), case) for role in READERS[:2]}
+    clients[Role.ADMINISTRATOR] = as_staff(factories.make_staff(Role.ADMINISTRATOR))
+    opened = set()
+    for name, path in page_addresses(case).items():
+        role = next(role for role in READERS if role in permissions.PAGES[name])
+        english = in_language(clients[role], "en").get(path)
+        german = in_language(clients[role], "de").get(path)
+        assert german.status_code == english.status_code, name
+        if english.status_code != 200 or name == "export":
+            continue
+        opened.add(name)
+        pages = english.content.decode(), german.content.decode()
+        if "<html" in pages[1]:
+            assert '<html lang="de"' in pages[1], name
+        before, after = map(seen, pages)
+        assert after.commas == [], name
+        assert after.read == before.read, name
+    assert {"case", "queue", "today", "run", "run_evidence", "audit", "staff", "reports"} <= opened
+    assert len(opened) >= 15
+
+
+def test_the_exports_of_a_case_are_the_same_bytes_in_every_language(
+    case: Case, translated: None
+) -> None:
+    client = as_staff(factories.make_staff(Role.OFFICER))
+    for name in exports.names(exports.CASE):
+        path = f"/app/cases/{case.reference}/exports/{name}"
+        english, german = (in_language(client, code).get(path) for code in ("en", "de"))
+        assert english.status_code == 200
+        assert german.content == english.content, name
