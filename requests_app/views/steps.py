@@ -158,9 +158,12 @@ def approval(request: HttpRequest, reference: str) -> HttpResponse:
     proposal = Decision.objects.get(case=case, state=Decision.State.PROPOSED)
     refusal = ""
     if staff.role != Role.APPROVER:
-        refusal = f"Approving needs the role Approver. Your role is {Role(staff.role).label}."
+        refusal = _("Approving needs the role %(needed)s. Your role is %(role)s.") % {
+            "needed": Role.APPROVER.label,
+            "role": Role(staff.role).label,
+        }
     elif proposal.proposed_by_id == staff.pk:
-        refusal = "You proposed this decision, so another approver has to approve it."
+        refusal = str(_("You proposed this decision, so another approver has to approve it."))
     return _step(
         request,
         "staff/approval.html",
