@@ -1,9 +1,14 @@
-"""What every page may name: controller, authority, period, made-up data, company log-in."""
+"""What every page may name: controller, authority, period, made-up data, company log-in,
+what kind of installation it is, and how this browser wants its pages."""
 
 from django.conf import settings
 from django.http import HttpRequest
 
 from requests_app.jurisdictions import current, promise_answer
+
+
+THEME, THEMES = "rtbf_theme", ("light", "dark")  # a cookie; without one the system decides
+SHORTCUTS, OFF = "rtbf_shortcuts", "off"
 
 
 def controller(request: HttpRequest) -> dict[str, object]:
@@ -18,5 +23,8 @@ def controller(request: HttpRequest) -> dict[str, object]:
         "answer_within": promise_answer(current(settings.RTBF_JURISDICTION).period),
         "demo_data": settings.RTBF_DEMO_DATA,
         "company_log_in": settings.RTBF_OIDC_NAME if settings.RTBF_OIDC_ISSUER else "",
+        "environment": settings.RTBF_ENVIRONMENT,
+        "theme": theme if (theme := request.COOKIES.get(THEME)) in THEMES else "",
+        "shortcuts": request.COOKIES.get(SHORTCUTS) != OFF,
         "keep_closed_days": settings.RTBF_KEEP_CLOSED_DAYS,
     }

@@ -33,6 +33,10 @@ ACCOUNTS = frozenset({Role.ADMINISTRATOR})
 PAGES: dict[str, frozenset[Role]] = {
     "today": frozenset(Role),
     "queue": CASES,
+    "queue_changes": CASES,
+    "queue_assign": SEE_PERSONAL_DATA,
+    "search": CASES,
+    "preferences": frozenset(Role),
     "new_case": SEE_PERSONAL_DATA,
     "case": CASES,
     "case_reveal": SEE_PERSONAL_DATA,

@@ -70,19 +70,6 @@ class RunProgress:
 
 
 @dataclass(frozen=True)
-class Counts:
-    """How many cases wait for what."""
-
-    open: int
-    needs_decision: int  # identity check and review
-    needs_second_person: int
-    erasing: int
-    evidence_review: int
-    to_answer: int
-    overdue: int
-
-
-@dataclass(frozen=True)
 class MeasuredRun:
     """A run with evidence, and what the record says of its figures in other places."""
 
@@ -108,26 +95,10 @@ class Month:
     sealed: str
 
 
-def queue(status: str | None = None, *, overdue: bool = False) -> QuerySet[Case]:
+def queue(status: str | None = None) -> QuerySet[Case]:
     """Cases by legal due date, then id; without a status all that are not closed."""
     cases = Case.objects.order_by("due", "id")
-    cases = cases.filter(status=status) if status else cases.exclude(status__in=CLOSED)
-    return cases.filter(_is_overdue()) if overdue else cases
-
-
-def counts() -> Counts:
-    """The figures of the start page, in one query."""
-    s = CaseStatus
-    found = Case.objects.aggregate(
-        open=Count("pk", filter=~Q(status__in=CLOSED)),
-        needs_decision=Count("pk", filter=Q(status__in=(s.IDENTITY_CHECK, s.IN_REVIEW))),
-        needs_second_person=Count("pk", filter=Q(status=s.AWAITING_APPROVAL)),
-        erasing=Count("pk", filter=Q(status=s.EXECUTING)),
-        evidence_review=Count("pk", filter=Q(status=s.EVIDENCE_REVIEW)),
-        to_answer=Count("pk", filter=Q(status=s.RESPONDING)),
-        overdue=Count("pk", filter=_is_overdue()),
-    )
-    return Counts(**found)
+    return cases.filter(status=status) if status else cases.exclude(status__in=CLOSED)
 
 
 def months_in_round_numbers() -> list[Month]:
@@ -184,6 +155,11 @@ def masked_email(case: Case) -> str:
         address: str = vault.get(case, "email", default="")
     except vault.VaultSealed:
         return ""
+    return mask(address)
+
+
+def mask(address: str) -> str:
+    """`a***@e***.org`; empty for what is no address."""
     local, at, domain = address.rpartition("@")
     host, dot, ending = domain.rpartition(".")
     return f"{local[:1]}***@{host[:1]}***{dot}{ending}" if at else ""
@@ -439,9 +415,3 @@ def told_by_release(model_name: str) -> ToldAgain:
         releases=tuple(releases),
         told=tuple(tuple(told.get((n, case.pk)) for case in people) for n in releases),
     )
-
-
-def _is_overdue() -> Q:
-    """Open after its last day, and never answered (a reopened case was)."""
-    late = Q(due__lt=timezone.localdate(), completed_at__isnull=True)
-    return late & ~Q(status__in=CLOSED)

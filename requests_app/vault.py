@@ -19,6 +19,7 @@ import json
 import logging
 import os
 import secrets
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,19 @@ def get(case: Case, name: str, default: Any = _REQUIRED) -> Any:
     return json.loads(
         _open(key, bytes(item.ciphertext), _aad(str(case.id), name, item.version), what=str(item))
     )
+
+
+def get_each(cases: Iterable[Case], name: str) -> dict[UUID, Any]:
+    """Decrypt item `name` of several cases, by case id, in two queries; cases that are sealed or
+    have no such item are left out. VaultDamaged as `get`."""
+    items = {item.case_id: item for item in VaultItem.objects.filter(case__in=cases, name=name)}
+    found, kek = {}, _kek() if items else b""
+    for row in CaseKey.objects.filter(case__in=list(items)).exclude(wrapped=None):
+        item, of = items[row.case_id], str(row.case_id)
+        key = _open(kek, bytes(row.wrapped), _aad("key", of), what=str(row))
+        aad = _aad(of, name, item.version)
+        found[row.case_id] = json.loads(_open(key, bytes(item.ciphertext), aad, what=str(item)))
+    return found
 
 
 def has(case: Case, name: str) -> bool:

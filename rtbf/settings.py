@@ -120,6 +120,7 @@ RTBF_MODELS = env("RTBF_MODELS", "demo").split(",")  # base models in service, b
 RTBF_PHONE_PREFIX = env("RTBF_PHONE_PREFIX", "32")  # of phone numbers given without a country
 RTBF_LOG_ORIGIN = env("RTBF_LOG_ORIGIN", "rtbf.example/log/embedded")
 RTBF_PUBLIC_URL = env("RTBF_PUBLIC_URL", "http://127.0.0.1:8000")
+RTBF_ENVIRONMENT = env("RTBF_ENVIRONMENT", "" if RTBF_PRODUCTION else "embedded")  # a tag
 RTBF_DEMO_DATA = env_bool("RTBF_DEMO_DATA", default=not RTBF_PRODUCTION)  # shows a banner
 RTBF_REQUIRE_MFA = env_bool("RTBF_REQUIRE_MFA", default=RTBF_PRODUCTION)
 RTBF_SESSION_HOURS = int(env("RTBF_SESSION_HOURS", "12"))  # staff log in again after them
@@ -176,7 +177,6 @@ INSTALLED_APPS = [
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "django.forms",
-    "django_filters",
     "allauth",
     "allauth.account",
     "allauth.mfa",

@@ -6,7 +6,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
 
-from requests_app.lifecycle import CaseStatus
+from requests_app.lifecycle import CLOSED, CaseStatus
 from requests_app.models.people import DataSubject, StaffMember
 
 
@@ -61,6 +61,10 @@ class ExtensionCause(models.TextChoices):
     NUMBER = "number", _("the number of requests")
 
 
+IS_OPEN = ~Q(status__in=CLOSED)
+"""Cases that are owed an answer: few among many, so that the queue has indexes of them alone."""
+
+
 class Case(models.Model):
     """One erasure request from receipt to sealing.
 
@@ -73,6 +77,14 @@ class Case(models.Model):
     subject = models.ForeignKey(DataSubject, on_delete=models.PROTECT, related_name="cases")
     status = models.CharField(max_length=24, choices=CaseStatus.choices)
     channel = models.CharField(max_length=12, choices=Channel.choices)
+    owner = models.ForeignKey(  # who sees to it; its indexes stand below
+        StaffMember,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="cases",
+        db_index=False,
+    )
     jurisdiction = models.CharField(max_length=16)  # a profile of jurisdictions.py: EU/2026-1
     language = models.CharField(max_length=8, default="en")
     on_behalf = models.BooleanField(default=False)  # filed for somebody else: needs a mandate
@@ -114,6 +126,14 @@ class Case(models.Model):
             models.Index(fields=["status", "due", "id"], name="case_status_due"),
             models.Index(fields=["due", "id"], name="case_due"),
             models.Index(fields=["contact_digest"], name="case_contact"),
+            # The queue reads pages by key (queue_selectors): each order that it offers has an index.
+            models.Index(fields=["due", "id"], condition=IS_OPEN, name="case_open_due"),
+            models.Index(fields=["owner", "due", "id"], condition=IS_OPEN, name="case_open_owner"),
+            models.Index(fields=["received_on", "id"], condition=IS_OPEN, name="case_open_received"),
+            models.Index(fields=["owner", "due", "id"], name="case_owner_due"),
+            models.Index(fields=["received_on", "id"], name="case_received"),
+            models.Index(fields=["language", "due", "id"], name="case_language_due"),
+            models.Index(fields=["updated_at"], name="case_updated"),
         ]
         constraints = [
             models.CheckConstraint(
@@ -245,7 +265,10 @@ class Letter(models.Model):
 
     class Meta:
         indexes = [
-            models.Index(fields=["created_at"], condition=Q(sent_at=None), name="letter_unsent")
+            models.Index(fields=["created_at"], condition=Q(sent_at=None), name="letter_unsent"),
+            models.Index(
+                fields=["case"], condition=Q(bounced_at__isnull=False), name="letter_bounced"
+            ),
         ]
         constraints = [
             models.UniqueConstraint(

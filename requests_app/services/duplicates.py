@@ -28,14 +28,24 @@ def note_contact(case: Case) -> None:
     Call it on a locked case once the mailbox or the identity is confirmed; the caller saves. The
     digest is pseudonymous personal data and goes when the case is sealed.
     """
-    address = str(vault.get(case, "email", default="")).strip().casefold()
-    case.contact_digest = (
-        salted_hmac(
-            "rtbf.contact", address, secret=settings.SECRET_KEY, algorithm="sha256"
-        ).hexdigest()
-        if address
-        else ""
-    )
+    case.contact_digest = contact_digest(str(vault.get(case, "email", default="")))
+
+
+def contact_digest(address: str) -> str:
+    """The keyed digest by which an address is found again; empty for an empty one."""
+    address = address.strip().casefold()
+    if not address:
+        return ""
+    return salted_hmac(
+        "rtbf.contact", address, secret=settings.SECRET_KEY, algorithm="sha256"
+    ).hexdigest()
+
+
+def cases_of_contact(address: str) -> QuerySet[Case]:
+    """Verified cases from an address that staff know, latest first."""
+    digest = contact_digest(address)
+    found = Case.objects.filter(contact_digest=digest) if digest else Case.objects.none()
+    return found.order_by("-received_at")
 
 
 def same_contact(case: Case) -> QuerySet[Case]:

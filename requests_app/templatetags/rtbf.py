@@ -165,6 +165,7 @@ EVENT_WORDS = {
     "case.extended": _("Period extended, with reasons"),
     "case.suspended": _("Clock suspended: the person was asked"),
     "case.resumed": _("Clock runs again: the person answered"),
+    "case.assigned": _("Owner named"),
     "case.withdrawn": _("Request withdrawn"),
     "case.sealed": _("Case sealed"),
     "annex.asked": _("Sealed annex asked for"),

@@ -61,12 +61,12 @@ def test_each_role_opens_exactly_its_pages(role: Role, addresses: dict[str, str]
 def test_who_decides_nothing_and_sees_nobody_is_written_down_once() -> None:
     of = {role: {name for name in PAGES if role in PAGES[name]} for role in Role}
     assert of[Role.ADMINISTRATOR] == {
-        "today", "staff", "staff_invite", "staff_withdraw", "staff_role", "staff_deactivate"
+        "today", "preferences", "staff", "staff_invite", "staff_withdraw", "staff_role", "staff_deactivate"
     }  # fmt: skip
     assert of[Role.AUDITOR] == {
         "today", "queue", "case", "exports", "export", "run", "run_progress", "run_evidence",
         "releases", "models", "training", "audit", "recipients", "reports",
-        "report_jobs", "report_file",
+        "report_jobs", "report_file", "queue_changes", "search", "preferences",
     }  # fmt: skip
     of_exports = {"exports", "export", "reports", "report_jobs", "report_file"}
     assert of[Role.ENGINEER] == of[Role.AUDITOR] - of_exports | {"run_cancel"}

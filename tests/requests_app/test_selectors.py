@@ -26,30 +26,6 @@ def test_the_queue_is_ordered_by_due_date_and_leaves_out_closed_cases() -> None:
     assert list(selectors.queue("executing")) == []
 
 
-def test_overdue_is_computed_from_the_due_date() -> None:
-    case = factories.confirmed_case(received_at=timezone.now() - timedelta(days=60))
-    factories.confirmed_case()
-    assert list(selectors.queue(overdue=True)) == [case]
-    intake.withdraw_case(case_id=case.id, actor=SUBJECT)
-    assert list(selectors.queue(overdue=True)) == []
-
-
-def test_counts_say_what_waits_for_whom() -> None:
-    factories.case_in_review()
-    factories.propose(factories.case_in_review())
-    factories.executing_case()
-    factories.completed_case()
-    assert selectors.counts() == selectors.Counts(
-        open=3,
-        needs_decision=1,
-        needs_second_person=1,
-        erasing=1,
-        evidence_review=0,
-        to_answer=0,
-        overdue=0,
-    )
-
-
 def test_reference_and_access_code_open_the_case_in_any_spelling() -> None:
     opened = factories.open_case()
     code = f" {opened.access_code.lower().replace('-', ' ')} "
