@@ -6,7 +6,6 @@ from django.http import HttpRequest
 
 from requests_app.jurisdictions import current, promise_answer
 
-
 THEME, THEMES = "rtbf_theme", ("light", "dark")  # a cookie; without one the system decides
 SHORTCUTS, OFF = "rtbf_shortcuts", "off"
 

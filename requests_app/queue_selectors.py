@@ -25,8 +25,15 @@ from redis.exceptions import RedisError
 
 from requests_app import selectors, vault
 from requests_app.lifecycle import CLOSED, CaseStatus, RunState
-from requests_app.models import Case, Checkpoint, ErasureRun, Letter, Release, ScopeItem, StaffMember
-from requests_app.models.people import Role
+from requests_app.models import (
+    Case,
+    Checkpoint,
+    ErasureRun,
+    Letter,
+    Release,
+    ScopeItem,
+    StaffMember,
+)
 from requests_app.models.record import IS_OPEN
 from requests_app.services.errors import Invalid
 from requests_app.services.owners import OWNERS
@@ -49,7 +56,7 @@ Where = Callable[[StaffMember, date], Q]
 
 @dataclass(frozen=True)
 class View:
-    """A saved view: which cases, in which order. `is_tab`: it stands among the tabs at all times."""
+    """A saved view: which cases, in which order. `is_tab`: it is always among the tabs."""
 
     label: str | Promise
     where: Where
@@ -90,9 +97,7 @@ VIEWS: dict[str, View] = {
     "mine": View(gettext_lazy("Mine"), lambda member, today: IS_OPEN & Q(owner=member)),
     "decision": View(gettext_lazy("Needs decision"), _at(S.IN_REVIEW)),
     "second": View(gettext_lazy("Needs second person"), _at(S.AWAITING_APPROVAL)),
-    "verifying": View(
-        gettext_lazy("Verifying"), _at(S.AWAITING_CONFIRMATION, S.IDENTITY_CHECK)
-    ),
+    "verifying": View(gettext_lazy("Verifying"), _at(S.AWAITING_CONFIRMATION, S.IDENTITY_CHECK)),
     "erasing": View(gettext_lazy("Erasing"), _at(S.EXECUTING)),
     "evidence": View(gettext_lazy("Evidence review"), _at(S.EVIDENCE_REVIEW)),
     "answer": View(gettext_lazy("Answer to be sent"), _at(S.RESPONDING)),
@@ -124,16 +129,28 @@ class Wanted:
     sort: str = ""
 
     @property
+    def is_of_closed(self) -> bool:
+        """Closed cases are among them: many, of which a page may find few that match."""
+        return self.status in CLOSED or (not self.status and self.view in ("closed", "all"))
+
+    @property
     def order(self) -> str:
-        """By what it is sorted. A reference and a range of due dates have one order each: in any
-        other a page would be looked for all through the table."""
+        """By what it is sorted. Some wishes are met in some orders alone: in another, a page would
+        be looked for all through the table. A reference: by reference. A range of due dates: by due
+        date. A model, closed cases included: latest first, since models in service are new."""
         if self.reference:
             return "reference"
-        usual = VIEWS[self.view].sort
-        if self.status:
-            usual = "-due" if self.status in CLOSED else "due"
-        sorts = ("due", "-due") if self.due_from or self.due_to else SORTS
-        return self.sort if self.sort in sorts else sorts[sorts.index(usual)]
+        usual = "-due" if self.is_of_closed else "due" if self.status else VIEWS[self.view].sort
+        return self.sort if self.sort in self.orders else usual
+
+    @property
+    def orders(self) -> tuple[str, ...]:
+        """The orders that are offered."""
+        if self.reference:
+            return ()
+        if self.due_from or self.due_to:
+            return ("due", "-due")
+        return ("-due", "-received") if self.model and self.is_of_closed else SORTS
 
 
 def condition(wanted: Wanted) -> Q:
@@ -272,7 +289,7 @@ def counts(member: StaffMember, names: Sequence[str]) -> dict[str, int]:
         found = Case.objects.filter(VIEWS[name].where(member, today)).order_by().values("pk")
         compiler = found[: COUNTED + 1].query.get_compiler(connection=connection, elide_empty=False)
         sql, params = compiler.as_sql()
-        parts.append(f"(SELECT COUNT(*) FROM ({sql}) AS found)")
+        parts.append(f"(SELECT COUNT(*) FROM ({sql}) AS found)")  # noqa: S608 (Django's own SQL)
         values += params
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {', '.join(parts)}", values)
@@ -308,7 +325,9 @@ def runs_of_id(text: str) -> list[ErasureRun]:
     if not re.fullmatch(r"[0-9a-f]{8,32}", digits):
         return []
     span = UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
-    return list(ErasureRun.objects.filter(pk__range=span).select_related("case").order_by("pk")[:10])
+    return list(
+        ErasureRun.objects.filter(pk__range=span).select_related("case").order_by("pk")[:10]
+    )
 
 
 def releases_of_digest(text: str) -> list[Release]:

@@ -126,10 +126,12 @@ class Case(models.Model):
             models.Index(fields=["status", "due", "id"], name="case_status_due"),
             models.Index(fields=["due", "id"], name="case_due"),
             models.Index(fields=["contact_digest"], name="case_contact"),
-            # The queue reads pages by key (queue_selectors): each order that it offers has an index.
+            # The queue reads pages by key (queue_selectors): each order it offers has an index.
             models.Index(fields=["due", "id"], condition=IS_OPEN, name="case_open_due"),
             models.Index(fields=["owner", "due", "id"], condition=IS_OPEN, name="case_open_owner"),
-            models.Index(fields=["received_on", "id"], condition=IS_OPEN, name="case_open_received"),
+            models.Index(
+                fields=["received_on", "id"], condition=IS_OPEN, name="case_open_received"
+            ),
             models.Index(fields=["owner", "due", "id"], name="case_owner_due"),
             models.Index(fields=["received_on", "id"], name="case_received"),
             models.Index(fields=["language", "due", "id"], name="case_language_due"),
@@ -183,6 +185,9 @@ class ScopeItem(models.Model):
     review_on = models.DateField(null=True, blank=True)  # of what is kept: does it still apply?
 
     class Meta:
+        indexes = [
+            models.Index(fields=["target", "case"], condition=Q(kind="model"), name="scope_model")
+        ]
         constraints = [
             models.CheckConstraint(
                 condition=~Q(result="keep") | Q(review_on__isnull=False),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 
 from django import forms
@@ -18,7 +18,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_GET, require_POST
 
-from requests_app import queue_selectors, selectors
+from requests_app import queue_selectors
 from requests_app.forms import PlainForm
 from requests_app.lifecycle import CaseStatus
 from requests_app.models import Case, StaffMember
@@ -55,8 +55,7 @@ class QueueForm(PlainForm):
             "model": [(name, name) for name in settings.RTBF_MODELS],
         }
         for name, each in choices.items():
-            field = self.fields[name]
-            assert isinstance(field, forms.ChoiceField)
+            field = cast(forms.ChoiceField, self.fields[name])
             field.choices = [("", _("Any")), *each]
         for name in ("due_from", "due_to"):
             self.fields[name].widget = forms.DateInput({"type": "date"}, format="%Y-%m-%d")
@@ -98,7 +97,13 @@ def today(request: HttpRequest) -> HttpResponse:
     mine = Wanted(staff, view="mine")
     context = {
         "tiles": [
-            (name, view, queue_selectors.spell_count(found[view]), words, tone if found[view] else "")
+            (
+                name,
+                view,
+                queue_selectors.spell_count(found[view]),
+                words,
+                tone if found[view] else "",
+            )
             for name, view, words, tone in tiles
             if found[view] or name not in ("fell-back", "bounced")
         ],
@@ -201,12 +206,12 @@ def assign(request: HttpRequest) -> HttpResponse:
             done += 1
         except ServiceError as refused:
             messages.error(request, str(refused))
-    words = (
-        ngettext("%(count)d case is %(name)s’s now.", "%(count)d cases are %(name)s’s now.", done)
-        if owner
-        else ngettext("%(count)d case is nobody’s now.", "%(count)d cases are nobody’s now.", done)
+    given = ngettext(
+        "%(count)d case was given to %(name)s.", "%(count)d cases were given to %(name)s.", done
     )
+    freed = ngettext("%(count)d case has no owner now.", "%(count)d cases have no owner now.", done)
     if done:
+        words = given if owner else freed
         messages.success(request, words % {"count": done, "name": owner and _name(owner)})
     return back
 
@@ -276,8 +281,10 @@ def _sort(request: HttpRequest, wanted: Wanted, name: str) -> dict[str, str]:
     """What a column header says and leads to; `query` is empty where that order is not offered."""
     state = {name: "ascending", f"-{name}": "descending"}.get(wanted.order, "")
     turned = f"-{name}" if state == "ascending" else name
-    fixed = wanted.reference or (name != "due" and (wanted.due_from or wanted.due_to))
-    return {"aria": state, "query": "" if fixed else _query(request, sort=turned)}
+    offered = turned if turned in wanted.orders else f"-{name}"
+    if offered not in wanted.orders or offered == wanted.order:
+        return {"aria": state, "query": ""}
+    return {"aria": state, "query": _query(request, sort=offered)}
 
 
 def _changes_address(

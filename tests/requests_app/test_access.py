@@ -61,7 +61,8 @@ def test_each_role_opens_exactly_its_pages(role: Role, addresses: dict[str, str]
 def test_who_decides_nothing_and_sees_nobody_is_written_down_once() -> None:
     of = {role: {name for name in PAGES if role in PAGES[name]} for role in Role}
     assert of[Role.ADMINISTRATOR] == {
-        "today", "preferences", "staff", "staff_invite", "staff_withdraw", "staff_role", "staff_deactivate"
+        "today", "preferences", "staff", "staff_invite", "staff_withdraw", "staff_role",
+        "staff_deactivate",
     }  # fmt: skip
     assert of[Role.AUDITOR] == {
         "today", "queue", "case", "exports", "export", "run", "run_progress", "run_evidence",

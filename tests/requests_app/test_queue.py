@@ -135,9 +135,9 @@ def test_each_view_holds_the_cases_of_its_name(officer: StaffMember) -> None:
         Case.objects.filter(pk=make.pk).update(reference=f"ERQ-2025-{number:06d}", owner=officer)
     found = {
         name: set(
-            Case.objects.filter(
-                queue_selectors.condition(Wanted(officer, view=name))
-            ).values_list("status", flat=True)
+            Case.objects.filter(queue_selectors.condition(Wanted(officer, view=name))).values_list(
+                "status", flat=True
+            )
         )
         for name in VIEWS
     }
@@ -190,7 +190,10 @@ def test_filters_narrow_a_view_and_are_taken_off_one_by_one(officer: StaffMember
     page = text(client.get(f"/app/cases?language=de&due_from={_day(4)}&view=decision"))
     assert 'aria-sort="ascending"' in page
     chips = re.findall(r'class="chip" href="/app/cases\?([^"]*)"', page)
-    assert sorted(chips) == [f"view=decision&amp;due_from={_day(4)}", "view=decision&amp;language=de"]
+    assert sorted(chips) == [
+        f"view=decision&amp;due_from={_day(4)}",
+        "view=decision&amp;language=de",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -251,7 +254,7 @@ def test_chosen_cases_are_given_to_somebody_and_each_is_logged(
     fields = {"case": [case.reference for case in cases], "query": "view=decision"}
     answer = client.post("/app/cases/assign", {**fields, "owner": str(approver.pk)}, follow=True)
     assert answer.redirect_chain == [("/app/cases?view=decision", 302)]
-    assert "2 cases are" in text(answer)
+    assert "2 cases were given to" in text(answer)
     assert "ERQ-2026-000003 is closed" in text(answer)
     assert [case.owner for case in Case.objects.order_by("due")] == [approver, approver, None]
     entries = AuditEntry.objects.filter(type="case.assigned")
