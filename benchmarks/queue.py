@@ -98,7 +98,8 @@ AROUND = (
     # a model for each, and for a third their records too
     "INSERT INTO requests_app_scopeitem (case_id, kind, target, result, exemption) "
     "SELECT id, 'model', CASE WHEN received_on > current_date - 365"
-    " AND hashtext(reference) %% 2 = 0 THEN 'newer' ELSE 'demo' END, 'erase', '' FROM requests_app_case",
+    " AND hashtext(reference) %% 2 = 0 THEN 'newer' ELSE 'demo' END, 'erase', ''"
+    " FROM requests_app_case",
     "INSERT INTO requests_app_scopeitem (case_id, kind, target, result, exemption) "
     "SELECT id, 'data_store', 'customer-records', 'erase', '' FROM requests_app_case "
     "WHERE hashtext(reference) %% 3 = 0",
@@ -111,9 +112,9 @@ AROUND = (
     "WHERE status IN ('executing', 'evidence_review', 'responding', 'completed', 'sealed')",
     # the answer of each that was completed; one in ten thousand came back
     "INSERT INTO requests_app_letter (case_id, kind, language, template_version, sha256,"
-    " created_at, sent_at, bounced_at) SELECT id, 'erasure', language, '1', '', completed_at, completed_at,"
-    " CASE WHEN hashtext(reference) %% 10000 = 0 THEN completed_at END FROM requests_app_case "
-    "WHERE completed_at IS NOT NULL",
+    " created_at, sent_at, bounced_at) SELECT id, 'erasure', language, '1', '', completed_at,"
+    " completed_at, CASE WHEN hashtext(reference) %% 10000 = 0 THEN completed_at END"
+    " FROM requests_app_case WHERE completed_at IS NOT NULL",
     "INSERT INTO requests_app_casekey (case_id, destroyed_at) "
     "SELECT id, sealed_at FROM requests_app_case WHERE status = 'sealed'",
     "VACUUM ANALYZE",
@@ -187,7 +188,7 @@ def fill(cases: int) -> float:
         for _ in range(10):
             make_staff(role)
     owners = list(StaffMember.objects.order_by("pk").values_list("pk", flat=True))
-    values = {
+    values: dict[str, Any] = {
         "cases": cases, "days": YEARS_OF_DAYS, "kept": KEPT_DAYS, "owners": owners,
         "staff": len(owners),
     }  # fmt: skip

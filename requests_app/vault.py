@@ -106,8 +106,10 @@ def get_each(cases: Iterable[Case], name: str) -> dict[UUID, Any]:
     have no such item are left out. VaultDamaged as `get`."""
     items = {item.case_id: item for item in VaultItem.objects.filter(case__in=cases, name=name)}
     found, kek = {}, _kek() if items else b""
-    for row in CaseKey.objects.filter(case__in=list(items)).exclude(wrapped=None):
+    for row in CaseKey.objects.filter(case__in=list(items)):
         item, of = items[row.case_id], str(row.case_id)
+        if row.wrapped is None:
+            continue
         key = _open(kek, bytes(row.wrapped), _aad("key", of), what=str(row))
         aad = _aad(of, name, item.version)
         found[row.case_id] = json.loads(_open(key, bytes(item.ciphertext), aad, what=str(item)))

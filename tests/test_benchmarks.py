@@ -8,7 +8,7 @@ from pathlib import Path
 import pymerkle
 import pytest
 
-from benchmarks import audit, continual, methods, report, setting, tofu_metrics
+from benchmarks import audit, continual, methods, queue, report, setting, tofu_metrics
 from requests_app.audit import verify_log
 from workers import corpus
 from workers.statistics import Interval
@@ -142,3 +142,25 @@ def test_a_bar_of_the_audit_benchmark_fails_where_its_figure_does(failing: str) 
     assert [bar["name"] for bar in bars if not bar["holds"]] == [
         bar["name"] for bar in bars if failing and failing in bar["name"]
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "failing"),
+    [
+        ({}, 0),
+        ({"median_ms": 101}, 1),
+        ({"queries": 13}, 1),
+        ({"grown": 9999}, 1),
+        ({"faster": 9}, 1),
+    ],
+)
+def test_a_bar_of_the_queue_benchmark_fails_where_its_figure_does(
+    given: dict[str, float], failing: int
+) -> None:
+    usual = {"median_ms": 40, "queries": 10, "grown": 0, "faster": 200.0} | given
+    figures = {
+        "pages": {"a": {"median_ms": 1, "queries": 1}, "b": usual},
+        "kilobytes_grown": usual["grown"],
+        "deep": {"0.5": {"times faster": usual["faster"]}},
+    }
+    assert sum(not bar["holds"] for bar in queue.bars(figures)) == failing
