@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from requests_app import audit
 from requests_app.actors import staff_actor
@@ -26,10 +27,12 @@ def assign_case(*, case_id: UUID, owner: StaffMember | None, actor_member: Staff
     """
     require_role(actor_member, *OWNERS)
     if owner is not None and not (owner.is_active and owner.role in OWNERS):
-        raise Invalid("A case is given to an active member of intake, officers or approvers.")
+        raise Invalid(_("A case is given to an active member of intake, officers or approvers."))
     case = lock_case(case_id)
     if case.status in CLOSED:
-        raise WrongState(f"{case.reference} is closed: nobody has to see to it any more.")
+        raise WrongState(
+            _("%(case)s is closed: nobody has to see to it any more.") % {"case": case.reference}
+        )
     if case.owner_id == (owner.pk if owner else None):
         return case
     case.owner = owner
