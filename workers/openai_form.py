@@ -139,8 +139,8 @@ def _conversation(data: Mapping[str, Any]) -> Prompt:
 def _content(content: Any) -> str:
     if isinstance(content, str):
         return content
-    parts = content if isinstance(content, list) and content else [None]
-    if all(isinstance(p, dict) and p.get("type") == "text" for p in parts):
+    parts: list[Any] = content if isinstance(content, list) else []
+    if parts and all(isinstance(part, dict) and part.get("type") == "text" for part in parts):
         texts = [part.get("text") for part in parts]
         if all(isinstance(text, str) for text in texts):
             return "\n".join(texts)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -117,11 +117,10 @@ class Served:
         encoder = self.gate.encoder
         ids = [self.ids(prompt) for prompt in prompts]
         texts = [semantic_texts(prompt.conversation) for prompt in prompts]
-        once = encoder is not None and encoder.of_states is not None
-        once = once and not any(p.bare or len(t) > 1 for p, t in zip(prompts, texts, strict=True))
-        started, features = None, [None] * len(prompts)
+        once = not any(p.bare or len(t) > 1 for p, t in zip(prompts, texts, strict=True))
+        started, features = None, list[Tensor | None]([None] * len(prompts))
         if encoder is not None and self.gate.prototypes is not None:
-            if once:
+            if once and encoder.of_states is not None:
                 started = begin(self.base.model, ids, states=True, pick=as_they_are)
                 found = encoder.of_states(started.states.float().cpu())
             else:
@@ -159,6 +158,6 @@ def acts(decision: Decision) -> bool:
     return decision.closed or bool(decision.acting)
 
 
-def as_they_are(logits: torch.Tensor) -> torch.Tensor:
+def as_they_are(logits: Tensor) -> Tensor:
     """For a start that is gone on with by hand: nothing is picked yet."""
     return logits

@@ -31,10 +31,11 @@ from workers.batching import (
     drawn,
 )
 from workers.gate import Decision
-from workers.guarded import REFUSAL, GuardedModel
+from workers.guarded import GuardedModel
 from workers.identifiers import identifier_digests
 from workers.restrictions import Restrictions, write_restrictions
 from workers.serving import Prompt, Served
+from workers.telling import REFUSAL
 
 LIMIT = 24
 

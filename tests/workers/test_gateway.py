@@ -24,11 +24,12 @@ from tests.workers.test_guarded import KEY, NAMES, stored_case
 from tests.workers.tiny import tiny_model
 from workers.base_models import BaseModel, Turn
 from workers.gateway import Gateway
-from workers.guarded import REFUSAL, GuardedModel
+from workers.guarded import GuardedModel
 from workers.identifiers import identifier_digests
 from workers.releases import Release as Manifest
 from workers.releases import write_release
 from workers.restrictions import Restrictions, write_restrictions
+from workers.telling import REFUSAL
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LIMIT = 16

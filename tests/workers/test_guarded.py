@@ -27,9 +27,9 @@ from workers.base_models import BaseModel, Conversation, Turn
 from workers.digests import sha256_of
 from workers.encoders import Encoder, own_encoder
 from workers.gate import GATE_FILE, ROWS_FILE, Decision, GateError, bank_of, fit_gate, gate_files
-from workers.guarded import REFUSAL, GuardedModel, refusing
+from workers.guarded import GuardedModel, refusing
 from workers.releases import ReleaseError, write_release
-from workers.telling import HELD_WORDS, safe_length, whole_words
+from workers.telling import HELD_WORDS, REFUSAL, safe_length, whole_words
 
 KEY = b"a key for tests, 32 bytes long!!"
 NAMES = ("Anna Berger", "Carl Holm", "Dagmar Winter")
