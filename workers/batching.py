@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 
 from workers.answers import Started, advanced, some_of, together
 from workers.gate import Decision
+from workers.sampling import Token, drawn, scored
 from workers.serving import Prompt, Served, acts
 from workers.telling import REFUSAL, Telling
 
@@ -29,6 +30,7 @@ ROWS = 8
 WAITING = 64
 LOOK = 8
 """Tokens of a row between two looks of the gate at it."""
+LOOK_BACK = 24
 
 
 class Overloaded(RuntimeError):
@@ -37,16 +39,6 @@ class Overloaded(RuntimeError):
 
 class NotServing(RuntimeError):
     """Nothing may be answered now."""
-
-
-@dataclass(frozen=True)
-class Token:
-    """A token of an answer with its log-probability under the guarded model, in nats, and those of
-    the likeliest ones: pairs of id and log-probability."""
-
-    id: int
-    logprob: float
-    likeliest: tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
@@ -78,6 +70,7 @@ class Failed:
 
 
 Event = Piece | Done | Failed
+FAILED = Failed("The model could not answer. Try again later.", ours=True)
 
 
 @dataclass
@@ -159,7 +152,7 @@ class _Lane:
     def fail(self) -> None:
         """End every answer; the text of an error says nothing of what was asked."""
         for row in (*self.rows, *self.waiting, *self.joining):
-            row.end(Failed("The model could not answer. Try again later.", ours=True))
+            row.end(FAILED)
         self.rows, self.started, self.next, self.joining = [], None, [], []
         self.waiting.clear()
 
@@ -169,10 +162,9 @@ class _Lane:
         self.joining = taken = [self.waiting.popleft() for _ in range(free)]
         new = [row for row in taken if row.telling is None and not row.request.cancelled]
         parts: list[tuple[list[_Row], Started]] = []
-        quiet = self._take(new) if new else None
+        plain, quiet = self._take(new)
         ready = [row for row in taken if row.telling is not None and not self._ended(row)]
         if quiet is not None:
-            plain = [row for row in new if row in ready and not acts(row.decision)]
             parts.append((plain, quiet))
             ready = [row for row in ready if row not in plain]
         if ready:
@@ -189,30 +181,39 @@ class _Lane:
             self.next += [self._last(row) for row in going]
         self.joining = []
 
-    def _take(self, rows: Sequence[_Row]) -> Started | None:
-        """The gate reads the prompts; rows that ask too much end."""
-        found, quiet = self.served.take([row.request.prompt for row in rows])
-        kept = []
-        for place, (row, taken) in enumerate(zip(rows, found, strict=True)):
+    def _take(self, rows: Sequence[_Row]) -> tuple[list[_Row], Started | None]:
+        """The gate reads the prompts of those that do not ask too much, and all on which nothing
+        acts, if they are read already. Where the gate fails, so do they."""
+        fitting = [row for row in rows if self._fits(row)]
+        if not fitting:
+            return [], None
+        try:
+            found, quiet = self.served.take(
+                [row.request.prompt for row in fitting], [row.ids for row in fitting]
+            )
+        except (RuntimeError, ValueError) as error:
+            log.error("the gate failed: %s", type(error).__name__)
+            for row in fitting:
+                row.end(FAILED)
+            return [], None
+        for row, taken in zip(fitting, found, strict=True):
             row.ids = taken.ids
-            room = self.served.longest - len(taken.ids)
-            row.limit = min(row.request.limit or self.served.base.answer_tokens, room)
-            if not taken.ids or room < 1 or (row.request.limit or 1) > room:
-                text = f"The model has room for {self.served.longest} tokens in all."
-                row.end(Failed(text, ours=False))
-            else:
-                row.telling = Telling(
-                    taken.decision,
-                    text_of=self.served.text,
-                    after=lambda decision, text: self.served.gate.after(decision, text),
-                )
-                if not acts(taken.decision):
-                    kept.append(place)
-        places = [i for i, taken in enumerate(found) if not acts(taken.decision)]
-        if quiet is None or not kept:
-            return None
-        chosen = [places.index(place) for place in kept]
-        return quiet if len(chosen) == len(places) else some_of(quiet, chosen)
+            row.telling = Telling(
+                taken.decision,
+                text_of=self.served.text,
+                after=lambda decision, text: self.served.gate.after(decision, text),
+            )
+        return [row for row in fitting if not acts(row.decision)], quiet
+
+    def _fits(self, row: _Row) -> bool:
+        row.ids = self.served.ids(row.request.prompt)
+        room = self.served.longest - len(row.ids)
+        row.limit = row.request.limit or min(self.served.usual, room)
+        if not row.ids or room < 1 or row.limit > room:
+            text = f"The model has room for {self.served.longest} tokens in all."
+            row.end(Failed(text, ours=False))
+            return False
+        return True
 
     def _leave(self, staying: Sequence[_Row]) -> None:
         if len(staying) < len(self.rows) and self.started is not None:
@@ -293,9 +294,12 @@ class _Lane:
         return not reason
 
     def _ended(self, row: _Row) -> bool:
-        """Whether the row's decision is closed: then it ends in a refusal."""
+        """Whether the row's decision is closed: then it ends, in a refusal."""
         if row.telling is None or not row.telling.decision.closed:
             return False
+        if self.served.gate.shut:  # it is not known whom to be silent about
+            row.end(FAILED)
+            return True
         refusal = row.telling.refuse()
         row.request.tell(Piece(refusal))
         said = len(self.served.base.tokenizer(REFUSAL, add_special_tokens=False)["input_ids"])
@@ -311,9 +315,23 @@ class _Lane:
         telling = row.telling
         if telling is None or len(telling.let_out) <= row.told:
             return
-        tokens = tuple(row.tokens[row.told_tokens : len(telling.kept)])
+        new = range(row.told_tokens, len(telling.kept) if row.tokens else 0)
+        tokens = tuple(self._without_names(telling, place, row.tokens[place]) for place in new)
         row.request.tell(Piece(telling.let_out[row.told :], tokens))
         row.told, row.told_tokens = len(telling.let_out), len(telling.kept)
+
+    def _without_names(self, telling: Telling, place: int, token: Token) -> Token:
+        """A token of the answer without the alternatives that would name somebody there."""
+        before = telling.kept[max(0, place - LOOK_BACK) : place]
+
+        def is_harmless(other: int) -> bool:
+            text = self.served.text([*before, other])
+            return telling.after(telling.decision, text) == telling.decision
+
+        told = tuple(
+            pair for pair in token.likeliest if pair[0] == token.id or is_harmless(pair[0])
+        )
+        return replace(token, likeliest=told)
 
 
 class Batcher:
@@ -410,23 +428,3 @@ class Batcher:
 
     def _busy(self) -> bool:
         return any(lane.rows or lane.waiting for lane in self._lanes)
-
-
-@torch.no_grad()
-def drawn(logits: torch.Tensor, temperature: float, top_p: float, draw: torch.Generator) -> int:
-    """A token from logits [vocabulary]: the fewest likeliest ones that have `top_p` together."""
-    shares = (logits.float().cpu() / temperature).softmax(dim=-1)
-    if top_p < 1.0:
-        ordered, order = shares.sort(descending=True)
-        left_out = ordered.cumsum(dim=-1) - ordered >= top_p
-        shares = shares.scatter(0, order[left_out], 0.0)
-    return int(torch.multinomial(shares, 1, generator=draw))
-
-
-@torch.no_grad()
-def scored(token: int, logits: torch.Tensor, likeliest: int) -> Token:
-    """A token's log-probability among logits [vocabulary], and the likeliest ones'."""
-    logprobs = logits.float().log_softmax(dim=-1)
-    top = logprobs.topk(likeliest)
-    pairs = tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True))
-    return Token(token, float(logprobs[token]), pairs)

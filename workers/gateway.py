@@ -7,7 +7,6 @@ and the same 503.
 """
 
 import asyncio
-import json
 import logging
 import os
 import secrets
@@ -15,7 +14,6 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,18 @@ from requests_app.services import gateway as record
 from requests_app.services.errors import ServiceError
 from requests_app.services.serving import note_served
 from workers.answers import greedy_answers
+from workers.asgi import (
+    HungUp,
+    Receive,
+    Scope,
+    Send,
+    all_of,
+    answer_json,
+    body_of,
+    hung_up,
+    next_of,
+    not_serving,
+)
 from workers.base_models import BaseModel, ModelError, Placement, load_control
 from workers.batching import Batcher, Done, Event, Failed, NotServing, Overloaded, Piece, Request
 from workers.openai_form import END, Answer, Asked, Refused, event, parsed
@@ -43,12 +53,7 @@ BLIND_SECONDS = 60.0
 """So long without the record, and nothing is served: what is in force is not known."""
 NOTE_SECONDS = 60.0
 HEARTBEAT_SECONDS = 15.0
-LARGEST_BODY = 1024 * 1024
 PATHS = {"/v1/chat/completions": True, "/v1/completions": False}
-
-Scope = Mapping[str, Any]
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 
 class Follower:
@@ -172,7 +177,7 @@ class Gateway:
             try:
                 await self._call(scope, receive, send)
             except Refused as refused:
-                await _json(send, refused.status, refused.body())
+                await answer_json(send, refused.status, refused.body())
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -191,15 +196,17 @@ class Gateway:
         method, path = str(scope["method"]), str(scope["path"])
         if path == "/healthz" and method == "GET":
             ready = self.follower.served is not None
-            await _json(send, 200 if ready else 503, {"status": "ok" if ready else "not serving"})
+            await answer_json(
+                send, 200 if ready else 503, {"status": "ok" if ready else "not serving"}
+            )
             return
         caller = await self._caller(scope)
         if path == "/v1/models" and method == "GET":
-            await _json(send, 200, {"object": "list", "data": [self._model()]})
+            await answer_json(send, 200, {"object": "list", "data": [self._model()]})
         elif path == f"/v1/models/{self.model_name}" and method == "GET":
-            await _json(send, 200, self._model())
+            await answer_json(send, 200, self._model())
         elif path in PATHS and method == "POST":
-            asked = parsed(await _body(receive), chat=PATHS[path])
+            asked = parsed(await body_of(receive), chat=PATHS[path])
             if asked.model != self.model_name:
                 raise _no_such_model()
             if asked.compare and record.PLAYGROUND not in caller.scopes:
@@ -232,7 +239,7 @@ class Gateway:
     ) -> None:
         served = self.follower.served
         if served is None:
-            raise _not_serving()
+            raise not_serving()
         name = ("chatcmpl-" if asked.chat else "cmpl-") + secrets.token_hex(12)
         answer = Answer(
             asked, name=name, text_of=lambda token: served.base.tokenizer.decode([token])
@@ -242,24 +249,24 @@ class Gateway:
         try:
             self.batcher.ask(request)
         except (Overloaded, NotServing):
-            raise _not_serving() from None
-        gone = asyncio.create_task(_gone(receive))
+            raise not_serving() from None
+        gone = asyncio.create_task(hung_up(receive))
         try:
-            first = await _next(heard, gone)
+            first = await next_of(heard, gone)
             if isinstance(first, Failed):
                 raise (
-                    _not_serving()
+                    not_serving()
                     if first.ours
                     else Refused(400, first.message, code="context_length_exceeded")
                 )
             if asked.stream:
                 await self._streamed(answer, first, heard, gone, caller, send)
             else:
-                pieces, done = await _all(first, heard, gone)
+                pieces, done = await all_of(first, heard, gone)
                 self._count(done)
                 rtbf = await self._beside(asked, caller, done)
-                await _json(send, 200, answer.whole(pieces, done, rtbf))
-        except _Gone:
+                await answer_json(send, 200, answer.whole(pieces, done, rtbf))
+        except HungUp:
             pass
         finally:
             request.cancelled = True
@@ -289,7 +296,7 @@ class Gateway:
             elif isinstance(heard_next, Piece):
                 await put(event(answer.part(heard_next)))
             elif isinstance(heard_next, Failed):
-                await put(event(_not_serving().body()), more=False)
+                await put(event(not_serving().body()), more=False)
                 return
             else:
                 self._count(heard_next)
@@ -298,7 +305,7 @@ class Gateway:
                     await put(event(part))
                 await put(END, more=False)
                 return
-            heard_next = await _next(heard, gone, seconds=HEARTBEAT_SECONDS)
+            heard_next = await next_of(heard, gone, seconds=HEARTBEAT_SECONDS)
 
     def _count(self, done: Done) -> None:
         self.counts.update(requests=1, read=done.read, said=done.said)
@@ -362,81 +369,10 @@ def _caller_of(key: str) -> record.Caller | None:
     try:
         return record.caller_of(key)
     except DatabaseError:
-        raise _not_serving() from None
+        raise not_serving() from None
     finally:
         close_old_connections()
 
 
-def _not_serving() -> Refused:
-    return Refused(503, "The model does not answer now. Try again later.", code="not_serving")
-
-
 def _no_such_model() -> Refused:
     return Refused(404, "There is no such model here.", param="model", code="model_not_found")
-
-
-# --- HTTP ---------------------------------------------------------------------------------------
-class _Gone(Exception):
-    """Whoever asked has hung up."""
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _next(
-    heard: "asyncio.Queue[Event]", gone: "asyncio.Task[None]", *, seconds: float | None = None
-) -> Any:
-    """The next event; None if there is none for so many seconds."""
-    waiting = asyncio.create_task(heard.get())
-    try:
-        done, _ = await asyncio.wait(
-            {waiting, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
-        )
-    finally:
-        if not waiting.done():
-            waiting.cancel()
-    if waiting in done:
-        return waiting.result()
-    if gone in done:
-        raise _Gone
-    return None
-
-
-async def _all(
-    first: Event, heard: "asyncio.Queue[Event]", gone: "asyncio.Task[None]"
-) -> tuple[list[Piece], Done]:
-    pieces = []
-    while isinstance(first, Piece):
-        pieces.append(first)
-        first = await _next(heard, gone)
-    if isinstance(first, Failed):
-        raise _not_serving()
-    return pieces, first
-
-
-async def _body(receive: Receive) -> bytes:
-    body = b""
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if len(body) > LARGEST_BODY:
-            raise Refused(400, "The request is too long.")
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            return body
-
-
-async def _json(send: Send, status: int, data: Any) -> None:
-    body = json.dumps(data).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"cache-control", b"no-store"),
-    ]
-    if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    if status in (429, 503):
-        headers.append((b"retry-after", b"60" if status == 429 else b"5"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

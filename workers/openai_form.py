@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from workers.base_models import Turn
-from workers.batching import Done, Piece, Token
+from workers.batching import Done, Piece
+from workers.sampling import Token
 from workers.serving import Prompt
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
@@ -82,6 +83,7 @@ def parsed(body: bytes, *, chat: bool) -> Asked:
     """What a body asks. Raises Refused, which names the field and the rule."""
     try:
         data = json.loads(body)
+        json.dumps(data, ensure_ascii=False).encode()  # half a character is no text
     except (ValueError, RecursionError):
         raise Refused(400, "The body is not JSON.") from None
     if not isinstance(data, dict):

@@ -23,6 +23,9 @@ from workers.guarded import load_case
 from workers.releases import Release, ReleaseError, check_base
 from workers.restrictions import Restrictions
 
+USUAL = 256
+"""Tokens of an answer where nobody says how many, with a chat template."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -75,9 +78,9 @@ class Served:
                 "tokens: it cannot be served in batches."
             )
         # With a template the model says itself where an answer ends; without one, a line is one.
-        eos = base.tokenizer.eos_token_id
-        template = base.tokenizer.chat_template is not None
-        self.stops = frozenset({eos}) if template else stop_tokens(base.tokenizer)
+        has_template = base.tokenizer.chat_template is not None
+        self.stops = ends(base) if has_template else stop_tokens(base.tokenizer)
+        self.usual = USUAL if has_template else base.answer_tokens
         self.longest = int(base.model.config.max_position_embeddings)
 
     def follow(self) -> bool:
@@ -111,11 +114,12 @@ class Served:
             found[name] = max(strength, found.get(name, 0.0))
         return found
 
-    def take(self, prompts: Sequence[Prompt]) -> tuple[list[Taken], Started | None]:
-        """What the gate says of each; and the rows of those on which nothing acts, in their order,
-        where they were read for the gate anyway and need no second reading."""
+    def take(
+        self, prompts: Sequence[Prompt], ids: Sequence[list[int]]
+    ) -> tuple[list[Taken], Started | None]:
+        """What the gate says of each prompt, of which `ids` are the tokens; and the rows of those
+        on which nothing acts, in their order, where they were read for the gate anyway."""
         encoder = self.gate.encoder
-        ids = [self.ids(prompt) for prompt in prompts]
         texts = [semantic_texts(prompt.conversation) for prompt in prompts]
         once = not any(p.bare or len(t) > 1 for p, t in zip(prompts, texts, strict=True))
         started, features = None, list[Tensor | None]([None] * len(prompts))
@@ -151,6 +155,13 @@ class Served:
     def _bare_text(prompt: Prompt) -> str:
         turns = prompt.conversation
         return turns if isinstance(turns, str) else "\n".join(turn.text for turn in turns)
+
+
+def ends(base: BaseModel) -> frozenset[int]:
+    """The tokens by which a model says that its answer has ended."""
+    own = base.model.generation_config.eos_token_id
+    found = own if isinstance(own, list) else [own]
+    return frozenset(each for each in (base.tokenizer.eos_token_id, *found) if each is not None)
 
 
 def acts(decision: Decision) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from pytest_django.fixtures import Settings
 
 from requests_app.models import AuditEntry, ModelNode, Release
 from requests_app.services import api_requests
-from rtbf.stack import free_port
+from rtbf.stack import BASE_DIR, free_port
 from tests.workers.test_guarded import KEY, NAMES, stored_case
 from tests.workers.tiny import tiny_model
 from workers.base_models import BaseModel, Turn
@@ -228,6 +229,12 @@ def test_errors_are_in_openais_form_and_tell_nothing(gateway: Gateway) -> None:
             assert answer.status_code == 400, body
             assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
             assert "Anna" not in answer.text
+        half = b'{"model": "tiny", "messages": [{"role": "user", "content": "\\ud800"}]}'
+        answer = httpx.post(
+            f"{url}/v1/chat/completions", content=half, trust_env=False,
+            headers={"Authorization": f"Bearer {key}"},
+        )  # fmt: skip
+        assert answer.status_code == 400
         assert post(url, key, rtbf_compare=["original"]).status_code == 403
         assert httpx.get(f"{url}/v1/adapters", trust_env=False).status_code == 401
 
@@ -315,6 +322,24 @@ def test_who_is_restricted_is_not_spoken_of(
         told = post(url, key, **asked).json()
         assert told["choices"][0]["message"]["content"] == REFUSAL
         assert told["usage"]["completion_tokens"] > 0
+
+
+def test_the_examples_of_the_readme_work(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = (BASE_DIR / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(from openai.*?)```", readme, re.S)
+    ((path, body),) = re.findall(r"curl -s http://127.0.0.1:8010(\S+) .* -d '(.*)'", readme)
+    key, asked = key_for("gateway"), body.replace('"demo"', '"tiny"')
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with running(gateway) as url:
+        code = example.replace("http://127.0.0.1:8010", url).replace('"demo"', '"tiny"')
+        exec(code, {"key": key})  # noqa: S102
+        answer = httpx.post(
+            f"{url}{path}", content=asked, headers={"Authorization": f"Bearer {key}"},
+            trust_env=False,
+        )  # fmt: skip
+    assert answer.json()["choices"][0]["message"]["content"] == capsys.readouterr().out.rstrip("\n")
 
 
 def test_a_failing_gate_gives_503_and_no_answer(
