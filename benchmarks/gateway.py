@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import GenerationConfig
@@ -82,7 +82,7 @@ class Sides:
     def __init__(self, guarded: GuardedModel, served: Served, *, tokens: int) -> None:
         self.guarded, self.served, self.tokens = guarded, served, tokens
         self.base = guarded.base
-        self.peft: Any = guarded._model
+        self.peft = cast(Any, guarded._model)
         models: list[Any] = [self.peft, self.peft.base_model.model, self.base.model]
         for model in models:
             model.generation_config.eos_token_id = None  # every side makes as many tokens

@@ -31,6 +31,7 @@ WAITING = 64
 LOOK = 8
 """Tokens of a row between two looks of the gate at it."""
 LOOK_BACK = 24
+IDLE_SECONDS = 0.5
 
 
 class Overloaded(RuntimeError):
@@ -73,7 +74,7 @@ Event = Piece | Done | Failed
 FAILED = Failed("The model could not answer. Try again later.", ours=True)
 
 
-@dataclass
+@dataclass(eq=False)
 class Request:
     """What is asked. `tell` is called by the model's thread with every event, the last of which is
     Done or Failed. `temperature` 0 is greedy; `likeliest` is how many alternatives are told with
@@ -90,7 +91,7 @@ class Request:
     cancelled: bool = False
 
 
-@dataclass
+@dataclass(eq=False)
 class _Row:
     """A request in the making."""
 
@@ -121,7 +122,8 @@ class _Lane:
 
     def __init__(self, served: Served, rows: int) -> None:
         self.served, self.most = served, rows
-        self.waiting: deque[_Row] = deque()
+        self.waiting: deque[_Row] = deque()  # others add to it: only taken from at its end
+        self.again: deque[_Row] = deque()
         self.joining: list[_Row] = []
         self.rows: list[_Row] = []
         self.started: Started | None = None
@@ -132,9 +134,7 @@ class _Lane:
         if self.served.follow():
             self._read_again()
         self._leave([row for row in self.rows if not row.request.cancelled])
-        while self.waiting and self.waiting[0].request.cancelled:
-            self.waiting.popleft()
-        if self.waiting and len(self.rows) < self.most:
+        if self.is_waited_for and len(self.rows) < self.most:
             self._join()
         if not self.rows or self.started is None:
             return
@@ -143,24 +143,28 @@ class _Lane:
         self.started = advanced(model, self.started, tokens)
         self._leave(self._pick(self.rows, self.started.first))
 
+    @property
+    def is_waited_for(self) -> bool:
+        return bool(self.waiting or self.again)
+
     def hand_over(self, other: "_Lane") -> None:
         """Give the requests that nobody has begun with to another release."""
-        begun = [row for row in self.waiting if row.telling is not None]
-        other.waiting.extendleft(row for row in reversed(self.waiting) if row.telling is None)
-        self.waiting = deque(begun)
+        other.waiting.extendleft(reversed(_emptied(self.waiting)))
 
     def fail(self) -> None:
         """End every answer; the text of an error says nothing of what was asked."""
-        for row in (*self.rows, *self.waiting, *self.joining):
+        waiting = [*_emptied(self.again), *_emptied(self.waiting)]
+        for row in (*self.rows, *self.joining, *waiting):
             row.end(FAILED)
         self.rows, self.started, self.next, self.joining = [], None, [], []
-        self.waiting.clear()
 
     # --- Joining and leaving ----------------------------------------------------------------------
     def _join(self) -> None:
-        free = min(self.most - len(self.rows), len(self.waiting))
-        self.joining = taken = [self.waiting.popleft() for _ in range(free)]
-        new = [row for row in taken if row.telling is None and not row.request.cancelled]
+        free = self.most - len(self.rows)
+        taken = _emptied(self.again, most=free)
+        taken += _emptied(self.waiting, most=free - len(taken))
+        self.joining = taken = [row for row in taken if not row.request.cancelled]
+        new = [row for row in taken if row.telling is None]
         parts: list[tuple[list[_Row], Started]] = []
         plain, quiet = self._take(new)
         ready = [row for row in taken if row.telling is not None and not self._ended(row)]
@@ -224,14 +228,15 @@ class _Lane:
 
     def _read_again(self) -> None:
         """Somebody is restricted now, or no longer: what the gate closes on ends in a refusal."""
-        going = []
-        for row in self.rows:
+        over = set()
+        for row in (*self.rows, *self.again):
             _, decision = self.served.gate.read(row.request.prompt.conversation)
             if row.telling is not None and decision.closed:
                 row.telling.decision = decision
-            if not self._ended(row):
-                going.append(row)
-        self._leave(going)
+            if self._ended(row):
+                over.add(row)
+        self.again = deque(row for row in self.again if row not in over)
+        self._leave([row for row in self.rows if row not in over])
 
     @staticmethod
     def _last(row: _Row) -> int:
@@ -287,7 +292,7 @@ class _Lane:
         if not alive:
             del row.tokens[len(telling.kept) :]
             if not self._ended(row):
-                self.waiting.appendleft(row)
+                self.again.append(row)
             return False
         if reason:
             self._end(row, reason, len(telling.kept))
@@ -332,6 +337,14 @@ class _Lane:
             pair for pair in token.likeliest if pair[0] == token.id or is_harmless(pair[0])
         )
         return replace(token, likeliest=told)
+
+
+def _emptied(rows: deque[_Row], *, most: int | None = None) -> list[_Row]:
+    """Take rows from the front, at most so many; others may add some meanwhile."""
+    found = list[_Row]()
+    while rows and (most is None or len(found) < most):
+        found.append(rows.popleft())
+    return found
 
 
 class Batcher:
@@ -406,7 +419,10 @@ class Batcher:
     def _work(self) -> None:
         while True:
             with self._ready:
-                self._ready.wait_for(lambda: self._closed or self._jobs or self._busy())
+                # Restrictions are followed while nobody asks, too.
+                self._ready.wait_for(
+                    lambda: self._closed or self._jobs or self._busy(), timeout=IDLE_SECONDS
+                )
                 jobs, lanes = list(self._jobs), list(self._lanes)
                 self._jobs.clear()
             for job in jobs:
@@ -421,10 +437,10 @@ class Batcher:
                 self._lanes = [
                     each
                     for each in self._lanes
-                    if each is self._current or each.rows or each.waiting
+                    if each is self._current or each.rows or each.is_waited_for
                 ]
             if self._closed:
                 return
 
     def _busy(self) -> bool:
-        return any(lane.rows or lane.waiting for lane in self._lanes)
+        return any(lane.rows or lane.is_waited_for for lane in self._lanes)

@@ -337,6 +337,12 @@ def test_who_is_restricted_while_an_answer_is_made_is_not_spoken_of(
     assert isinstance(asked(batcher, ["where is Oslo"])[0].ended.result(timeout=30), Failed)
     with pytest.raises(NotServing):
         asked(batcher, ["where is Oslo"])
+    write_restrictions(tmp_path, {})
+    until = time.monotonic() + 30
+    while nobody.gate.shut:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert asked(batcher, ["where is Oslo"])[0].text != REFUSAL
     batcher.close()
 
 
