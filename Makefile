@@ -7,6 +7,7 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --no-inp
 MODEL ?= smollm2-135m
 SUBJECT ?= workers/subject_files/harry_potter.json
 PORT ?= 8000
+GATEWAY_PORT ?= 8010
 JOBS ?= 2
 export PYTHONUNBUFFERED := 1
 
@@ -47,8 +48,8 @@ setup-models: preflight $(VENV)/.ready-models
 demo: ## one whole case through the real form, queue and worker; ends with the evidence summary
 	@started=$$(date +%s); $(MAKE) --no-print-directory setup && RTBF_DEMO_STARTED=$$started $(PY) manage.py demo
 
-run: setup ## serve the web app with worker, beat and signer until Ctrl-C
-	@$(PY) manage.py run --port $(PORT)
+run: setup ## serve the web app with worker, beat, signer and gateway until Ctrl-C
+	@$(PY) manage.py run --port $(PORT) --gateway-port $(GATEWAY_PORT)
 
 test: setup-dev setup-models ## the whole test suite: SQLite, then the database tests on PostgreSQL [JOBS=4]
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -m "not e2e and not whole" -n $(JOBS) --dist loadfile

@@ -28,12 +28,13 @@ from workers.adapters import attach_adapter, detach_adapter
 from workers.base_models import BaseModel, Conversation, ModelError, load_base_model
 from workers.erasure import material_for, surrogates
 from workers.forget_sets import Located
-from workers.guarded import REFUSAL, Guarded, GuardedModel
+from workers.guarded import Guarded, GuardedModel
 from workers.probes import AFTER, BEFORE, CONTROL, Row, load_probe
 from workers.protocol import case_of, in_order, make_protocol
 from workers.scores import Scored
 from workers.sides import Memory, observe
 from workers.summaries import bar
+from workers.telling import REFUSAL
 from workers.training import Recipe, train
 from workers.verification import HOLDS, WITHIN, judged
 

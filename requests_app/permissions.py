@@ -69,6 +69,7 @@ PAGES: dict[str, frozenset[Role]] = {
     "run_evidence": CASES,
     "releases": CASES,
     "models": CASES,
+    "playground": frozenset({Role.ENGINEER}),
     "training": CASES,
     "audit": CASES,
     "recipients": CASES,

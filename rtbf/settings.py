@@ -140,6 +140,9 @@ RTBF_RECHECK_DAYS = int(env("RTBF_RECHECK_DAYS", "30"))  # cases in force are me
 RTBF_RECHECK_CAP = int(env("RTBF_RECHECK_CAP", "100"))  # all of them up to this many, else a sample
 RTBF_VERIFICATION_PROFILE = env("RTBF_VERIFICATION_PROFILE", "fast")
 RTBF_CONTROLS = env_map("RTBF_CONTROLS")
+RTBF_GATEWAY_URL = env("RTBF_GATEWAY_URL", "http://127.0.0.1:8010").rstrip("/")
+RTBF_GATEWAY_ROWS = int(env("RTBF_GATEWAY_ROWS", "8"))  # answers in the making at once
+RTBF_GATEWAY_PER_MINUTE = int(env("RTBF_GATEWAY_PER_MINUTE", "600"))  # calls of one key
 RTBF_MODEL_DTYPE = env("RTBF_MODEL_DTYPE", "float32")
 RTBF_MODEL_DEVICE_MAP = env("RTBF_MODEL_DEVICE_MAP", "cpu")
 
@@ -158,6 +161,11 @@ RTBF_OPENDSR_CERTIFICATE = env("RTBF_OPENDSR_CERTIFICATE", "")
 # --- Django -------------------------------------------------------------------------------------
 SECRET_KEY = env_secret("RTBF_SECRET_KEY", file_name="secret_key")
 RTBF_GATE_KEY = env_secret("RTBF_GATE_KEY", file_name="gate_key")  # of the gate's keyed digests
+RTBF_GATEWAY_KEY = (  # the playground's key at the gateway; in production there is none unless set
+    env("RTBF_GATEWAY_KEY", "")
+    if RTBF_PRODUCTION
+    else env_secret("RTBF_GATEWAY_KEY", file_name="gateway_key")
+)
 DEBUG = env_bool("RTBF_DEBUG", default=False)
 ALLOWED_HOSTS = env("RTBF_ALLOWED_HOSTS", "127.0.0.1,localhost,[::1],testserver").split(",")
 ROOT_URLCONF = "rtbf.urls"

@@ -1,4 +1,4 @@
-"""The processes of an installation on one machine: Redis, web, workers, beat, signer.
+"""The processes of an installation on one machine: Redis, web, workers, beat, signer, gateway.
 
 `start_stack` is what `make run`, `make demo` and the process tests use. With `REDIS_URL` or
 `DATABASE_URL` set the stack uses those; otherwise it starts a Redis server of its own (from PATH,
@@ -112,7 +112,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def check_port(port: int) -> None:
+def _local(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
+
+
+def check_port(port: int, *, option: str = "PORT") -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -120,7 +124,7 @@ def check_port(port: int) -> None:
         except OSError as error:
             raise StackError(
                 f"Port {port} is already in use on this machine. Stop what uses it, or choose "
-                f"another port: make run PORT={port + 1}"
+                f"another port: make run {option}={port + 1}"
             ) from error
 
 
@@ -201,6 +205,13 @@ def start_web(stack: Stack, *, host: str, port: int) -> None:
     wait_until(stack, "web", lambda: web_answers(stack.url))
 
 
+def start_gateway(stack: Stack, *, port: int) -> None:
+    """The process that serves the model; ready once the release in force is loaded."""
+    serve = ["manage.py", "gateway", "--host", "127.0.0.1", "--port", str(port)]
+    stack.start("gateway", [sys.executable, *serve])
+    wait_until(stack, "gateway", lambda: web_answers(stack.env["RTBF_GATEWAY_URL"]))
+
+
 @contextmanager
 def start_stack(
     var_dir: Path,
@@ -208,13 +219,20 @@ def start_stack(
     port: int | None = None,
     env: Mapping[str, str] | None = None,
     only: tuple[str, ...] = ("legal", "model", "beat", "signer"),
+    gateway_port: int | None = None,
 ) -> Iterator[Stack]:
-    """Start everything, yield the running stack, stop everything. `port` None: a free one."""
+    """Start everything, yield the running stack, stop everything. `port` None: a free one;
+    `gateway_port` None: without the gateway."""
     port = port or free_port()
     check_port(port)
+    if gateway_port is not None:
+        check_port(gateway_port, option="GATEWAY_PORT")
     umask = os.umask(0o077)  # the children's too: database, outbox, logs are for their owner alone
     try:
-        with _running(var_dir, port=port, env=env or {}, only=only) as stack:
+        more = {} if gateway_port is None else {"RTBF_GATEWAY_URL": _local(gateway_port)}
+        with _running(var_dir, port=port, env={**more, **(env or {})}, only=only) as stack:
+            if gateway_port is not None:
+                start_gateway(stack, port=gateway_port)
             yield stack
     finally:
         os.umask(umask)
@@ -226,7 +244,7 @@ def _running(
 ) -> Iterator[Stack]:
     check_disk(var_dir)
     (var_dir / "log").mkdir(parents=True, exist_ok=True)
-    stack = Stack(url=f"http://127.0.0.1:{port}", var_dir=var_dir, env={**os.environ})
+    stack = Stack(url=_local(port), var_dir=var_dir, env={**os.environ})
     stack.env |= {
         "RTBF_VAR_DIR": str(var_dir),
         "RTBF_PUBLIC_URL": stack.url,

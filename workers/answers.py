@@ -2,13 +2,14 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import DynamicCache
 
 from workers.statistics import Interval, share
 
@@ -161,21 +162,74 @@ def continued(model: "PreTrainedModel", started: Started) -> Iterator[list[int]]
 
     What was `started` is used up: its cache grows.
     """
-    chosen, mask, positions = started.first, started.mask, started.positions
     while True:
-        yield chosen.tolist()
-        with torch.no_grad():
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            positions = positions + 1
-            out = model(
-                input_ids=chosen[:, None],
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=started.past,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            chosen = started.pick(out.logits[:, -1])
+        yield started.first.tolist()
+        started = advanced(model, started, started.first)
+
+
+@torch.no_grad()
+def advanced(model: "PreTrainedModel", started: Started, tokens: torch.Tensor) -> Started:
+    """After one more token a row [n]; what was `started` is used up."""
+    mask = torch.cat([started.mask, started.mask.new_ones(len(started.mask), 1)], dim=1)
+    positions = started.positions + 1
+    out = model(
+        input_ids=tokens[:, None],
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=started.past,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    first = started.pick(out.logits[:, -1])
+    return replace(started, first=first, past=out.past_key_values, mask=mask, positions=positions)
+
+
+def some_of(started: Started, rows: Sequence[int]) -> Started:
+    """These rows alone, without the padding that all of them share."""
+    chosen = torch.tensor(rows, device=started.mask.device)
+    mask = started.mask.index_select(0, chosen)
+    left = int(mask.argmax(dim=1).amin())
+    return replace(
+        started,
+        first=started.first.index_select(0, chosen),
+        past=_cache((k[chosen, :, left:], v[chosen, :, left:]) for k, v in _read(started.past)),
+        mask=mask[:, left:],
+        positions=started.positions.index_select(0, chosen),
+        states=started.states.index_select(0, chosen),
+    )
+
+
+def together(parts: Sequence[Started]) -> Started:
+    """The rows of all parts in one batch, padded on the left."""
+    if len(parts) == 1:
+        return parts[0]
+    width = max(part.mask.shape[1] for part in parts)
+    pads = [width - part.mask.shape[1] for part in parts]
+
+    def padded(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        found = zip(tensors, pads, strict=True)
+        return torch.cat([torch.nn.functional.pad(each, (0, 0, pad, 0)) for each, pad in found])
+
+    layers = zip(*(_read(part.past) for part in parts), strict=True)
+    masks = zip((part.mask for part in parts), pads, strict=True)
+    return replace(
+        parts[0],
+        first=torch.cat([part.first for part in parts]),
+        past=_cache(
+            (padded([k for k, _ in each]), padded([v for _, v in each])) for each in layers
+        ),
+        mask=torch.cat([torch.nn.functional.pad(mask, (pad, 0)) for mask, pad in masks]),
+        positions=torch.cat([part.positions for part in parts]),
+        states=parts[0].states.new_zeros(sum(len(part.mask) for part in parts), 0),
+    )
+
+
+def _read(past: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [(layer.keys, layer.values) for layer in past.layers]
+
+
+def _cache(layers: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> Any:
+    return DynamicCache(list(layers))
 
 
 def token_rows(

@@ -413,15 +413,18 @@ class GateBank:
     open_gates: int
     shut: bool
 
-    def read(self, conversation: Conversation) -> tuple[Conversation, Decision]:
-        """The conversation as the model should see it, and the decision on it.
+    def read(
+        self, conversation: Conversation, features: Tensor | None = None
+    ) -> tuple[Conversation, Decision]:
+        """The conversation as the model should see it, and the decision on it; `features` as for
+        `decide`.
 
         A name in capitals or look-alike letters is written plainly first, since an adapter is sure
         to act only on what its forget set looked like (measured: with the adapter on, a third of
         the answers about misspelled names were still told). Where that cannot be done, as for a
         typing error, the decision is closed.
         """
-        decision = self.decide(conversation)
+        decision = self.decide(conversation, features)
         if not decision.closed:
             return conversation, decision
         turns = tuple(

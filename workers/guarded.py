@@ -11,7 +11,6 @@ adapter. Where the gate closes, a refusal stands in place of an answer.
 """
 
 import copy
-import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -46,20 +45,17 @@ from workers.gate import (
     read_gate,
     semantic_texts,
 )
-from workers.identifiers import MAX_WORDS, normalised
 from workers.releases import Release, ReleaseError, check_base
 from workers.restrictions import Restrictions
 from workers.rows import Row, row_after, text_row
 from workers.scores import Scored, scored_rows
+from workers.telling import REFUSAL, Telling
 
 Strengths = tuple[float, ...]
 Result = TypeVar("Result")
 BATCH = 64
-HELD_WORDS = 24
-"""Words of an unfinished sentence that are held back; earlier ones of it are let out."""
 STEP = 8
 """Tokens that a stream generates before others may use the model."""
-REFUSAL = "I cannot help with that."
 REFUSE_FROM = 0.5
 
 
@@ -105,12 +101,12 @@ class GuardedModel:
         self._lock = threading.Lock()
         self._model: PeftModel | None = None
         try:
-            loaded = [_load(ref, adapters_root) for ref in release.adapters]
+            loaded = [load_case(ref, adapters_root) for ref in release.adapters]
             self.restrictions, self._key = restrictions, key
             self._gates = [gate for _, gate in loaded]
             self.gate: GateBank = bank_of(self._gates, encoder_for(base) if loaded else None, key)
             # The adapters sit on layers of their own around the same weights.
-            self._shells = replace(base, model=_same_weights(base.model)) if loaded else base
+            self._shells = replace(base, model=same_weights(base.model)) if loaded else base
             keys = [key for stored, _ in loaded for key in stored.weights]
             open_experts(self._shells.model, named_in(keys))
             for stored, _ in loaded:
@@ -345,30 +341,24 @@ class GuardedModel:
     def _told(
         self, conversation: Conversation, decision: Decision, limit: int
     ) -> Iterator[tuple[str, Decision]]:
-        """The answer in pieces that may be let out, each with the decision it was told under.
-
-        When the sentence in work names a case that does not act fully, the decision is raised and
-        the answer goes on from what was let out. Each round adds a case, so it ends.
-        """
-        prompt, kept, let_out = self._prompt_ids(conversation), list[int](), ""
+        """The answer in pieces that may be let out, each with the decision it was told under."""
+        prompt = self._prompt_ids(conversation)
+        telling = Telling(
+            decision, text_of=self._text, after=lambda d, text: self.gate.after(d, text)
+        )
         while True:
-            if decision.closed:
-                yield f" {REFUSAL}" if let_out else REFUSAL, decision
+            if telling.decision.closed:
+                yield telling.refuse(), telling.decision
                 return
-            row, ended = list(kept), False
-            for token in self._tokens([*prompt, *kept], decision, limit - len(kept)):
-                row, ended = ([*row, token], False) if token is not None else (row, True)
-                text = self._text(row)
-                held = text[len(let_out) :]
-                raised = self.gate.after(decision, held if ended else _whole_words(held))
-                if raised != decision:
-                    decision = raised
+            for token in self._tokens(
+                [*prompt, *telling.kept], telling.decision, limit - len(telling.kept)
+            ):
+                before = telling.let_out
+                new, ended = ([], True) if token is None else ([token], False)
+                if not telling.grow(new, ended=ended):
                     break
-                safe = len(text) if ended else _safe_length(text)
-                if safe > len(let_out):
-                    kept, out = self._within(row, safe)
-                    piece, let_out = out[len(let_out) :], out
-                    yield piece, decision
+                if telling.let_out != before:
+                    yield telling.let_out[len(before) :], telling.decision
             else:
                 return
 
@@ -389,16 +379,6 @@ class GuardedModel:
                 left -= 1
                 yield token
         yield None
-
-    def _within(self, row: Sequence[int], length: int) -> tuple[list[int], str]:
-        """The most tokens of `row` that say no more than its first `length` characters, and their
-        text."""
-        text = self._text(row)
-        for n in range(len(row), 0, -1):
-            part = self._text(row[:n])
-            if len(part) <= length and text.startswith(part):
-                return list(row[:n]), part
-        return [], ""
 
     def _prompt_ids(self, conversation: Conversation) -> list[int]:
         prompt = self.base.prompt(conversation)
@@ -490,39 +470,7 @@ def refusing(
     return Guarded(text, (), rescored=False)
 
 
-def _whole_words(text: str) -> str:
-    """`text` without its last word, which may still grow."""
-    return text[: max((found.start() for found in _SPACE.finditer(text)), default=0)]
-
-
-_SPACE = re.compile(r"\s+")
-_SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|\n+")
-
-
-def _safe_length(text: str) -> int:
-    """How many characters of a running answer may be let out.
-
-    Its whole sentences, and all but the last `HELD_WORDS` words of the one in work; but never the
-    last `MAX_WORDS` words, of which a name may still be made. Single letters do not count, since
-    they may spell a name.
-    """
-    ends = [0, *(found.start() for found in _SENTENCE_END.finditer(text))]
-    return min(_before_words(text, MAX_WORDS), max(ends[-1], _before_words(text, HELD_WORDS)))
-
-
-def _before_words(text: str, count: int) -> int:
-    """Where the last `count` words of `text` begin, with the space before them."""
-    spaces = [found.start() for found in _SPACE.finditer(text)]
-    seen, end = 0, len(text)
-    for place in reversed(spaces):
-        seen += sum(len(word) > 1 for word in normalised(text[place:end]).split())
-        end = place
-        if seen >= count:
-            return place
-    return 0
-
-
-def _same_weights(model: Any) -> Any:
+def same_weights(model: Any) -> Any:
     """Another set of layers around the very same weights: nothing is copied but the shells."""
     shared = {id(each): each for each in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, shared)
@@ -532,7 +480,7 @@ def _lora_layers(model: PeftModel) -> list[LoraLayer]:
     return [module for module in model.modules() if isinstance(module, LoraLayer)]
 
 
-def _load(ref: AdapterRef, root: Path) -> tuple[StoredAdapter, Gate]:
+def load_case(ref: AdapterRef, root: Path) -> tuple[StoredAdapter, Gate]:
     folder = ref.folder(root)
     gate, files = read_gate(folder, ref.gate_sha256)
     if files.get("adapter_model.safetensors") != ref.adapter_sha256:

@@ -136,6 +136,11 @@ def read_release(root: Path, sha256: str) -> Release:
     return _release(sha256, manifest)
 
 
+def release_of(manifest: bytes) -> Release:
+    """The release of a manifest's exact bytes. Raises ReleaseError."""
+    return _release(sha256_of(manifest), manifest)
+
+
 def _release(sha256: str, manifest: bytes) -> Release:
     try:
         return _from_json(sha256, parsed_json(manifest))

@@ -13,9 +13,10 @@ from typing import TypeVar
 from workers.answers import is_match, is_refusal, repeated_pairs
 from workers.base_models import BaseModel, Conversation
 from workers.copies import GROUP, round_weights
-from workers.guarded import REFUSAL, Guarded, GuardedModel
+from workers.guarded import Guarded, GuardedModel
 from workers.probes import AFTER, BEFORE, CONTROL, Ask, Row
 from workers.scores import Scored
+from workers.telling import REFUSAL
 
 Key = TypeVar("Key")
 

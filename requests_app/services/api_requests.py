@@ -36,7 +36,7 @@ from requests_app.services.locking import one_line
 
 logger = logging.getLogger(__name__)
 
-SCOPES = ("write:requests", "read:cases", "read:evidence")
+SCOPES = ("write:requests", "read:cases", "read:evidence", "gateway", "playground")
 KEY_BYTES = 32
 REPLAY_SECONDS = 300
 LONGEST_AGO = timedelta(days=366)  # since the person asked the client

@@ -199,6 +199,7 @@ EVENT_WORDS = {
     "notice.acknowledged": _("A recipient acknowledged the erasure"),
     "notice.impossible": _("A recipient cannot be told"),
     "api.client_added": _("API client entered"),
+    "playground.asked": _("Playground asked"),
     "api.client_revoked": _("API client revoked"),
     "api.requested": _("Request of an API client"),
     "deadline.reminded": _("Staff reminded"),

@@ -69,7 +69,8 @@ def wait_for(condition: Callable[[], bool], log: Path, *, seconds: float = 60) -
 
 def test_the_file_has_the_services_that_the_design_names() -> None:
     assert set(SERVICES) == {
-        "postgres", "redis", "migrate", "web", "worker-legal", "worker-model", "beat", "signer"
+        "postgres", "redis", "migrate", "web", "worker-legal", "worker-model", "beat", "signer",
+        "gateway",
     }  # fmt: skip
 
 
@@ -113,7 +114,7 @@ def test_compose_and_the_embedded_stack_run_the_same_commands(service: str, name
 
 
 def test_each_command_serves_against_local_services(tmp_path: Path) -> None:
-    redis_port, web_port = free_port(), free_port()
+    redis_port, web_port, gateway_port = free_port(), free_port(), free_port()
     running: dict[str, subprocess.Popen[bytes]] = {}
     log = {name: tmp_path / f"{name}.log" for name in SERVICES}
 
@@ -153,6 +154,8 @@ def test_each_command_serves_against_local_services(tmp_path: Path) -> None:
             start("web", web, env)
             for name in ("worker-legal", "worker-model", "beat", "signer"):
                 start(name, command_of(name), env)
+            words = command_of("gateway")
+            start("gateway", [str(gateway_port) if each == "8010" else each for each in words], env)
             headers = {"X-Forwarded-Proto": "https"}
             url = f"http://127.0.0.1:{web_port}"
             wait_for(lambda: serves(f"{url}/healthz", headers), log["web"])
@@ -162,6 +165,7 @@ def test_each_command_serves_against_local_services(tmp_path: Path) -> None:
             wait_for(lambda: b"ready." in tail(log, "worker-model"), log["worker-model"])
             wait_for(lambda: b"beat: Starting" in tail(log, "beat"), log["beat"])
             wait_for(lambda: (tmp_path / "signer").exists(), log["signer"])
+            wait_for(lambda: serves(f"http://127.0.0.1:{gateway_port}/healthz", {}), log["gateway"])
             time.sleep(2)
             dead = {n: tail(log, n)[-2000:].decode() for n, p in running.items() if p.poll()}
             assert not dead, dead

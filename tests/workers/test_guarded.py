@@ -27,8 +27,9 @@ from workers.base_models import BaseModel, Conversation, Turn
 from workers.digests import sha256_of
 from workers.encoders import Encoder, own_encoder
 from workers.gate import GATE_FILE, ROWS_FILE, Decision, GateError, bank_of, fit_gate, gate_files
-from workers.guarded import HELD_WORDS, REFUSAL, GuardedModel, _safe_length, _whole_words, refusing
+from workers.guarded import GuardedModel, refusing
 from workers.releases import ReleaseError, write_release
+from workers.telling import HELD_WORDS, REFUSAL, safe_length, whole_words
 
 KEY = b"a key for tests, 32 bytes long!!"
 NAMES = ("Anna Berger", "Carl Holm", "Dagmar Winter")
@@ -237,21 +238,21 @@ def test_what_a_stream_lets_out_never_holds_a_part_of_a_name(words: list[str], s
     grown, out = 0, 0
     while grown < len(text):
         grown = min(len(text), grown + draw.randint(1, 30))
-        safe = _safe_length(text[:grown])
+        safe = safe_length(text[:grown])
         assert safe <= grown
         out = max(out, safe)
         for name in ("Anna Berger", "A n n a B e r g e r"):
             for found in re.finditer(name, text):
-                if found.end() > len(_whole_words(text[:grown])):
+                if found.end() > len(whole_words(text[:grown])):
                     assert out <= found.start()
 
 
 def test_whole_sentences_are_let_out_and_long_ones_but_for_their_end() -> None:
     first = "One sentence has come to its end."
-    assert _safe_length(first) == 0
-    assert _safe_length(f"{first} Another one is in work") == len(first)
+    assert safe_length(first) == 0
+    assert safe_length(f"{first} Another one is in work") == len(first)
     long = " ".join(f"word{i}" for i in range(100))
-    assert _safe_length(long) == len(" ".join(f"word{i}" for i in range(100 - HELD_WORDS)))
+    assert safe_length(long) == len(" ".join(f"word{i}" for i in range(100 - HELD_WORDS)))
 
 
 @pytest.mark.parametrize("asked", ["where is Oslo", f"where lives {NAMES[0]}"])

@@ -16,7 +16,7 @@ from tests.workers.test_guarded import KEY, stored_case
 from tests.workers.tiny import tiny_model
 from workers import tasks
 from workers.gate import Decision, bank_of
-from workers.guarded import REFUSAL, GuardedModel, refusing
+from workers.guarded import GuardedModel, refusing
 from workers.releases import write_release
 from workers.restrictions import (
     FILE,
@@ -26,6 +26,7 @@ from workers.restrictions import (
     restriction_of,
     write_restrictions,
 )
+from workers.telling import REFUSAL
 
 CASE = "00000000-0000-4000-8000-000000000009"
 

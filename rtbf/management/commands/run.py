@@ -13,7 +13,8 @@ from rtbf.stack import StackError, start_stack
 
 class Command(BaseCommand):
     help = (
-        "Start Redis (unless REDIS_URL is set), web, workers, beat and signer; Ctrl-C stops.\n\n"
+        "Start Redis (unless REDIS_URL is set), web, workers, beat, signer and gateway; Ctrl-C\n"
+        "stops them.\n\n"
         "examples:\n"
         "  manage.py run\n"
         "  manage.py run --port 8080\n"
@@ -23,11 +24,17 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.formatter_class = RawDescriptionHelpFormatter
         parser.add_argument("--port", type=int, default=8000, help="port of the web server")
+        parser.add_argument(
+            "--gateway-port", type=int, default=8010, help="port of the model's API"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            with start_stack(settings.RTBF_VAR_DIR, port=options["port"]) as stack:
+            with start_stack(
+                settings.RTBF_VAR_DIR, port=options["port"], gateway_port=options["gateway_port"]
+            ) as stack:
                 self.stdout.write(f"\nReady: {stack.url}\n  staff pages: {stack.url}/app/\n")
+                self.stdout.write(f"  the guarded model: {stack.env['RTBF_GATEWAY_URL']}/v1\n")
                 if settings.RTBF_DEMO_DATA:
                     for login in json.loads(stack.manage("create_staff", "--demo", "--json")):
                         self.stdout.write(

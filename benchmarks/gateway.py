@@ -1,0 +1,330 @@
+"""Many guarded answers at once, against PEFT's own ways and against the plain model.
+
+On the demo model, and on SmolLM2-135M where it is installed: eight cases whose adapters have a
+random B (what they say is of no matter here, what it costs is), with gates as a run makes them. All
+sides run in this process on the same threads, in pairs whose order changes; figures are medians of
+the pairs' ratios. Asserted before anything is timed: logits within 1e-4 of PEFT's exact
+concatenation, equal greedy tokens on all sides, ungated answers equal to the plain model's.
+"""
+
+import itertools
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import GenerationConfig
+
+from benchmarks import report
+from benchmarks.gate import customer, fitted, quiet_prompts
+from benchmarks.setting import KEY, case_id
+from workers.adapters import (
+    WEIGHTS_FILE,
+    AdapterRef,
+    adapter_files,
+    adapter_weights,
+    attach_adapter,
+    detach_adapter,
+    store_files,
+)
+from workers.answers import advanced, begin, continued, greedy_answers
+from workers.base_models import BaseModel, ModelError, load_base_model
+from workers.batching import Batcher, Done, Event, Failed, Piece, Request
+from workers.digests import sha256_of
+from workers.encoders import encoder_for
+from workers.gate import GATE_FILE, Decision, gate_files
+from workers.guarded import GuardedModel
+from workers.releases import write_release
+from workers.serving import Prompt, Served
+
+NAME = "gateway"
+CASES = 8
+STRENGTHS = (1.0, 0.35, 0.8, 0.5, 0.95, 0.2, 0.65, 0.4)
+NAMES_BAR, LOOP_BAR, UNGATED_BAR, MIX_BAR = 1.3, 3.0, 1.03, 1.2
+DIFFERENCE = 1e-4
+
+
+def stored_cases(base: BaseModel, root: Path) -> list[AdapterRef]:
+    """A case each of the first people of the corpus, its adapter's B drawn at random."""
+    encoder, refs, earlier = encoder_for(base), list[AdapterRef](), list[Any]()
+    if encoder is None:
+        raise ModelError("The sentence encoder is not installed.")
+    for number in range(CASES):
+        model = attach_adapter(base, earlier=earlier, seed=number)
+        draw = torch.Generator().manual_seed(number)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if ".lora_B." in name:
+                    parameter.copy_(torch.randn(parameter.shape, generator=draw) * 0.02)
+        files = adapter_files(model)
+        earlier.append(adapter_weights(model))
+        detach_adapter(model)
+        gate = fitted(base, encoder, customer(number))
+        files |= gate_files(gate, {name: sha256_of(content) for name, content in files.items()})
+        ref = AdapterRef(
+            case_id(number), sha256_of(files[WEIGHTS_FILE]), sha256_of(files[GATE_FILE])
+        )
+        store_files(ref.folder(root), files)
+        refs.append(ref)
+    return refs
+
+
+# --- The sides ----------------------------------------------------------------------------------
+class Sides:
+    """One release served in each way."""
+
+    def __init__(self, guarded: GuardedModel, served: Served, *, tokens: int) -> None:
+        self.guarded, self.served, self.tokens = guarded, served, tokens
+        self.base = guarded.base
+        self.peft = cast(Any, guarded._model)
+        models: list[Any] = [self.peft, self.peft.base_model.model, self.base.model]
+        for model in models:
+            model.generation_config.eos_token_id = None  # every side makes as many tokens
+        people = [customer(number) for number in range(CASES)]
+        self.named = [person.unseen[0][0] for person in people]
+        self.decisions = [Decision(((i, s),)) for i, s in enumerate(STRENGTHS)]
+        self.ids = [self.served.ids(Prompt(question)) for question in self.named]
+
+    def ours(self) -> list[list[int]]:
+        """All rows at once, each with its adapter at its strength."""
+        started = self.served.begin(self.ids, self.decisions)
+        model = self.served.model_for(self.decisions)
+        rows = [started.first.argmax(dim=-1)]
+        while len(rows) < self.tokens:
+            started = advanced(model, started, rows[-1])
+            rows.append(started.first.argmax(dim=-1))
+        return torch.stack(rows, dim=1).tolist()
+
+    def one_by_one(self) -> list[list[int]]:
+        """PEFT's generate, prompt by prompt, at each prompt's strength."""
+        found = []
+        for ids, decision in zip(self.ids, self.decisions, strict=True):
+            with self.guarded._acting(decision) as model:
+                found += self._generated(model, [ids])
+        return found
+
+    def by_names(self) -> list[list[int]]:
+        """PEFT's `adapter_names`: an adapter a row, all at strength 1, which is all that it can."""
+        self.peft.base_model.set_adapter(self.guarded._names, inference_mode=True)
+        return self._generated(self.peft, self.ids, adapter_names=self.guarded._names)
+
+    def by_names_in_our_loop(self) -> list[list[int]]:
+        """The same without what `generate` does beside: our own loop around PEFT's layers."""
+        self.peft.base_model.set_adapter(self.guarded._names, inference_mode=True)
+
+        class Named:
+            def __init__(self, sides: "Sides") -> None:
+                self.sides = sides
+
+            def __call__(self, **given: Any) -> Any:
+                return self.sides.peft(adapter_names=self.sides.guarded._names, **given)
+
+            def parameters(self) -> Iterator[Any]:
+                return iter(self.sides.peft.parameters())
+
+        model: Any = Named(self)
+        tokens = continued(model, begin(model, self.ids))
+        return [list(row) for row in zip(*itertools.islice(tokens, self.tokens), strict=True)]
+
+    def one_adapter(self, questions: Sequence[str], *, at_once: int) -> list[list[int]]:
+        """PEFT's generate with one active adapter on every prompt, gated or not."""
+        ids = [self.served.ids(Prompt(question)) for question in questions]
+        with self.guarded._acting(Decision(((0, 1.0),))) as model:
+            return [
+                row
+                for first in range(0, len(ids), at_once)
+                for row in self._generated(model, ids[first : first + at_once])
+            ]
+
+    def _generated(self, model: Any, ids: Sequence[Sequence[int]], **more: Any) -> list[list[int]]:
+        width = max(map(len, ids))
+        tokens = torch.tensor([[0] * (width - len(row)) + list(row) for row in ids])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids])
+        form = GenerationConfig(max_new_tokens=self.tokens, do_sample=False, pad_token_id=0)
+        out = model.generate(input_ids=tokens, attention_mask=mask, generation_config=form, **more)
+        return out[:, width:].tolist()
+
+    def check(self) -> float:
+        """The largest difference of our logits from PEFT's exact concatenation's; AssertionError if
+        it is above the limit, or a greedy token differs."""
+        found = self.served.begin(self.ids, self.decisions).first
+        worst = 0.0
+        for ids, decision, logits in zip(self.ids, self.decisions, found, strict=True):
+            ((case, strength),) = decision.acting
+            self.peft.add_weighted_adapter(
+                [self.guarded._names[case]], [strength], "exact", combination_type="cat"
+            )
+            self.peft.set_adapter("exact")
+            with torch.no_grad():
+                expected = self.peft(torch.tensor([ids])).logits[0, -1]
+            self.peft.set_adapter(self.guarded._names[0])
+            self.peft.delete_adapter("exact")
+            worst = max(worst, float((logits - expected).abs().max()))
+        assert worst < DIFFERENCE, worst
+        assert self.ours() == self.one_by_one(), "a row's tokens differ from PEFT's"
+        return worst
+
+
+class Heard:
+    """An answer as it comes from the batcher."""
+
+    def __init__(self) -> None:
+        self.text, self.end = "", Future[Event]()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Piece):
+            self.text += event.text
+        else:
+            self.end.set_result(event)
+
+
+def answered(batcher: Batcher, questions: Sequence[str], limit: int) -> list[str]:
+    """The answers to all questions, asked at once."""
+    heard = []
+    for question in questions:
+        listener = Heard()
+        batcher.ask(Request(Prompt(question), tell=listener, limit=limit))
+        heard.append(listener)
+    ends = [each.end.result() for each in heard]
+    assert all(isinstance(end, Done) for end in ends), [e for e in ends if isinstance(e, Failed)]
+    return [each.text for each in heard]
+
+
+def plain(base: BaseModel, questions: Sequence[str], limit: int) -> list[str]:
+    prompts = [base.prompt(question) for question in questions]
+    return greedy_answers(base.model, base.tokenizer, prompts, limit, batch_size=8)
+
+
+# --- Time ---------------------------------------------------------------------------------------
+def ratio(slow: Callable[[], Any], fast: Callable[[], Any], *, pairs: int) -> dict[str, Any]:
+    """How many times as long `slow` takes as `fast`: the median over pairs, the range, seconds."""
+    spent: dict[str, list[float]] = {"slow": [], "fast": []}
+    for i in range(-1, pairs):
+        order = [("slow", slow), ("fast", fast)]
+        for name, side in order if i % 2 else reversed(order):
+            started = time.perf_counter()
+            side()
+            if i >= 0:  # the first pair warms up
+                spent[name].append(time.perf_counter() - started)
+    ratios = [a / b for a, b in zip(spent["slow"], spent["fast"], strict=True)]
+    return {
+        "pairs": pairs,
+        "ratio": statistics.median(ratios),
+        "range": [min(ratios), max(ratios)],
+        "seconds": {name: statistics.median(each) for name, each in spent.items()},
+    }
+
+
+@contextmanager
+def batching(served: Served) -> Iterator[Batcher]:
+    batcher = Batcher(rows=8, waiting=1000)
+    batcher.serve(served)
+    try:
+        yield batcher
+    finally:
+        batcher.close()
+
+
+def for_model(name: str, *, tokens: int, pairs: int, mixed: int) -> report.Measured:
+    """All figures for one model."""
+    base = load_base_model(name)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        release = write_release(root / "releases", base=base, adapters=stored_cases(base, root))
+        report.progress(f"{name}: release of {CASES} cases")
+        served = Served(base, release, adapters_root=root, key=KEY)
+        with GuardedModel(base, release, adapters_root=root, key=KEY) as guarded:
+            return measured(Sides(guarded, served, tokens=tokens), pairs=pairs, mixed=mixed)
+
+
+def measured(sides: Sides, *, pairs: int, mixed: int) -> report.Measured:
+    base, served, limit = sides.base, sides.served, sides.tokens
+    figures: dict[str, Any] = {"largest difference of logits": sides.check()}
+    figures["mixed batch, PEFT adapter_names"] = ratio(sides.by_names, sides.ours, pairs=pairs)
+    figures["mixed batch, PEFT adapter_names in our loop"] = ratio(
+        sides.by_names_in_our_loop, sides.ours, pairs=pairs
+    )
+    figures["mixed batch, loop over prompts"] = ratio(sides.one_by_one, sides.ours, pairs=pairs)
+    report.progress(f"{base.name}: mixed batches measured")
+    quiet = quiet_prompts(sides.guarded, 40)
+    limit = base.answer_tokens
+    few = iter(itertools.cycle(quiet))
+    with batching(served) as batcher:
+        assert answered(batcher, quiet[:16], limit) == plain(base, quiet[:16], limit)
+        expected = [each.text for each in sides.guarded.answer(sides.named, limit)]
+        assert answered(batcher, sides.named, limit) == expected
+
+        def alternating(side: Callable[[str], Any]) -> Callable[[], Any]:
+            return lambda: [side(question) for question in quiet[:8]]
+
+        one = ratio(
+            alternating(lambda question: answered(batcher, [question], limit)),
+            alternating(lambda question: plain(base, [question], limit)),
+            pairs=2 * pairs,
+        )
+        figures["ungated, one at a time"] = one
+        eight = [next(few) for _ in range(8)]
+        figures["ungated, eight at once"] = ratio(
+            lambda: answered(batcher, eight, limit), lambda: plain(base, eight, limit), pairs=pairs
+        )
+        encoder = served.gate.encoder
+        if encoder is not None and encoder.of_states is None:
+            started = time.perf_counter()
+            for question in quiet[:8]:
+                encoder.encode([question])
+            one["encoder ms a prompt"] = (time.perf_counter() - started) / 8 * 1e3
+        report.progress(f"{base.name}: ungated prompts measured")
+        prompts = [sides.named[i % CASES] if i % 10 == 0 else next(few) for i in range(mixed)]
+        sides.tokens = limit
+        for at_once in (8, 1):
+            figures[f"nine in ten ungated, PEFT one adapter, {at_once} at once"] = ratio(
+                lambda at_once=at_once: sides.one_adapter(prompts, at_once=at_once),  # type: ignore[misc]
+                lambda at_once=at_once: [  # type: ignore[misc]
+                    answered(batcher, prompts[first : first + at_once], limit)
+                    for first in range(0, len(prompts), at_once)
+                ],
+                pairs=max(2, pairs // 2),
+            )
+        figures["gated over ungated, one at a time"] = ratio(
+            lambda: [answered(batcher, [question], limit) for question in sides.named],
+            lambda: [answered(batcher, [question], limit) for question in eight],
+            pairs=pairs,
+        )
+    return figures, bars_of(base.name, figures)
+
+
+def bars_of(name: str, figures: dict[str, Any]) -> list[dict[str, Any]]:
+    wanted = [
+        ("mixed batch, PEFT adapter_names", NAMES_BAR, True),
+        ("mixed batch, loop over prompts", LOOP_BAR, True),
+        ("ungated, one at a time", UNGATED_BAR, False),
+        ("nine in ten ungated, PEFT one adapter, 8 at once", MIX_BAR, True),
+    ]
+    found = []
+    for what, limit, least in wanted:
+        value = figures[what]["ratio"]
+        holds = value >= limit if least else value <= limit
+        found.append({"name": f"{name}: {what}", "value": value, "limit": limit, "holds": holds})
+    return found
+
+
+def measure() -> report.Measured:
+    """The demo model, then SmolLM2-135M."""
+    figures, bars = dict[str, Any](), list[Any]()
+    for name, settings in (
+        ("demo", {"tokens": 24, "pairs": 9, "mixed": 80}),
+        ("smollm2-135m", {"tokens": 12, "pairs": 3, "mixed": 10}),
+    ):
+        figures[name], more = for_model(name, **settings)
+        bars += more
+    return figures, bars
+
+
+if __name__ == "__main__":
+    sys.exit(report.run(NAME, str(__doc__), measure, cannot_run=(ModelError,)))

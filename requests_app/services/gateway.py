@@ -1,0 +1,109 @@
+"""For the gateway: what may be served of a model, whose key a call bears, who used the playground.
+
+No text of a question or an answer comes here.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from requests_app import audit
+from requests_app.actors import staff_actor
+from requests_app.models import AuditEntry, ModelNode, Release, StaffMember
+from requests_app.models.people import Role
+from requests_app.ratelimit import count
+from requests_app.services import api_requests
+from requests_app.services.lineage import ancestors
+from requests_app.services.locking import require_role
+from requests_app.services.manifests import destroyed_key, read_manifest
+from requests_app.services.restoring import why_not_served
+
+SCOPE, PLAYGROUND = "gateway", "playground"
+MINUTE = 60
+
+
+@dataclass(frozen=True)
+class ToServe:
+    """What is in force on a model. `release` and `base_sha256` are None before the first release;
+    `blocked` says why nothing may be served, empty if it may."""
+
+    release: str | None
+    base_sha256: str | None
+    manifest: bytes = field(default=b"", repr=False)
+    blocked: str = ""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who a key belongs to and what it may; `too_many` calls in this minute."""
+
+    name: str
+    scopes: frozenset[str]
+    too_many: bool
+
+
+def to_serve(model_name: str) -> ToServe:
+    """The release to serve. Blocked where the record is an older back-up, or `why_blocked`."""
+    behind = why_not_served()
+    live = Release.objects.filter(model_name=model_name, is_live=True).first()
+    if live is None:
+        return ToServe(None, None, blocked=behind)
+    base = read_manifest(bytes(live.manifest)).base_sha256
+    return ToServe(live.digest, base, bytes(live.manifest), behind or why_blocked(base))
+
+
+def why_blocked(base_sha256: str) -> str:
+    """Why weights may not be served: they or an ancestor are in quarantine or destroyed; empty if
+    they may."""
+    if AuditEntry.objects.filter(idem_key=destroyed_key(base_sha256)).exists():
+        return "The weights were destroyed."
+    names = [base_sha256, *(node.pk for node in ancestors(base_sha256))]
+    held = ModelNode.objects.filter(pk__in=names, quarantined_from__isnull=False)
+    return "The weights, or what they came of, are in quarantine." if held.exists() else ""
+
+
+def caller_of(key: str) -> Caller | None:
+    """The caller of a key: an API client, or the playground of this installation; counts the call.
+
+    None for a key that opens nothing."""
+    own = settings.RTBF_GATEWAY_KEY
+    if own and secrets.compare_digest(key.encode(), own.encode()):
+        name, scopes = PLAYGROUND, {SCOPE, PLAYGROUND}
+    else:
+        client = api_requests.client_of(key)
+        if client is None:
+            return None
+        name, scopes = f"client {client.pk}", set(client.scopes)
+    calls = count("gateway", name, seconds=MINUTE)
+    return Caller(name, frozenset(scopes), calls > settings.RTBF_GATEWAY_PER_MINUTE)
+
+
+@transaction.atomic
+def note_playground(
+    *,
+    model_name: str,
+    release: str,
+    fired: Sequence[str],
+    beside: Sequence[str],
+    actor_member: StaffMember,
+) -> None:
+    """Log that an engineer asked the served release something: which adapters acted, by digest, and
+    what was asked beside. Neither the question nor an answer is kept."""
+    require_role(actor_member, Role.ENGINEER)
+    audit.append_entry(
+        type="playground.asked",
+        actor=staff_actor(actor_member).name,
+        data={
+            "model": model_name,
+            "release": release,
+            "fired": sorted(fired),
+            "beside": sorted(beside),
+            "at": timezone.now().isoformat(),
+        },
+    )

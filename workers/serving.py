@@ -1,0 +1,174 @@
+"""A release as the gateway serves it: gate and bank of adapters around one base model.
+
+Every file is read back from disk and checked as `workers.guarded` does it; here many answers are in
+the making at once, each under a decision of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from workers.adapters import AdapterError
+from workers.answers import Started, begin, some_of, stop_tokens
+from workers.bank import AdapterBank, Strengths
+from workers.base_models import BaseModel, Conversation, ModelError
+from workers.encoders import encoder_for
+from workers.gate import Decision, GateBank, bank_of, semantic_texts
+from workers.guarded import load_case
+from workers.releases import Release, ReleaseError, check_base
+from workers.restrictions import Restrictions
+
+USUAL = 256
+"""Tokens of an answer where nobody says how many, with a chat template."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is to be answered: a conversation in the model's own form, or a text to be gone on with
+    as it stands (`bare`: a conversation of one turn without its form)."""
+
+    conversation: Conversation
+    bare: bool = False
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A prompt that the gate has read: as the model sees it, its tokens, the decision."""
+
+    prompt: Prompt
+    ids: list[int]
+    decision: Decision
+
+
+class Served:
+    """A release, ready for batches. One thread at a time."""
+
+    def __init__(
+        self,
+        base: BaseModel,
+        release: Release,
+        *,
+        adapters_root: Path,
+        key: bytes,
+        restrictions: Restrictions | None = None,
+    ) -> None:
+        """Raises ReleaseError as `GuardedModel`, and where the model cannot be served in batches.
+        `release` without adapters is a model with nothing erased."""
+        check_base(release, base)
+        self.base, self.release, self.restrictions, self._key = base, release, restrictions, key
+        try:
+            loaded = [load_case(ref, adapters_root) for ref in release.adapters]
+            self._gates = [gate for _, gate in loaded]
+            self.gate: GateBank = bank_of(self._gates, encoder_for(base) if loaded else None, key)
+            # The cases of a cluster share one adapter.
+            self.names = [ref.adapter_sha256 for ref in release.adapters]
+            stored = [adapter for adapter, _ in loaded]
+            self.bank = AdapterBank(base, dict(zip(self.names, stored, strict=True)))
+        except (AdapterError, ModelError) as error:
+            raise ReleaseError(f"The release {release.sha256} cannot be served: {error}") from error
+        kinds = {type(layer) for layer in DynamicCache(config=base.model.config).layers}
+        if kinds - {DynamicLayer}:
+            raise ReleaseError(
+                f"{base.name} keeps its context in another form than keys and values of all "
+                "tokens: it cannot be served in batches."
+            )
+        # With a template the model says itself where an answer ends; without one, a line is one.
+        has_template = base.tokenizer.chat_template is not None
+        self.stops = ends(base) if has_template else stop_tokens(base.tokenizer)
+        self.usual = USUAL if has_template else base.answer_tokens
+        self.longest = int(base.model.config.max_position_embeddings)
+
+    def follow(self) -> bool:
+        """Take note of who is restricted now, where that is due; True if that changed."""
+        if self.restrictions is None or not self.restrictions.due():
+            return False
+        self.gate = bank_of(
+            self._gates,
+            self.gate.encoder,
+            self._key,
+            restricted=self.restrictions.people,
+            shut=self.restrictions.closed,
+        )
+        return True
+
+    def ids(self, prompt: Prompt) -> list[int]:
+        """The prompt's tokens."""
+        text = self._bare_text(prompt) if prompt.bare else self.base.prompt(prompt.conversation)
+        return list(self.base.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def text(self, row: Sequence[int]) -> str:
+        """The text of an answer's tokens."""
+        return str(self.base.tokenizer.decode(row, skip_special_tokens=True)).strip()
+
+    def strengths(self, decision: Decision) -> Strengths:
+        """Each adapter's strength under a decision, by digest; one of several cases acts at the
+        largest of theirs."""
+        found: dict[str, float] = {}
+        for case, strength in decision.acting:
+            name = self.names[case]
+            found[name] = max(strength, found.get(name, 0.0))
+        return found
+
+    def take(
+        self, prompts: Sequence[Prompt], ids: Sequence[list[int]]
+    ) -> tuple[list[Taken], Started | None]:
+        """What the gate says of each prompt, of which `ids` are the tokens; and the rows of those
+        on which nothing acts, in their order, where they were read for the gate anyway."""
+        encoder = self.gate.encoder
+        texts = [semantic_texts(prompt.conversation) for prompt in prompts]
+        once = not any(p.bare or len(t) > 1 for p, t in zip(prompts, texts, strict=True))
+        started, features = None, list[Tensor | None]([None] * len(prompts))
+        if encoder is not None and self.gate.prototypes is not None:
+            if once and encoder.of_states is not None:
+                started = begin(self.base.model, ids, states=True, pick=as_they_are)
+                found = encoder.of_states(started.states.float().cpu())
+            else:
+                found = encoder.encode([text for each in texts for text in each])
+            features = list(found.split([len(each) for each in texts]))
+        taken = []
+        for prompt, own, row in zip(prompts, features, ids, strict=True):
+            conversation, decision = self.gate.read(prompt.conversation, own)
+            if conversation is not prompt.conversation:
+                prompt = Prompt(conversation, bare=prompt.bare)
+                row = self.ids(prompt)
+            taken.append(Taken(prompt, row, decision))
+        quiet = [i for i, each in enumerate(taken) if not acts(each.decision)]
+        if started is None or not quiet:
+            return taken, None
+        return taken, started if len(quiet) == len(taken) else some_of(started, quiet)
+
+    def begin(self, ids: Sequence[Sequence[int]], decisions: Sequence[Decision]) -> Started:
+        """Read rows of tokens, each under its decision; `first` are the logits [n, vocabulary]."""
+        return begin(self.model_for(decisions), ids, pick=as_they_are)
+
+    def model_for(self, decisions: Sequence[Decision]) -> Any:
+        """The model as it acts on a batch of rows under these decisions."""
+        acting = self.bank.act([self.strengths(each) for each in decisions])
+        return self.bank.model if acting else self.base.model
+
+    @staticmethod
+    def _bare_text(prompt: Prompt) -> str:
+        turns = prompt.conversation
+        return turns if isinstance(turns, str) else "\n".join(turn.text for turn in turns)
+
+
+def ends(base: BaseModel) -> frozenset[int]:
+    """The tokens by which a model says that its answer has ended."""
+    own = base.model.generation_config.eos_token_id
+    found = own if isinstance(own, list) else [own]
+    return frozenset(each for each in (base.tokenizer.eos_token_id, *found) if each is not None)
+
+
+def acts(decision: Decision) -> bool:
+    """Whether anything but the plain model answers under this decision."""
+    return decision.closed or bool(decision.acting)
+
+
+def as_they_are(logits: Tensor) -> Tensor:
+    """For a start that is gone on with by hand: nothing is picked yet."""
+    return logits
