@@ -199,6 +199,7 @@ EVENT_WORDS = {
     "notice.impossible": _("A recipient cannot be told"),
     "api.client_added": _("API client entered"),
     "api.client_revoked": _("API client revoked"),
+    "api.token_made": _("An agent was given a new token"),
     "api.requested": _("Request of an API client"),
     "deadline.reminded": _("Staff reminded"),
     "case.identifiers_recorded": _("Identifiers recorded"),
