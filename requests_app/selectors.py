@@ -34,6 +34,7 @@ from requests_app.models.runs import Verdict
 from requests_app.services import evidence_tables
 from requests_app.services.codes import code_matches
 from requests_app.services.errors import Invalid, WrongState
+from requests_app.services.exemptions import due_reviews
 from requests_app.services.manifests import level_of, read_manifest
 from requests_app.services.rechecks import SUPERSEDED, next_due
 from requests_app.services.run_rows import fell_back
@@ -314,6 +315,11 @@ def reopened_cases() -> QuerySet[Case]:
 def bounced_letters() -> QuerySet[Letter]:
     """Letters whose announcement came back and that nobody has sent in another way since."""
     return Letter.objects.filter(bounced_at__isnull=False)
+
+
+def cases_to_review() -> QuerySet[Case]:
+    """Cases, sealed ones too, of which something kept is to be looked at again (Art. 17(3))."""
+    return Case.objects.filter(pk__in=due_reviews().values("case")).order_by("due", "id")
 
 
 def utility_trend(model_name: str) -> list[UtilityStep]:

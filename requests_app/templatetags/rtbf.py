@@ -175,6 +175,8 @@ EVENT_WORDS = {
     "staff.joined": _("Member of staff joined"),
     "staff.role_changed": _("Role changed"),
     "staff.deactivated": _("Account deactivated"),
+    "exemption.renewed": _("What is kept was looked at again: the exemption goes on"),
+    "exemption.ended": _("What was kept is to be erased: the exemption ended"),
     "hold.placed": _("Legal hold placed"),
     "hold.released": _("Legal hold released"),
     "decision.proposed": _("Decision proposed"),

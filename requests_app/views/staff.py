@@ -31,6 +31,7 @@ from requests_app.permissions import (
 from requests_app.services import intake
 from requests_app.services.duplicates import same_contact
 from requests_app.services.errors import Invalid
+from requests_app.services.exemptions import kept_items
 from requests_app.services.holds import hold_of
 from requests_app.services.run_rows import fell_back
 from requests_app.views.checklist import checklist
@@ -53,7 +54,7 @@ class CaseFilter(django_filters.FilterSet):  # type: ignore[misc]
     )
     overdue = django_filters.BooleanFilter(label="Overdue only", widget=forms.CheckboxInput)
     waiting = django_filters.ChoiceFilter(
-        choices=[("bounced", "A letter came back")],
+        choices=[("bounced", "A letter came back"), ("review", "Kept, to be looked at again")],
         empty_label=None,
     )
 
@@ -69,6 +70,8 @@ class CaseFilter(django_filters.FilterSet):  # type: ignore[misc]
         if chosen.get("waiting") == "bounced":
             cases = Case.objects.filter(letters__in=selectors.bounced_letters())
             return cases.order_by("due", "id").distinct()
+        if chosen.get("waiting") == "review":
+            return selectors.cases_to_review()
         return selectors.queue(chosen.get("status") or None, overdue=bool(chosen.get("overdue")))
 
 
@@ -87,6 +90,7 @@ def today(request: HttpRequest) -> HttpResponse:
         ).count(),
         "fell_back": selectors.reopened_cases().count(),
         "bounced": selectors.bounced_letters().count(),
+        "to_review": selectors.cases_to_review().count(),
         "next": selectors.queue()[:5],
         "today": day,
     }
@@ -163,6 +167,7 @@ def case_page(request: HttpRequest, reference: str) -> HttpResponse:
         "sees_personal_data": sees_personal_data(staff),
         "masked": selectors.masked_email(case),
         "scope_items": case.scope_items.order_by("id"),
+        "may_review": kept_items().filter(case=case) if staff.role in DECIDE else (),
         "decision": case.decisions.order_by("-proposed_at").first(),
         "runs": case.runs.order_by("-created_at"),
         "rechecks": selectors.last_rechecks(case),
