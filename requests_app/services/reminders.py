@@ -169,8 +169,9 @@ def _reviews(today: date, *cases: Case) -> dict[UUID, date]:
     """Cases of which something kept is to be looked at again (of these, or of all), since when."""
     items = due_reviews(today).filter(case__in=cases) if cases else due_reviews(today)
     found: dict[UUID, date] = {}
-    for case_id, day in items.values_list("case", "review_on"):
-        found.setdefault(case_id, day)
+    for item in items:
+        if item.review_on is not None:  # the constraint of its table says so
+            found.setdefault(item.case_id, item.review_on)
     return found
 
 
