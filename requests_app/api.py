@@ -1,4 +1,5 @@
-"""The HTTP API: OpenDSR 2.0 as a processor, and the record read-only for tools of staff.
+"""The HTTP API: OpenDSR 2.0 as a processor, and the record read-only for tools of staff; the Data
+Rights Protocol for agents is in `drp_api`.
 
 Every call carries `Authorization: Bearer <key>`; a client with a verify key signs what changes
 anything (services.api_requests.signed_text). An error is `{code, message, errors[]}` and repeats
@@ -21,7 +22,7 @@ from ninja.errors import ValidationError as InvalidRequest
 from ninja.security import HttpBearer
 from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints
 
-from requests_app import dossier, exports, opendsr, selectors
+from requests_app import dossier, drp, drp_api, exports, opendsr, selectors
 from requests_app.lifecycle import CaseStatus
 from requests_app.models import ApiClient, ApiRequest, Case
 from requests_app.ratelimit import count
@@ -126,8 +127,8 @@ class ClientKey(HttpBearer):
 
     def authenticate(self, request: HttpRequest, token: str) -> ApiClient | None:
         client = api_requests.client_of(token)
-        if client is None:
-            return None
+        if client is None or client.role == ApiClient.Role.AGENT:
+            return None  # an agent asks by its own protocol alone, where a mandate is looked at
         if count("api", str(client.pk), seconds=60) > PER_MINUTE:
             raise HttpError(429, "Too many calls. Wait a minute.")
         if request.method in ("POST", "DELETE") and client.verify_key:
@@ -147,7 +148,7 @@ class ClientKey(HttpBearer):
 api = NinjaAPI(
     title="Right to be Forgotten",
     version="1",
-    description="OpenDSR 2.0 as a processor; the record, read-only.",
+    description="OpenDSR 2.0 as a processor; Data Rights Protocol 1.0; the record, read-only.",
     docs_url=None,
     auth=ClientKey(),
 )
@@ -288,8 +289,15 @@ def _signed(content: Mapping[str, object], *, status: int = 200) -> HttpResponse
     )
 
 
+api.add_router("/drp/v1", drp_api.router)
+
+
 # --- Errors: places and rules, never values -----------------------------------------------------
-def _error(status: int, message: str, errors: list[str] | None = None) -> HttpResponse:
+def _error(
+    request: HttpRequest, status: int, message: str, errors: list[str] | None = None
+) -> HttpResponse:
+    if request.path.startswith(drp_api.PREFIX):
+        return drp_api.error(status, message)
     content = {"code": status, "message": message, "errors": errors or []}
     headers = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "60"}}.get(status, {})
     return HttpResponse(
@@ -301,7 +309,7 @@ def _error(status: int, message: str, errors: list[str] | None = None) -> HttpRe
 def _invalid(request: HttpRequest, problem: InvalidRequest) -> HttpResponse:
     """The place of each fault by the names of our own fields, and the rule that it breaks."""
     lines = [f"{_place(each['loc'])}: {each['type']}" for each in problem.errors[:20]]
-    return _error(400, "The request is not of the form that this call takes.", lines)
+    return _error(request, 400, "The request is not of the form that this call takes.", lines)
 
 
 def _place(loc: tuple[object, ...]) -> str:
@@ -312,22 +320,27 @@ def _place(loc: tuple[object, ...]) -> str:
 
 @api.exception_handler(AuthenticationError)
 def _stranger(request: HttpRequest, problem: AuthenticationError) -> HttpResponse:
-    return _error(401, "Give a key that is known here: Authorization: Bearer …")
+    return _error(request, 401, "Give a key that is known here: Authorization: Bearer …")
 
 
 @api.exception_handler(HttpError)
 def _refused(request: HttpRequest, problem: HttpError) -> HttpResponse:
-    return _error(problem.status_code, str(problem))
+    return _error(request, problem.status_code, str(problem))
+
+
+@api.exception_handler(drp.Refused)
+def _refused_agent(request: HttpRequest, problem: drp.Refused) -> HttpResponse:
+    return drp_api.error(problem.status, str(problem), fatal=problem.fatal)
 
 
 @csrf_exempt
 def no_such_call(request: HttpRequest) -> HttpResponse:
     """An address under /api/ that is none of the calls above, for machines."""
-    return _error(404, "There is no such call.")
+    return _error(request, 404, "There is no such call.")
 
 
 def _of_service(status: int) -> Any:
-    return lambda request, problem: _error(status, str(problem))
+    return lambda request, problem: _error(request, status, str(problem))
 
 
 for _kind, _code in REFUSALS:

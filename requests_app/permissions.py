@@ -54,6 +54,7 @@ PAGES: dict[str, frozenset[Role]] = {
     "case_answer": DECIDE,
     "case_hold": DECIDE,
     "case_hold_release": DECIDE,
+    "case_exemption": DECIDE,
     "case_extension": DECIDE,
     "case_suspension": SEE_PERSONAL_DATA,
     "case_records": SEE_PERSONAL_DATA,

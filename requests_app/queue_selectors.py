@@ -36,6 +36,7 @@ from requests_app.models import (
 )
 from requests_app.models.record import IS_OPEN
 from requests_app.services.errors import Invalid
+from requests_app.services.exemptions import due_reviews
 from requests_app.services.owners import OWNERS
 from requests_app.services.wake import WORKER_SEEN
 
@@ -92,6 +93,10 @@ def _bounced(member: StaffMember, today: date) -> Q:
     return Q(pk__in=Letter.objects.filter(bounced_at__isnull=False).values("case"))
 
 
+def _review(member: StaffMember, today: date) -> Q:
+    return Q(pk__in=due_reviews().values("case"))
+
+
 VIEWS: dict[str, View] = {
     "open": View(gettext_lazy("Open"), lambda member, today: IS_OPEN),
     "mine": View(gettext_lazy("Mine"), lambda member, today: IS_OPEN & Q(owner=member)),
@@ -109,6 +114,7 @@ VIEWS: dict[str, View] = {
     "failed": View(gettext_lazy("Run failed"), _failed, is_tab=False),
     "fell_back": View(gettext_lazy("No longer hold"), _fell_back, is_tab=False),
     "bounced": View(gettext_lazy("A letter came back"), _bounced, is_tab=False),
+    "review": View(gettext_lazy("Kept, to be looked at again"), _review, is_tab=False),
 }
 
 

@@ -11,7 +11,7 @@ from django.contrib.sessions.backends.db import SessionStore
 from requests_app import export_files, locating, marks, publication, vault
 from requests_app.services import (
     accounts,
-    api_requests,
+    callbacks,
     code_mails,
     export_jobs,
     letters,
@@ -68,7 +68,7 @@ def tell_recipients() -> None:
 @shared_task(name="requests_app.send_callbacks")
 def send_callbacks() -> None:
     """Tell API clients of the new status of their requests."""
-    api_requests.send_callbacks()
+    callbacks.send_callbacks()
 
 
 @shared_task(name="requests_app.remind_staff")

@@ -12,7 +12,7 @@ import io
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,6 +155,7 @@ def _csv_rows(path: Path) -> Iterator[Mapping[str, str]]:
         rows = csv.DictReader(file, strict=True)
         number = 0
         try:
+            _require_once(rows.fieldnames or ())
             for row in rows:
                 number += 1
                 if None in row or None in row.values():
@@ -165,17 +166,21 @@ def _csv_rows(path: Path) -> Iterator[Mapping[str, str]]:
 
 
 def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise DataError("Reading Parquet needs pyarrow: pip install pyarrow.") from None
+    import pyarrow.parquet  # only where it is needed: it takes a while
+
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            _require_once(file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=BATCH):
                 yield from batch.to_pylist()
-    except pyarrow.ArrowException as problem:
-        raise DataError(f"The file is not Parquet ({type(problem).__name__}).") from None
+    except (pyarrow.ArrowException, ValueError) as problem:  # also a value Python has no type for
+        raise DataError(f"The file cannot be read as Parquet ({type(problem).__name__}).") from None
+
+
+def _require_once(columns: Sequence[str]) -> None:
+    """Of two columns of one name a row would hold one: the other would not be looked at."""
+    if len(set(columns)) != len(columns):
+        raise DataError("A column is named twice: give each a name of its own.")
 
 
 def _sql_rows(dsn: str, query: str) -> Iterator[Mapping[str, Any]]:
@@ -197,9 +202,11 @@ def _sqlite_rows(path: str, query: str) -> Iterator[Mapping[str, Any]]:
     with closing(
         sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)
     ) as database:
-        database.row_factory = sqlite3.Row
-        for row in database.execute(query):
-            yield dict(row)
+        found = database.execute(query)
+        columns = [each[0] for each in found.description or ()]
+        _require_once(columns)
+        for row in found:
+            yield dict(zip(columns, row, strict=True))
 
 
 def _postgres_rows(dsn: str, query: str) -> Iterator[Mapping[str, Any]]:
@@ -209,6 +216,7 @@ def _postgres_rows(dsn: str, query: str) -> Iterator[Mapping[str, Any]]:
     ):
         cursor.itersize = BATCH
         cursor.execute(sql.SQL(query))  # an engineer registered it
+        _require_once([each.name for each in cursor.description or ()])
         yield from cursor
 
 

@@ -6,9 +6,9 @@ random nonce). The data key is wrapped by the key-encryption key, which lies out
 makes for itself. Destroying the wrapped key makes every item of the case unreadable for good.
 
 Item names: `email`, `name`, `aliases`, `message`, `facts`, `code` (until mailed),
-`identity/note`, `scope/<id>/reasoning`, `decision/<id>/reasoning`, `extension/reasons`,
-`suspension/<id>/reason`, `letter/<id>`, `notice/<id>/text`, `notice/<id>/reason`, `api/body`,
-`api/callbacks`.
+`identity/note`, `scope/<id>/reasoning`, `scope/<id>/review/<day>`, `decision/<id>/reasoning`,
+`extension/reasons`, `suspension/<id>/reason`, `letter/<id>`, `notice/<id>/text`,
+`notice/<id>/reason`, `api/body`, `api/callbacks`, `api/access_code`, `api/agent_request_id`.
 """
 
 from __future__ import annotations

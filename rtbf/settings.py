@@ -157,6 +157,7 @@ RTBF_CHECKPOINT_PUBLISH_HOURS = float(env("RTBF_CHECKPOINT_PUBLISH_HOURS", "24")
 RTBF_OUTGOING_CA = env("RTBF_OUTGOING_CA", "")  # PEM file, trusted beside the public authorities
 RTBF_OPENDSR_KEY = env("RTBF_OPENDSR_KEY", "")  # PEM files; without both OpenDSR is not offered
 RTBF_OPENDSR_CERTIFICATE = env("RTBF_OPENDSR_CERTIFICATE", "")
+RTBF_DRP_BUSINESS_ID = env("RTBF_DRP_BUSINESS_ID", "")  # our id in a Data Rights Protocol directory
 
 # --- Django -------------------------------------------------------------------------------------
 SECRET_KEY = env_secret("RTBF_SECRET_KEY", file_name="secret_key")

@@ -45,6 +45,7 @@ def page_addresses(case: Case) -> dict[str, str]:
         "job_id": UUID(int=0),
         "recipient_id": 0,
         "notice_id": 0,
+        "item_id": 0,
     }
     pages = [page for page in urls.urlpatterns if str(page.pattern).startswith("app/")]
     return {

@@ -52,6 +52,7 @@ class Reminder(models.Model):
         ACKNOWLEDGE = "acknowledge", _("the acknowledgement is due")
         EXTENSION_ENDS = "extension_ends", _("the last days for an extension")
         NOTICE_UNSENT = "notice_unsent", _("the extension letter has not been sent")
+        EXEMPTION_REVIEW = "exemption_review", _("what is kept is to be looked at again")
 
     case = models.ForeignKey(Case, on_delete=models.PROTECT, related_name="reminders")
     stage = models.CharField(max_length=16, choices=Stage.choices)

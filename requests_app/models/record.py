@@ -39,6 +39,19 @@ class Exemption(models.TextChoices):
     E = "17-3-e", _("(e) legal claims")
 
 
+class ReviewReason(models.TextChoices):
+    """Why an exemption goes on or ends, in words that name nobody: they stay in the log."""
+
+    OBLIGATION_RUNS = "obligation_runs", _("The legal obligation or task goes on")
+    CLAIM_PENDING = "claim_pending", _("The legal claim is not settled")
+    STILL_OUTWEIGHS = "still_outweighs", _("Freedom of expression and information still outweighs")
+    STILL_NEEDED = "still_needed", _("It is still needed for health, archiving or research")
+    PERIOD_OVER = "period_over", _("The legal obligation or task has ended")
+    CLAIM_SETTLED = "claim_settled", _("The legal claim is settled")
+    OUTWEIGHED = "outweighed", _("The person's interest outweighs by now")
+    NOT_NEEDED = "not_needed", _("It is no longer needed")
+
+
 class Abuse(models.TextChoices):
     """Why a request may be refused as such, Art. 12(5) GDPR; the controller bears the burden."""
 
@@ -164,7 +177,8 @@ class Case(models.Model):
 class ScopeItem(models.Model):
     """One thing the decision speaks of: a data store, a training set, a model.
 
-    Personal data: none; reasoning about it lies in the vault as `scope/<id>/reasoning`.
+    Personal data: none; reasoning about it lies in the vault as `scope/<id>/reasoning`, of a later
+    review as `scope/<id>/review/<day>`.
     """
 
     class Kind(models.TextChoices):
@@ -183,6 +197,7 @@ class ScopeItem(models.Model):
     result = models.CharField(max_length=8, choices=Result.choices, default=Result.OPEN)
     exemption = models.CharField(max_length=8, choices=Exemption.choices, blank=True)
     review_on = models.DateField(null=True, blank=True)  # of what is kept: does it still apply?
+    ended_on = models.DateField(null=True, blank=True)  # it did not: to be erased since
 
     class Meta:
         indexes = [
@@ -192,6 +207,9 @@ class ScopeItem(models.Model):
             models.CheckConstraint(
                 condition=~Q(result="keep") | Q(review_on__isnull=False),
                 name="scope_keep_is_reviewed",
+            ),
+            models.CheckConstraint(
+                condition=Q(ended_on__isnull=True) | Q(result="keep"), name="scope_ended_was_kept"
             ),
             models.UniqueConstraint(fields=["case", "kind", "target"], name="scope_item_once"),
             models.CheckConstraint(

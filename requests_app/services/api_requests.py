@@ -10,22 +10,19 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import json
-import logging
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from django.db import IntegrityError, transaction
-from django.db.models import F, Q
 from django.utils import timezone
 
-from requests_app import audit, opendsr, outgoing, vault
+from requests_app import audit, drp, opendsr, outgoing, vault
 from requests_app.actors import SYSTEM, client_actor
 from requests_app.lifecycle import CaseStatus
 from requests_app.models import ApiClient, ApiRequest, Case
@@ -34,14 +31,11 @@ from requests_app.services.errors import Conflict, Invalid, NotFound, WrongState
 from requests_app.services.intake import Intake, open_case, withdraw_case
 from requests_app.services.locking import one_line
 
-logger = logging.getLogger(__name__)
-
 SCOPES = ("write:requests", "read:cases", "read:evidence", "gateway", "playground")
 KEY_BYTES = 32
 REPLAY_SECONDS = 300
 LONGEST_AGO = timedelta(days=366)  # since the person asked the client
 CALLBACKS = 5
-LONGEST_PAUSE = timedelta(hours=6)
 IDENTITY_TYPES = ("email", "controller_customer_id")  # raw: a digest finds nobody here
 
 PENDING, IN_PROGRESS, COMPLETED, CANCELLED = "pending", "in_progress", "completed", "cancelled"
@@ -94,13 +88,15 @@ def create_client(
     if ApiClient.objects.filter(name=name).exists():
         raise Invalid("There is an API client of this name already.")
     if verify_key:
-        _public_key(verify_key)
-    key = secrets.token_urlsafe(KEY_BYTES)
+        public_key(verify_key)
+    if role == ApiClient.Role.AGENT:
+        _check_agent(controller_id, scopes=scopes, verify_key=verify_key)
+    key, digest = new_key()
     client = ApiClient.objects.create(
         name=name,
         controller_id=controller_id,
         role=role,
-        key_digest=_key_digest(key),
+        key_digest=digest,
         verify_key=verify_key,
         scopes=sorted(set(scopes)),
         callback_hosts=sorted(set(callback_hosts)),
@@ -143,7 +139,7 @@ def is_signed(
         return False
     try:
         raw = base64.b64decode(signature, validate=True)
-        _public_key(client.verify_key).verify(
+        public_key(client.verify_key).verify(
             raw, signed_text(method=method, path=path, body=body, timestamp=timestamp)
         )
     except (binascii.Error, ValueError, InvalidSignature):
@@ -202,47 +198,11 @@ def status_of(case: Case) -> str:
     return CANCELLED if case.withdrawn_at is not None else STATUS[CaseStatus(case.status)]
 
 
-def send_callbacks() -> int:
-    """Tell clients of each new status, signed; returns how many calls were taken.
-
-    A try is claimed by the time of the next one, which doubles up to six hours. Sealed cases have
-    no addresses left.
-    """
-    if not opendsr.is_set_up():
-        return 0
-    done = 0
-    now = timezone.now()
-    due = Q(next_try_at=None) | Q(next_try_at__lte=now)
-    waiting = ApiRequest.objects.filter(due, case__vault_items__name="api/callbacks")
-    waiting = waiting.filter(client__revoked_at=None).exclude(
-        told_status__in=(COMPLETED, CANCELLED)
-    )
-    for row in waiting.select_related("case", "client").order_by("id"):
-        status = status_of(row.case)
-        if status == row.told_status:
-            continue
-        pause = min(timedelta(minutes=2 ** min(row.tries, 10)), LONGEST_PAUSE)
-        free = ApiRequest.objects.filter(due, pk=row.pk, told_status=row.told_status)
-        if not free.update(next_try_at=now + pause, tries=F("tries") + 1):
-            continue
-        try:
-            for url in vault.get(row.case, "api/callbacks"):
-                _call_back(row, url, status)
-        except (outgoing.OutgoingError, opendsr.OpenDsrError, vault.VaultError) as problem:
-            logger.warning("Callback of request %s failed (%s).", row.pk, type(problem).__name__)
-        else:
-            ApiRequest.objects.filter(pk=row.pk).update(
-                told_status=status, tries=0, next_try_at=None
-            )
-            done += 1
-    return done
-
-
 def status_content(row: ApiRequest) -> dict[str, str]:
     """What a client may know of its request; no word of the person."""
     return {
         "controller_id": row.client.controller_id,
-        "expected_completion_time": _midnight_after(row.case),
+        "expected_completion_time": midnight_after(row.case.base_due),
         "subject_request_id": str(row.subject_request_id),
         "request_status": status_of(row.case),
     }
@@ -257,7 +217,7 @@ def first_answer(row: ApiRequest, raw: bytes) -> dict[str, object]:
     encoded = base64.b64encode(raw)
     return {
         "controller_id": row.client.controller_id,
-        "expected_completion_time": _midnight_after(row.case),
+        "expected_completion_time": midnight_after(row.case.base_due),
         "received_time": row.received_at.isoformat(timespec="seconds"),
         "encoded_request": encoded.decode(),
         "subject_request_id": str(row.subject_request_id),
@@ -267,6 +227,20 @@ def first_answer(row: ApiRequest, raw: bytes) -> dict[str, object]:
 
 
 # --- Steps --------------------------------------------------------------------------------------
+def _check_agent(agent_id: str, *, scopes: Sequence[str], verify_key: str) -> None:
+    """An agent signs what it asks, under an id of its directory that no other has."""
+    if not drp.AGENT_ID.fullmatch(agent_id):
+        raise Invalid(
+            "The id of an agent is of capital letters and low lines, as in its directory."
+        )
+    if not verify_key or list(scopes) != ["write:requests"]:
+        raise Invalid("An agent has a verify key, and the scope write:requests alone.")
+    if ApiClient.objects.filter(
+        role=ApiClient.Role.AGENT, controller_id=agent_id, revoked_at=None
+    ).exists():
+        raise Invalid("There is an agent of this id already: revoke it first.")
+
+
 def _known(client: ApiClient, order: Order) -> ApiRequest | None:
     rows = client.requests.select_related("case", "client")
     row = rows.filter(subject_request_id=order.subject_request_id).first()
@@ -283,7 +257,7 @@ def _open(client: ApiClient, order: Order) -> ApiRequest:
         raise Invalid("submitted_time lies in the future, or more than a year back.")
     if order.regulation not in ("gdpr", "ccpa"):
         raise Invalid("The regulation is gdpr or ccpa.")
-    _check_callbacks(client, order.callbacks)
+    check_callbacks(client, order.callbacks)
     as_processor = client.role == ApiClient.Role.PROCESSOR
     opened = open_case(
         intake=_intake(order, as_processor=as_processor),
@@ -337,42 +311,33 @@ def _intake(order: Order, *, as_processor: bool) -> Intake:
     )
 
 
-def _check_callbacks(client: ApiClient, urls: Sequence[str]) -> None:
+def check_callbacks(client: ApiClient, urls: Sequence[str]) -> None:
     if len(urls) > CALLBACKS:
         raise Invalid(f"At most {CALLBACKS} addresses can be called back.")
     for url in urls:
         try:
             outgoing.target(url, client.callback_hosts)
         except outgoing.CallRefused as refused:
-            raise Invalid(f"An address of status_callback_urls cannot be used. {refused}") from None
+            raise Invalid(f"An address to call back cannot be used. {refused}") from None
 
 
-def _call_back(row: ApiRequest, url: str, status: str) -> None:
-    content: Mapping[str, str] = {
-        **status_content(row),
-        "request_status": status,
-        "status_callback_url": url,
-    }
-    body = json.dumps(content).encode()
-    headers = {"content-type": "application/json", **opendsr.signed_headers(body)}
-    answer = outgoing.call(
-        "POST", url, hosts=row.client.callback_hosts, content=body, headers=headers
-    )
-    if not 200 <= answer.status < 300:
-        raise opendsr.OpenDsrError(f"The client answered with status {answer.status}.")
-
-
-def _midnight_after(case: Case) -> str:
-    """The end of the last day of the first period."""
-    day = datetime.combine(case.base_due + timedelta(days=1), datetime.min.time())
+def midnight_after(last: date) -> str:
+    """The end of a day, as a time with its zone."""
+    day = datetime.combine(last + timedelta(days=1), datetime.min.time())
     return timezone.make_aware(day).isoformat()
+
+
+def new_key() -> tuple[str, str]:
+    """A random key to show once, and the digest that is kept of it."""
+    key = secrets.token_urlsafe(KEY_BYTES)
+    return key, _key_digest(key)
 
 
 def _key_digest(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _public_key(text: str) -> Ed25519PublicKey:
+def public_key(text: str) -> Ed25519PublicKey:
     try:
         return Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError):

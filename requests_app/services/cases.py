@@ -19,6 +19,7 @@ from requests_app import audit, keys, outbox, vault
 from requests_app.actors import Actor, staff_actor
 from requests_app.lifecycle import CaseStatus
 from requests_app.models import (
+    ApiRequest,
     AuditEntry,
     Case,
     DataSubject,
@@ -312,6 +313,7 @@ def destroy_personal_data(case: Case) -> None:
     case.letters.update(sha256="")  # a digest of a guessable text would outlive the text
     case.matches.update(record=Cast("pk", CharField()))  # and one of a record's id, the record
     audit.erase_openings(case)
+    ApiRequest.objects.filter(case=case).update(once="")  # of an id that may name the person
     case.code_mails.all().delete()
     vault.destroy_key(case)
     vault.erase_items(case)

@@ -80,8 +80,8 @@ def record_mandate(
         },
     )
     vault.put(case, "mandate/note", note)
-    known: dict[str, str] = vault.get(case, "mandate/sender", default={})
-    address = known.get("email") or vault.get(case, "email", default="")
+    known: dict[str, str] | None = vault.get(case, "mandate/sender", default=None)
+    address = known["email"] if known else vault.get(case, "email", default="")
     vault.put(case, "mandate/sender", {"name": sender, "email": address})
     access_code = ""
     if not covers_answers:
@@ -90,8 +90,9 @@ def record_mandate(
         case.save()
         if person_email:
             vault.put(case, "email", person_email)
-        else:
-            vault.remove(case, "email")  # the answer goes by post
+        elif address:
+            vault.remove(case, "email")  # it is the sender's: the answer goes by post
+        vault.remove(case, "api/access_code")
     audit.append_entry(
         type="case.mandate_recorded",
         actor=actor.name,

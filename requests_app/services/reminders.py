@@ -25,6 +25,7 @@ from requests_app.lifecycle import CLOSED
 from requests_app.models import Case, Letter, Reminder, StaffMember
 from requests_app.models.people import Role
 from requests_app.services.clock import is_running, why_not_extend
+from requests_app.services.exemptions import due_reviews
 from requests_app.services.letter_texts import render
 from requests_app.services.letters import SENDING_SECONDS
 from requests_app.services.locking import lock_case
@@ -81,16 +82,22 @@ def queue_reminders() -> int:
         for stage, due in stages_now(case, today).items():
             if (case.pk, stage.value, due) not in known:
                 written += _write(case.pk, stage, due, today)
+    for case_id, due in _reviews(today).items():
+        if not Reminder.objects.filter(
+            case=case_id, stage=Stage.EXEMPTION_REVIEW, due=due
+        ).exists():
+            written += _write(case_id, Stage.EXEMPTION_REVIEW, due, today)
     return written
 
 
 def send_reminders() -> int:
-    """Mail the reminders that wait and whose case still waits for its answer; returns how many.
+    """Mail the reminders that wait and that there still is something to do about; returns how many.
 
     A mail the server refuses is tried again by a later sweep. What hinders one hinders no other.
     """
     sent = 0
-    waiting = Reminder.objects.filter(sent_at=None, case__in=_running()).select_related("case")
+    stands = Q(case__in=_running()) | Q(stage=Stage.EXEMPTION_REVIEW, case__in=_to_review())
+    waiting = Reminder.objects.filter(stands, sent_at=None).select_related("case")
     for reminder in waiting.order_by("created_at", "id"):
         addresses = recipients(Stage(reminder.stage))
         if not addresses:
@@ -120,8 +127,9 @@ def recipients(stage: Stage) -> list[str]:
 @transaction.atomic
 def _write(case_id: UUID, stage: Stage, due: date, today: date) -> bool:
     case = lock_case(case_id)
-    if stages_now(case, today).get(stage) != due:
-        return False  # it was answered or extended meanwhile
+    stands = {Stage.EXEMPTION_REVIEW: _reviews(today, case).get(case_id), **stages_now(case, today)}
+    if stands.get(stage) != due:
+        return False  # it was answered, extended or looked at meanwhile
     now = timezone.now()
     _, new = Reminder.objects.get_or_create(
         case=case, stage=stage, due=due, defaults={"created_at": now}
@@ -155,6 +163,20 @@ def _mail(case: Case, addresses: list[str]) -> EmailMessage:
 
 def _running() -> QuerySet[Case]:
     return Case.objects.filter(completed_at=None).exclude(status__in=CLOSED)
+
+
+def _reviews(today: date, *cases: Case) -> dict[UUID, date]:
+    """Cases of which something kept is to be looked at again (of these, or of all), since when."""
+    items = due_reviews(today).filter(case__in=cases) if cases else due_reviews(today)
+    found: dict[UUID, date] = {}
+    for item in items:
+        if item.review_on is not None:  # the constraint of its table says so
+            found.setdefault(item.case_id, item.review_on)
+    return found
+
+
+def _to_review() -> QuerySet[Case]:
+    return Case.objects.filter(pk__in=due_reviews().values("case"))
 
 
 def _was_sent(case: Case, kind: str) -> bool:

@@ -3,13 +3,16 @@
 What a rule names is sealed: key, ciphertext and salts are destroyed, the log keeps its proofs. A
 legal hold stops it, and so do a letter that was not sent and a restriction in force. Drafts, codes
 and made exports go by rules of their own where they are made.
+
+The record of a sealed case (rows without personal data, entries of the log) has a least time and no
+last one: `record_months` of its law says how long it must stay, and nothing here removes it after.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
@@ -19,6 +22,8 @@ from django.utils import timezone
 
 from requests_app import vault
 from requests_app.actors import SYSTEM
+from requests_app.deadlines import add_months
+from requests_app.jurisdictions import profile
 from requests_app.lifecycle import CaseStatus
 from requests_app.models import Case
 from requests_app.services.cases import seal_case
@@ -64,6 +69,27 @@ def going(now: datetime | None = None) -> Iterator[Going]:
             continue  # the filter has a date for each
         rule = UNCONFIRMED if waits else CLOSED
         yield Going(case.id, case.reference, rule, end + kept[rule], _stopped_by(case))
+
+
+@dataclass(frozen=True)
+class Record:
+    """The record of a sealed case: until when at least its law has it kept."""
+
+    reference: str
+    jurisdiction: str
+    keep_until: date
+
+
+def records_past_their_time(today: date | None = None) -> Iterator[Record]:
+    """Sealed cases whose least time is over, counted from the seal; for a human to decide on."""
+    today = today or timezone.localdate()
+    for case in Case.objects.filter(sealed_at__isnull=False).order_by("sealed_at").iterator():
+        if case.sealed_at is None:
+            continue  # the filter has a date for each
+        months = profile(case.jurisdiction).record_months
+        until = add_months(timezone.localdate(case.sealed_at), months)
+        if until < today:
+            yield Record(case.reference, case.jurisdiction, until)
 
 
 def apply_retention(now: datetime | None = None) -> list[Going]:

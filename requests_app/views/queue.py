@@ -84,7 +84,8 @@ def today(request: HttpRequest) -> HttpResponse:
         return redirect("staff")
     decides = DECIDES.get(Role(staff.role), "decision")
     found = queue_selectors.counts(
-        staff, ["overdue", "soon", decides, "failed", "fell_back", "bounced", "mine", "open"]
+        staff,
+        ["overdue", "soon", decides, "failed", "fell_back", "bounced", "review", "mine", "open"],
     )
     tiles = [
         ("overdue", "overdue", _("Overdue"), "danger"),
@@ -93,6 +94,7 @@ def today(request: HttpRequest) -> HttpResponse:
         ("failed", "failed", _("Runs failed"), "danger"),
         ("fell-back", "fell_back", _("No longer hold when measured again"), "danger"),
         ("bounced", "bounced", _("Letters came back"), "danger"),
+        ("review", "review", _("Kept, to be looked at again"), "warn"),
     ]
     mine = Wanted(staff, view="mine")
     context = {
@@ -105,7 +107,7 @@ def today(request: HttpRequest) -> HttpResponse:
                 tone if found[view] else "",
             )
             for name, view, words, tone in tiles
-            if found[view] or name not in ("fell-back", "bounced")
+            if found[view] or name not in ("fell-back", "bounced", "review")
         ],
         "nothing": not any(found[view] for _name, view, _words, _tone in tiles)
         and not found["mine"],

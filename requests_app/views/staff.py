@@ -26,6 +26,7 @@ from requests_app.permissions import (
 from requests_app.services import intake
 from requests_app.services.duplicates import same_contact
 from requests_app.services.errors import Invalid
+from requests_app.services.exemptions import kept_items
 from requests_app.services.holds import hold_of
 from requests_app.services.run_rows import fell_back
 from requests_app.views.checklist import checklist
@@ -88,6 +89,7 @@ def case_page(request: HttpRequest, reference: str) -> HttpResponse:
         "sees_personal_data": sees_personal_data(staff),
         "masked": selectors.masked_email(case),
         "scope_items": case.scope_items.order_by("id"),
+        "may_review": kept_items().filter(case=case) if staff.role in DECIDE else (),
         "decision": case.decisions.order_by("-proposed_at").first(),
         "runs": case.runs.order_by("-created_at"),
         "rechecks": selectors.last_rechecks(case),

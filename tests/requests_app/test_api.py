@@ -27,7 +27,8 @@ from requests_app.lifecycle import CaseStatus
 from requests_app.models import ApiClient, ApiRequest, AuditEntry, Case, StaffMember
 from requests_app.models.record import Channel
 from requests_app.services import api_requests, cases, letters
-from requests_app.services.api_requests import create_client, send_callbacks
+from requests_app.services.api_requests import create_client
+from requests_app.services.callbacks import send_callbacks
 from requests_app.services.errors import Invalid
 from requests_app.verifier import canonical
 from tests import factories

@@ -1,14 +1,19 @@
 """A person's records in training sets: candidates by machine, the answer by a human."""
 
+import csv
 import hashlib
 import hmac
 import json
+import sqlite3
 import tracemalloc
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
@@ -102,6 +107,69 @@ def test_what_was_found_lies_in_the_vault_alone(
     entry = last_entry(case)
     assert (entry["n_confirmed"], entry["n_rejected"], entry["sets"]) == (2, 2, {"crm": 4})
     assert set(entry["confirmed"]) == {"commitment"}
+
+
+COLUMNS = ("id", "text", "town")
+TABLE = [(row["id"], row["text"], str(row.get("notes", ""))) for row in ROWS]
+
+
+def as_jsonl(folder: Path) -> dict[str, str]:
+    lines = [json.dumps(dict(zip(COLUMNS, row, strict=True))) for row in TABLE]
+    (folder / "crm.jsonl").write_text("\n".join(lines))
+    return {"location": str(folder / "crm.jsonl")}
+
+
+def as_csv(folder: Path) -> dict[str, str]:
+    with (folder / "crm.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *TABLE])
+    return {"location": str(folder / "crm.csv")}
+
+
+def as_parquet(folder: Path) -> dict[str, str]:
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in TABLE]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "crm.parquet")
+    return {"location": str(folder / "crm.parquet")}
+
+
+def as_query(folder: Path) -> dict[str, str]:
+    with closing(sqlite3.connect(folder / "crm.sqlite3")) as database, database:
+        database.execute("CREATE TABLE crm (id, text, town)")
+        database.executemany("INSERT INTO crm VALUES (?, ?, ?)", TABLE)
+    return {"location": "CRM_DSN", "query": "SELECT id, text, town FROM crm ORDER BY id"}
+
+
+@pytest.mark.parametrize("made", [as_jsonl, as_csv, as_parquet, as_query])
+def test_every_kind_of_set_is_searched_excluded_from_and_gated_alike(
+    made: Callable[[Path], dict[str, str]],
+    case: Case,
+    officer: StaffMember,
+    engineer: StaffMember,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CRM_DSN", f"sqlite:///{tmp_path / 'crm.sqlite3'}")
+    training.register_training_set(
+        name="crm", id_field="id", actor_member=engineer, **made(tmp_path)
+    )
+    search = searched(case, officer)
+    assert (search.state, search.records) == ("done", len(ROWS))
+    assert found(case).keys() == THEIRS
+    confirmed = [row.pk for row in found(case).values()]
+    training.decide_matches(case_id=case.id, confirmed=confirmed, rejected=[], actor_member=officer)
+    cases.approve_decision(case_id=propose(case).id, actor_member=factories.make_staff("approver"))
+    call_command("export_exclusions", "crm", str(tmp_path / "exclusions.json"))
+    told = json.loads((tmp_path / "exclusions.json").read_text())
+    salt = bytes.fromhex(told["salt"])
+    left_out = {hmac.new(salt, each.encode(), hashlib.sha256).hexdigest() for each in THEIRS}
+    assert set(told["excluded"]) == left_out
+    clean = tmp_path / ("clean.csv" if made is as_csv else "clean.jsonl")
+    with pytest.raises(SystemExit) as refused:
+        call_command("training_gate", "--set", "crm")
+    assert refused.value.code == 1
+    call_command("training_gate", "--set", "crm", "--exclude-to", str(clean))
+    source = Source(training_data.kind_of(clean), str(clean), id_field="id")
+    kept = {record.record_id for record in training_data.records(source)}
+    assert kept == {str(row["id"]) for row in ROWS} - THEIRS
 
 
 def test_confirmed_records_are_left_out_once_erasure_is_decided(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import requests
 import schemathesis
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.test import Client
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as property_settings
@@ -20,6 +22,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from requests_app import api as api_module
+from requests_app import drp_api
 from requests_app.api import api
 from requests_app.services import api_requests
 from tests import factories
@@ -33,8 +36,12 @@ PATHS = {
     "/api/opendsr/requests/{subject_request_id}",
     "/api/cases",
     "/api/cases/{reference}/evidence",
+    "/api/drp/v1/agent/{agent_id}",
+    "/api/drp/v1/data-rights-request",
+    "/api/drp/v1/data-rights-request/{request_id}",
 }
 EXAMPLES = 25
+AGENT_KEY = Ed25519PrivateKey.generate()
 REQUEST_PARTS = ("method", "url", "headers", "params", "data", "json", "cookies", "files")
 CHECKS = [
     schemathesis.checks.not_a_server_error,
@@ -50,23 +57,39 @@ def test_the_description_is_public_and_names_every_call(client: Client) -> None:
 
 
 @pytest.fixture
-def key(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def keys(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What opens the calls whose address begins so."""
     (tmp_path / "key.pem").write_bytes(certificate().key_pem)
     (tmp_path / "cert.pem").write_bytes(certificate().pem)
     settings.RTBF_OPENDSR_KEY = str(tmp_path / "key.pem")
     settings.RTBF_OPENDSR_CERTIFICATE = str(tmp_path / "cert.pem")
-    monkeypatch.setattr(api_module, "PER_MINUTE", 10_000)
+    settings.RTBF_DRP_BUSINESS_ID = "CONTROLLER"
+    for module in (api_module, drp_api):
+        monkeypatch.setattr(module, "PER_MINUTE", 10_000)
     factories.confirmed_case()
     _, made = api_requests.create_client(
         name="fuzzer", controller_id="c", role="controller", scopes=api_requests.SCOPES
     )
-    return made
+    _, token = api_requests.create_client(
+        name="agent",
+        controller_id="AGENT",
+        role="agent",
+        scopes=["write:requests"],
+        verify_key=base64.b64encode(AGENT_KEY.public_key().public_bytes_raw()).decode(),
+    )
+    return {"/api/drp/": token, "/api/": made}
 
 
-def sent(case: schemathesis.Case, key: str) -> schemathesis.Response:
-    """The answer to a made-up call, by Django's client, which stays in the test's transaction."""
+def sent(case: schemathesis.Case, keys: dict[str, str]) -> schemathesis.Response:
+    """The answer to a made-up call, by Django's client, which stays in the test's transaction.
+
+    What an agent sends is signed, or nothing but signatures would be tried.
+    """
     kwargs = case.as_transport_kwargs(base_url="http://testserver")
+    key = next(key for start, key in keys.items() if case.path.startswith(start))
     kwargs["headers"]["Authorization"] = f"Bearer {key}"
+    if case.path.startswith("/api/drp/") and isinstance(kwargs.get("data"), bytes):
+        kwargs["data"] = signed(kwargs["data"])
     allowed = {name: kwargs[name] for name in REQUEST_PARTS if name in kwargs}
     request = requests.Request(**allowed).prepare()
     body = request.body or b""
@@ -87,6 +110,10 @@ def sent(case: schemathesis.Case, key: str) -> schemathesis.Response:
     )
 
 
+def signed(content: bytes) -> bytes:
+    return base64.b64encode(AGENT_KEY.sign(content) + content)
+
+
 def operation_takes_anything(operation: schemathesis.APIOperation[Any, Any, Any, Any]) -> bool:
     return bool(operation.body or operation.query or operation.path_parameters)
 
@@ -101,7 +128,7 @@ def operations() -> list[schemathesis.APIOperation[Any, Any, Any, Any]]:
 def test_every_answer_is_one_that_the_description_names(
     operation: schemathesis.APIOperation[Any, Any, Any, Any],
     mode: schemathesis.GenerationMode,
-    key: str,
+    keys: dict[str, str],
 ) -> None:
     seen = set()
     if mode == schemathesis.GenerationMode.NEGATIVE and not operation_takes_anything(operation):
@@ -116,7 +143,7 @@ def test_every_answer_is_one_that_the_description_names(
         suppress_health_check=list(HealthCheck),
     )
     def call(case: schemathesis.Case) -> None:
-        answer = sent(case, key)
+        answer = sent(case, keys)
         seen.add(answer.status_code)
         case.validate_response(answer, checks=CHECKS)
 

@@ -13,6 +13,8 @@ from django.utils import timezone
 
 from requests_app import audit, vault
 from requests_app.actors import SYSTEM
+from requests_app.deadlines import add_months
+from requests_app.jurisdictions import profile
 from requests_app.lifecycle import CaseStatus
 from requests_app.models import Case, CaseKey, LegalHold, StaffMember
 from requests_app.services import cases, decisions, holds, retention
@@ -34,6 +36,32 @@ def hold(case: Case, by: StaffMember, *, days: int = 30) -> LegalHold:
         until=timezone.localdate() + days * DAY,
         actor_member=by,
     )
+
+
+def test_a_dry_run_names_the_records_whose_least_time_is_over_and_nothing_removes_them() -> None:
+    """Three years from the seal in the EU, two in California (11 CCR 7101): a floor, no end."""
+    cases_ = {region: factories.open_case(region=region).case for region in ("EU", "CA")}
+    retention.apply_retention(timezone.now() + 8 * DAY)
+    sealed = timezone.localdate()
+    for region, case in cases_.items():
+        months = profile(case.jurisdiction).record_months
+        assert months == {"EU": 36, "CA": 24}[region]
+        last = add_months(sealed, months)
+        past = {each.reference for each in retention.records_past_their_time(last + DAY)}
+        assert case.reference in past
+        assert case.reference not in {
+            each.reference for each in retention.records_past_their_time(last)
+        }
+    Case.objects.update(sealed_at=timezone.now() - timedelta(days=4 * 366))
+    out = StringIO()
+    call_command("apply_retention", "--dry-run", "--json", stdout=out)
+    told = json.loads(out.getvalue())
+    assert told["cases"] == []
+    references = {each["reference"] for each in told["records_past_their_time"]}
+    assert references == {case.reference for case in cases_.values()}
+    retention.apply_retention()
+    assert Case.objects.count() == 2
+    audit.verify_log()
 
 
 def test_a_request_never_confirmed_is_sealed_after_a_week_and_not_before() -> None:

@@ -1,15 +1,19 @@
 """One whole case with planted personal data; after sealing none of it is anywhere.
 
-Searched: every table and the files they lie in, Redis, the log output, every export, everything
-under the installation's folder, the outbox; for what the person gave and what staff wrote, for the
-codes, and for the keys and salts without which nothing can be opened.
+On the way the mail server refuses, queue and cache are lost, a worker is killed, messages come
+twice and a sealing is rolled back: what faults leave behind has to go as well. Searched: every
+table and the files they lie in, Redis, the log output, every export, everything under the
+installation's folder, the outbox; for what the person gave and what staff wrote, for the codes, and
+for the keys and salts without which nothing can be opened.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+import smtplib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,9 @@ import pytest
 import redis
 from django.conf import settings as django_settings
 from django.core.cache import cache
-from django.db import connection
+from django.core.mail import EmailMessage
+from django.core.mail.backends.base import BaseEmailBackend
+from django.db import connection, transaction
 from django.test import Client
 from django.utils import timezone
 from pytest_django.fixtures import Settings
@@ -31,6 +37,7 @@ from requests_app.models import (
     Case,
     CaseKey,
     Checkpoint,
+    ErasureRun,
     ExportJob,
     RecordMatch,
     Release,
@@ -39,6 +46,7 @@ from requests_app.models import (
 )
 from requests_app.services import cases, evidence_tables, holds, letters, runs
 from requests_app.services.decisions import ScopeResult
+from requests_app.services.errors import LeaseLost, WrongState
 from requests_app.verifier import canonical, notes
 from requests_app.verifier import receipts as formats
 from requests_app.verifier.checks import verify
@@ -46,7 +54,7 @@ from requests_app.verifier.trust import parse_trust
 from rtbf import celery_app
 from rtbf.stack import Stack, start_redis
 from tests import canaries
-from tests.factories import make_staff, take_lease, work_off
+from tests.factories import expire_lease, make_staff, take_lease, work_off
 from tests.requests_app.bundles import prepare, sign
 
 pytestmark = [pytest.mark.database, pytest.mark.stack, pytest.mark.django_db(transaction=True)]
@@ -97,6 +105,23 @@ def private_redis(
         running.stop()
 
 
+class RefusingBackend(BaseEmailBackend):
+    """A mail server that names in its refusal whom the mail is for, as they do."""
+
+    def send_messages(self, email_messages: Sequence[EmailMessage]) -> int:
+        (message,) = email_messages
+        text = f"<{message.to[0]}>: {message.body}".encode()
+        raise smtplib.SMTPRecipientsRefused({message.to[0]: (451, text)})
+
+
+@contextmanager
+def refused_mail(settings: Settings) -> Iterator[None]:
+    accepting = settings.EMAIL_BACKEND
+    settings.EMAIL_BACKEND = f"{__name__}.RefusingBackend"
+    yield
+    settings.EMAIL_BACKEND = accepting
+
+
 @dataclass(frozen=True)
 class Walked:
     """A case at its end, with what was taken from it on the way."""
@@ -122,7 +147,7 @@ def test_after_sealing_nothing_planted_is_anywhere(
     keys.attest_key()
     early = sign()
     assert early is not None
-    walked = walk()
+    walked = walk(settings, private_redis)
     case, planted = walked.case, {**PLANTED, "reference": walked.case.reference}
 
     # Before sealing it is all there, where it belongs: this test can find things.
@@ -134,7 +159,12 @@ def test_after_sealing_nothing_planted_is_anywhere(
     assert not canaries.leaks(canaries.stored_rows() | outbox, in_clear)
     assert not canaries.leaks(exported(case), PLANTED)
 
+    with transaction.atomic():  # a process that ends before the commit
+        cases.seal_case(case_id=case.id, actor=SYSTEM)
+        transaction.set_rollback(True)
     cases.seal_case(case_id=case.id, actor=SYSTEM)
+    with pytest.raises(WrongState):
+        cases.seal_case(case_id=case.id, actor=SYSTEM)
     late = sign()
     places = {
         **canaries.stored_rows(),
@@ -156,8 +186,9 @@ def test_after_sealing_nothing_planted_is_anywhere(
     check_still_valid(walked, early, late)
 
 
-def walk() -> Walked:
-    """From the public form to the answer, through the pages and services, a worker's rows too."""
+def walk(settings: Settings, server: redis.Redis[bytes]) -> Walked:
+    """From the public form to the answer, through the pages and services, a worker's rows too, with
+    a fault wherever one can strike."""
     client = Client()
     client.post("/erasure/new/who", {"who": "myself"})
     contact = {
@@ -173,8 +204,12 @@ def walk() -> Walked:
     access_code = client.get(f"/erasure/sent/{case.reference}").context["access_code"]
     code = vault.get(case, "code")
     digests = [case.code_digest, case.access_digest]
-    letters.send_pending_codes()
-    client.post("/erasure/confirm", {"reference": case.reference, "code": code})
+    with refused_mail(settings):
+        assert letters.send_pending_codes() == 0
+    server.flushall()
+    assert letters.send_pending_codes() == 1
+    for _ in range(2):
+        client.post("/erasure/confirm", {"reference": case.reference, "code": code})
     officer = make_staff("officer")
     staff = staff_actor(officer)
     cases.record_identity(
@@ -200,12 +235,12 @@ def walk() -> Walked:
     cases.approve_decision(case_id=case.id, actor_member=make_staff("approver"))
     find_record(case)
     run = case.runs.get()
-    lease = take_lease(run)
-    runs.save_step(lease, PLANTED["saved step"].encode())
-    evidence_tables.save_table(lease, probe="unseen", table=PLANTED["probe rows"].encode())
-    work_off(run, lease=lease)
+    work_with_faults(run, server)
     cases.send_answer(case_id=case.id, actor_member=officer)
-    letters.send_pending_letters()
+    with refused_mail(settings):
+        assert letters.send_pending_letters() == 0
+    assert letters.send_pending_letters() == 2
+    assert letters.send_pending_letters() == 0
     prepare(case)
     assert sign() is not None
     client.post("/status", {"reference": case.reference, "access_code": access_code})
@@ -228,6 +263,24 @@ def walk() -> Walked:
         bundle=exports.load("bundle").render(dossier.gather(case)),
         trust=keys.trust_text(),
     )
+
+
+def work_with_faults(run: ErasureRun, server: redis.Redis[bytes]) -> None:
+    """A worker is killed after a saved step and a table; the next one goes on, the message of the
+    first comes once more, and what the killed one still sends is refused."""
+    killed = take_lease(run)
+    runs.save_step(killed, PLANTED["saved step"].encode())
+    evidence_tables.save_table(killed, probe="unseen", table=PLANTED["probe rows"].encode())
+    expire_lease(run.id)
+    server.flushall()
+    lease = take_lease(run, "worker-2")
+    assert runs.saved_step(lease) == PLANTED["saved step"].encode()
+    with pytest.raises(LeaseLost):
+        runs.save_step(killed, PLANTED["saved step"].encode())
+    runs.save_step(lease, PLANTED["saved step"].encode())
+    evidence_tables.save_table(lease, probe="unseen", table=PLANTED["probe rows"].encode())
+    work_off(run, lease=lease)
+    assert runs.lease_run(run_id=run.id, owner="worker-3") is None
 
 
 def find_record(case: Case) -> None:

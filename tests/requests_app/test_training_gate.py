@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from django.core.management import call_command
 from django.db import connection
@@ -154,6 +156,7 @@ def test_a_report_of_a_key_that_is_out_of_use_is_refused(
         ("build.jsonl", b'{"mail": "a@x.example", "mail": "b"}\n'),
         ("build.csv", b"a,b\n1,2,3\n"),
         ("build.csv", b"a,b\n\xff,2\n"),
+        ("build.csv", b"a,a\na@x.example,2\n"),
         ("build.txt", b""),
         ("build.parquet", b"PAR1"),
         (None, b""),
@@ -282,6 +285,9 @@ def test_a_query_cannot_write_and_its_dsn_is_not_quoted(tmp_path: Path) -> None:
     source = Source("sql", f"sqlite:///{tmp_path / 'crm.sqlite3'}", "CREATE TABLE x (y)")
     with pytest.raises(DataError, match="one SELECT"):
         list(training_data.records(source))
+    twice = Source("sql", source.location, "SELECT 1 AS a, 2 AS a")
+    with pytest.raises(DataError, match="named twice"):
+        list(training_data.records(twice))
     source = Source("sql", "postgresql://u:canary@127.0.0.1:1/none", "SELECT 1")
     with pytest.raises(DataError) as refused:
         list(training_data.records(source))
@@ -305,19 +311,49 @@ def test_rows_of_the_database_at_hand_are_read_and_never_written(tmp_path: Path)
     source = Source("sql", dsn, query, "id")
     found = list(training_data.records(source))
     assert [record.record_id for record in found] == [str(i) for i in range(1, 1201)]
-    with pytest.raises(DataError):
-        list(training_data.records(Source("sql", dsn, write)))
+    for query in (write, "SELECT 1 AS a, 2 AS a"):
+        with pytest.raises(DataError):
+            list(training_data.records(Source("sql", dsn, query)))
 
 
-def test_parquet_is_read_where_pyarrow_is(run: Run, tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow")
-    import pyarrow
-    import pyarrow.parquet
+def parquet(path: Path, *columns: tuple[str, list[Any]]) -> Path:
+    """A table of these columns; two may bear one name."""
+    names, values = zip(*columns, strict=True)
+    table = pyarrow.Table.from_arrays([pyarrow.array(each) for each in values], names=list(names))
+    pyarrow.parquet.write_table(table, path)
+    return path
 
+
+def test_a_build_in_parquet_is_gated_in_every_column_and_batch(run: Run, tmp_path: Path) -> None:
+    """Nested values, and a hit behind the first batch; what is written of it passes."""
     executing_case()
-    table = pyarrow.Table.from_pylist([CLEAN, {**CLEAN, "text": factories.EMAIL}])
-    pyarrow.parquet.write_table(table, tmp_path / "build.parquet")
-    assert run("training_gate", "--file", tmp_path / "build.parquet")[0] == 1
+    texts: list[dict[str, Any]] = [{"said": ["nothing"]}] * 700
+    texts[650] = {"said": ["nothing", f"write to {factories.EMAIL}"]}
+    file = parquet(tmp_path / "build.parquet", ("id", list(range(700))), ("note", texts))
+    report, clean = tmp_path / "gate.json", tmp_path / "clean.jsonl"
+    assert run("training_gate", "--file", file)[0] == 1
+    assert run("training_gate", "--file", file, "--exclude-to", clean, "--report", report)[0] == 0
+    kept = [json.loads(line)["id"] for line in clean.read_text().splitlines()]
+    assert kept == [number for number in range(700) if number != 650]
+    assert run("check_gate_report", report, "--file", clean)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        [("a", [factories.EMAIL]), ("a", ["hidden behind"])],
+        [("a", pyarrow.array([b"\xff"]).view(pyarrow.string()))],
+        [("a", pyarrow.array([1], pyarrow.timestamp("ns")))],
+    ],
+    ids=["a column named twice", "no UTF-8", "a time finer than Python's"],
+)
+def test_parquet_that_cannot_be_looked_through_is_refused(
+    run: Run, tmp_path: Path, columns: list[tuple[str, Any]]
+) -> None:
+    executing_case()
+    code, out, err = run("training_gate", "--file", parquet(tmp_path / "build.parquet", *columns))
+    assert (code, out) == (2, "")
+    assert factories.EMAIL not in err
 
 
 def test_the_report_is_a_statement_that_anyone_with_the_key_can_read(

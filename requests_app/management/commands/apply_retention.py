@@ -1,6 +1,7 @@
 """`manage.py apply_retention`: destroy what has been kept for its time; beat does so every day."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
@@ -32,10 +33,21 @@ class Command(BaseCommand):
                 }
                 for item in met
             ]
-            self.stdout.write(json.dumps({"dry_run": options["dry_run"], "cases": rows}, indent=2))
+            told = {"dry_run": options["dry_run"], "cases": rows}
+            if options["dry_run"]:
+                records = retention.records_past_their_time()
+                told["records_past_their_time"] = [
+                    {**asdict(each), "keep_until": each.keep_until.isoformat()} for each in records
+                ]
+            self.stdout.write(json.dumps(told, indent=2))
             return
         for item in met:
             what = f"stays: {item.stopped_by}" if item.stopped_by else item.rule
             self.stdout.write(f"{item.reference}  due since {item.since:%Y-%m-%d}  {what}")
         word = "would be sealed" if options["dry_run"] else "sealed"
         self.stdout.write(f"{len(gone)} {word}, {len(met) - len(gone)} stopped.")
+        for each in retention.records_past_their_time() if options["dry_run"] else ():
+            self.stdout.write(
+                f"{each.reference}  its record had to be kept until {each.keep_until}"
+                f" ({each.jurisdiction}); it stays, and holds no personal data"
+            )

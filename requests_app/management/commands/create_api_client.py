@@ -19,7 +19,8 @@ class Command(BaseCommand):
             "--role",
             choices=ApiClient.Role.values,
             required=True,
-            help="what we are towards it: processor acts on its instruction",
+            help="what we are towards it: processor acts on its instruction; or agent, of the Data"
+            " Rights Protocol, whose --controller-id is its agent-id",
         )
         parser.add_argument(
             "--scope", action="append", choices=api_requests.SCOPES, required=True, dest="scopes"
@@ -41,4 +42,5 @@ class Command(BaseCommand):
             _, key = api_requests.create_client(**{name: options[name] for name in names})
         except ServiceError as refused:
             raise CommandError(str(refused)) from None
-        self.stdout.write(key)
+        is_agent = options["role"] == ApiClient.Role.AGENT
+        self.stdout.write("Entered; it fetches its token itself." if is_agent else key)
