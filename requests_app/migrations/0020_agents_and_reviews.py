@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('requests_app', '0018_exact'),
+        ('requests_app', '0019_queue'),
     ]
 
     operations = [
