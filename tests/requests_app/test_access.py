@@ -65,8 +65,8 @@ def test_who_decides_nothing_and_sees_nobody_is_written_down_once() -> None:
     }  # fmt: skip
     assert of[Role.AUDITOR] == {
         "today", "queue", "case", "exports", "export", "run", "run_progress", "run_evidence",
-        "releases", "models", "training", "audit", "recipients", "reports",
-        "report_jobs", "report_file",
+        "run_stream", "run_log", "run_figure", "releases", "models", "training", "audit",
+        "recipients", "reports", "report_jobs", "report_file",
     }  # fmt: skip
     of_exports = {"exports", "export", "reports", "report_jobs", "report_file"}
     assert of[Role.ENGINEER] == of[Role.AUDITOR] - of_exports | {"run_cancel"}
