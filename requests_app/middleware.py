@@ -19,12 +19,14 @@ from django.utils.translation import gettext as _
 
 from requests_app.accounts import LOGGED_IN
 from requests_app.context import controller
+from requests_app.permissions import is_over
 from requests_app.services.restoring import why_not_served
 
 Handler = Callable[[HttpRequest], HttpResponse]
 
 logger = logging.getLogger(__name__)
 OPEN = "/healthz"  # answers for itself
+EVENT_STREAM = "text/event-stream"
 NOTE_SECONDS = 60  # how often the last activity of staff is written
 SECOND_FACTORS = [Authenticator.Type.TOTP, Authenticator.Type.WEBAUTHN]
 WITHOUT_SECOND_FACTOR = ("/accounts/2fa/", "/accounts/reauthenticate/", "/accounts/logout/")
@@ -94,15 +96,13 @@ def staff_sessions(get_response: Handler) -> Handler:
 def _is_over(request: HttpRequest) -> bool:
     """Whether the session has had its time; otherwise its last activity is noted.
 
-    A page that asks by itself for what is new (htmx) is no activity.
+    A page that asks by itself for what is new (htmx, Server-Sent Events) is no activity.
     """
+    if is_over(request.session):
+        return True
     now = int(time.time())
     known = request.session.get(LOGGED_IN) or {"since": now, "seen": now}
-    if now - known["since"] >= settings.RTBF_SESSION_HOURS * 3600:
-        return True
-    if now - known["seen"] >= settings.RTBF_SESSION_IDLE_MINUTES * 60:
-        return True
-    polled = "HX-Request" in request.headers
+    polled = "HX-Request" in request.headers or request.headers.get("Accept") == EVENT_STREAM
     if LOGGED_IN not in request.session or (not polled and now - known["seen"] >= NOTE_SECONDS):
         request.session[LOGGED_IN] = {"since": known["since"], "seen": now}
     return False

@@ -5,18 +5,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import wraps
 from typing import Any
 
 from allauth.account.decorators import reauthentication_required
+from django.conf import settings
 from django.contrib.auth.views import redirect_to_login
+from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from requests_app.accounts import LOGGED_IN
 from requests_app.models import Case, StaffMember
 from requests_app.models.people import Role
 from requests_app.services.locking import spell_roles
@@ -66,8 +70,11 @@ PAGES: dict[str, frozenset[Role]] = {
     "export": EXPORT,
     "run": CASES,
     "run_progress": CASES,
+    "run_stream": CASES,
+    "run_log": CASES,
     "run_cancel": CANCEL,
     "run_evidence": CASES,
+    "run_figure": CASES,
     "releases": CASES,
     "models": CASES,
     "playground": frozenset({Role.ENGINEER}),
@@ -138,6 +145,16 @@ def fresh_log_in(*, when: Callable[[HttpRequest], bool]) -> Callable[[View], Vie
     """
     decorate: Callable[[View], View] = reauthentication_required(enabled=when)
     return decorate
+
+
+def is_over(session: SessionBase) -> bool:
+    """Whether a session of staff has had its hours, or was idle for too long."""
+    now = int(time.time())
+    known = session.get(LOGGED_IN) or {"since": now, "seen": now}
+    return bool(
+        now - known["since"] >= settings.RTBF_SESSION_HOURS * 3600
+        or now - known["seen"] >= settings.RTBF_SESSION_IDLE_MINUTES * 60
+    )
 
 
 def is_post(request: HttpRequest) -> bool:

@@ -201,6 +201,7 @@ def web_answers(url: str) -> bool:
 
 def start_web(stack: Stack, *, host: str, port: int) -> None:
     serve = ["-m", "uvicorn", "rtbf.asgi:application", "--no-access-log"]
+    serve += ["--timeout-graceful-shutdown", "5"]  # a stream of events would go on for minutes
     stack.start("web", [sys.executable, *serve, "--host", host, "--port", str(port)])
     wait_until(stack, "web", lambda: web_answers(stack.url))
 

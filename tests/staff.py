@@ -41,6 +41,7 @@ def page_addresses(case: Case) -> dict[str, str]:
         "run_id": case.runs.order_by("pk")[0].pk,
         "letter_id": case.letters.order_by("pk")[0].pk,
         "name": "bundle",
+        "kind": "svg",
         "pseudonym": UUID(int=0),
         "job_id": UUID(int=0),
         "recipient_id": 0,

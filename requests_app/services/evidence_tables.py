@@ -7,6 +7,8 @@ vault items under the case's key, which go with sealing. What is stored once sta
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import zlib
 
 from django.db import transaction
@@ -49,6 +51,11 @@ def tables_of(run: ErasureRun) -> dict[str, bytes]:
         }
     except vault.VaultDamaged as error:
         raise Invalid(_("%(error)s Restore it from a backup.") % {"error": error}) from error
+
+
+def fact_id(salt: bytes, question: str, answer: str) -> str:
+    """The keyed id of a fact in a table of that salt, as `workers.tables` writes it."""
+    return hmac.new(salt, f"{question}\n{answer}".encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def _name(run: ErasureRun, probe: str) -> str:

@@ -1,29 +1,29 @@
-"""Erasure runs: live progress, evidence, and the releases in service."""
+"""Erasure runs: live progress, log, and the releases in service."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
 from requests_app import charts, selectors
-from requests_app.lifecycle import RunState
-from requests_app.models import Adapter, Case, ErasureRun, ProbeResult, Release
-from requests_app.models.runs import Phase
-from requests_app.permissions import CANCEL, member, staff_page
+from requests_app.lifecycle import CaseStatus
+from requests_app.models import Adapter, Case, Release
+from requests_app.permissions import CANCEL, DECIDE, member, staff_page
 from requests_app.services import runs as run_services
-from requests_app.services.manifests import level_of, read_manifest
+from requests_app.services.cases import why_not_repeat
+from requests_app.services.manifests import read_manifest
 from requests_app.services.rechecks import next_due
-from requests_app.services.run_rows import adapters_in_force, not_met_runs
+from requests_app.services.run_rows import adapters_in_force
 from requests_app.views.common import refusals_in_words
+from requests_app.views.run_progress import Progress, line_of, progress_of
+from requests_app.views.run_settings import attempt_of, attempts_beside, settings_of
 
-ACTIVE = (RunState.QUEUED, RunState.RUNNING)
-EVENTS_SHOWN = 30
 LEAST_KEPT = 0.98
 """Of the accuracy about others, as a run's own threshold has it."""
 MATRIX_CASES = 100
@@ -32,14 +32,22 @@ MATRIX_CASES = 100
 @staff_page("run")
 @require_GET
 def run_page(request: HttpRequest, run_id: UUID) -> HttpResponse:
-    """One run: its steps, progress and settings."""
-    context = _progress(run_id)
-    run = context["run"]
-    earlier = not_met_runs(run.case, run.model_name, before=run.number)
+    """One run: its steps, progress, settings, log, and the other attempts of its case."""
+    progress = _find(run_id)
+    run = progress.run
+    role = member(request).role
     following = run.case.runs.filter(model_name=run.model_name, number__gt=run.number)
-    context["may_cancel"] = member(request).role in CANCEL
-    context["attempt"] = len(earlier) + 1
-    context["next_run"] = following.order_by("number").first()
+    is_reviewed = run.case.status == CaseStatus.EVIDENCE_REVIEW and not following.exists()
+    context = {
+        **progress.context(),
+        "attempt": attempt_of(run),
+        "may_cancel": role in CANCEL,
+        "next_run": following.order_by("number").first(),
+        "may_repeat": is_reviewed and role in DECIDE,
+        "why_not_repeat": why_not_repeat(run) if is_reviewed else "",
+        "settings": settings_of(run),
+        "attempts": attempts_beside(run),
+    }
     return render(request, "staff/run.html", context)
 
 
@@ -47,10 +55,21 @@ def run_page(request: HttpRequest, run_id: UUID) -> HttpResponse:
 @require_GET
 def run_progress(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """The part of the run page that is polled; once the run has ended the whole page reloads."""
-    context = _progress(run_id)
+    context = _find(run_id).context()
     response = render(request, "staff/run_progress.html", context)
     if not context["active"]:
         response.headers["HX-Refresh"] = "true"
+    return response
+
+
+@staff_page("run_log")
+@require_GET
+def run_log(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """Every event of a run as a text file, a line each."""
+    progress = _find(run_id)
+    lines = "".join(f"{line_of(event)}\n" for event in progress.events)
+    response = HttpResponse(lines, content_type="text/plain; charset=utf-8")
+    response.headers["Content-Disposition"] = f'attachment; filename="run-{run_id}.log"'
     return response
 
 
@@ -59,31 +78,15 @@ def run_progress(request: HttpRequest, run_id: UUID) -> HttpResponse:
 @refusals_in_words
 def cancel_run(request: HttpRequest, run_id: UUID) -> HttpResponse:
     run_services.cancel_run(run_id=run_id, actor_member=member(request))
-    messages.success(request, "Cancelling. The worker stops at its next step.")
+    messages.success(request, _("Cancelling. The worker stops at its next step."))
     return redirect("run", run_id=run_id)
 
 
-@staff_page("run_evidence")
-@require_GET
-def evidence(request: HttpRequest, run_id: UUID) -> HttpResponse:
-    """Before, after, control, bound and threshold of each probe; the verdict in words; digests."""
-    run = _find(run_id)
-    probes = list(run.probe_results.order_by("id"))
-    losses = selectors.item_losses(run)
-    context = {
-        "run": run,
-        "case": run.case,
-        "probes": probes,
-        "chart": _chart(probes),
-        "highlights": _highlights(probes),
-        "losses": charts.distribution(losses) if losses else None,
-        "reasons": (run.evidence or {}).get("reasons", []),
-        "adapter": getattr(run, "adapter", None),
-        "level": level_of(run.case_id, run.model_name) or "not in force",
-        "protocol": _pretty(run.protocol),
-        "figures": _pretty(run.evidence),
-    }
-    return render(request, "staff/evidence.html", context)
+def _find(run_id: UUID) -> Progress:
+    progress = progress_of(run_id)
+    if progress is None:
+        raise Http404
+    return progress
 
 
 def _charts(model_name: str) -> dict[str, Any]:
@@ -142,80 +145,3 @@ def releases(request: HttpRequest) -> HttpResponse:
     ]
     earlier = Release.objects.filter(is_live=False).order_by("-created_at")[:50]
     return render(request, "staff/releases.html", {"live": live, "earlier": earlier})
-
-
-def _find(run_id: UUID) -> ErasureRun:
-    run = ErasureRun.objects.select_related("case", "release", "adapter").filter(pk=run_id).first()
-    if run is None:
-        raise Http404
-    return run
-
-
-def _progress(run_id: UUID) -> dict[str, Any]:
-    progress = selectors.run_progress(run_id)
-    if progress is None:
-        raise Http404
-    run, events = progress.run, progress.events
-    last = events[-1] if events else None
-    return {
-        "run": run,
-        "case": run.case,
-        "active": run.state in ACTIVE,
-        "last": last,
-        "phases": _phases(run),
-        "events": list(reversed(events[-EVENTS_SHOWN:])),
-        "hidden_events": max(0, len(events) - EVENTS_SHOWN),
-        "last_seq": progress.last_seq,
-    }
-
-
-def _phases(run: ErasureRun) -> list[dict[str, Any]]:
-    """Every step of a run but the last word `done`, with where it stands and its seconds."""
-    names = [phase for phase in Phase if phase.value != Phase.DONE.value]
-    values = [phase.value for phase in Phase]  # `done` comes last
-    at = values.index(run.phase)
-    ended_well = run.state == RunState.SUCCEEDED
-    found = []
-    for index, phase in enumerate(names):
-        if ended_well or index < at:
-            standing, glyph, word = "done", "✓", "done"
-        elif index == at and run.state == RunState.RUNNING:
-            standing, glyph, word = "now", "●", "now"
-        elif index == at and run.state in (RunState.FAILED, RunState.CANCELLED):
-            standing, glyph, word = "now", "✖", "stopped here"
-        else:
-            standing, glyph, word = "next", "", "to come"
-        found.append(
-            {
-                "label": phase.label,
-                "standing": standing,
-                "glyph": glyph,
-                "word": word,
-                "seconds": run.seconds.get(phase.value, ""),
-            }
-        )
-    return found
-
-
-def _highlights(probes: list[ProbeResult]) -> list[ProbeResult]:
-    """The probes about the erased person and about others that compare shares of right answers."""
-    wanted = ("unseen", "trained", "others")
-    return [p for word in wanted for p in probes if word in p.probe and p.before and p.after][:3]
-
-
-def _chart(probes: list[ProbeResult]) -> charts.Chart:
-    return charts.dumbbell(
-        [
-            charts.Row(p.probe, p.before, p.after, p.control, p.bound, p.threshold, p.holds)
-            for p in probes
-        ]
-    )
-
-
-def _pretty(value: Any) -> str:
-    """Stored JSON, indented for reading; empty if there is none."""
-    if value is None:
-        return ""
-    if isinstance(value, bytes | memoryview):
-        value = json.loads(bytes(value))
-    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -66,8 +66,9 @@ def test_who_decides_nothing_and_sees_nobody_is_written_down_once() -> None:
     }  # fmt: skip
     assert of[Role.AUDITOR] == {
         "today", "queue", "case", "exports", "export", "run", "run_progress", "run_evidence",
-        "releases", "models", "training", "audit", "recipients", "reports",
-        "report_jobs", "report_file", "queue_changes", "search", "preferences",
+        "run_stream", "run_log", "run_figure", "releases", "models", "training", "audit",
+        "recipients", "reports", "report_jobs", "report_file", "queue_changes", "search",
+        "preferences",
     }  # fmt: skip
     of_exports = {"exports", "export", "reports", "report_jobs", "report_file"}
     assert of[Role.ENGINEER] == of[Role.AUDITOR] - of_exports | {"run_cancel", "playground"}

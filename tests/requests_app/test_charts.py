@@ -318,3 +318,69 @@ def test_releases_stand_on_the_scale_that_the_chart_names_and_gaps_stay_gaps() -
     lines = [each for each in body if each.get("stroke-width") == "2" and not each.get("class")]
     assert {len(each.get("points", "").split()) for each in lines} == {1}  # nothing across the gap
     assert chart.table.rows[1] == ("2", "not measured", "none", "none", "0.98")
+
+
+# --- Training, shares, curves, tolerance ----------------------------------------------------------
+def test_losses_say_where_they_began_and_stand_and_count_a_step_once() -> None:
+    steps = [charts.Step(i, {"forget_loss": 3.0 - i, "keep_loss": 0.1}) for i in (1, 2)]
+    chart = charts.losses([*steps, charts.Step(2, {"forget_loss": 0.5, "keep_loss": 0.1})])
+    assert (
+        chart.title == "Loss after 2 steps: forgetting fell from 2 to 0.5 and keeping stays at 0.1"
+    )
+    assert chart.table.rows == (("1", "2", "0.1"), ("2", "0.5", "0.1"))
+    drawn(chart)
+
+
+def test_a_long_training_has_a_short_table_with_its_last_step() -> None:
+    chart = charts.losses([charts.Step(i, {"loss": 1 / i}) for i in range(1, 1001)])
+    assert len(chart.table.rows) <= 60
+    assert chart.table.rows[-1][0] == "1000"
+
+
+def test_limits_of_a_loss_are_lines_with_their_words() -> None:
+    chart = charts.losses([charts.Step(1, {"loss": 0.2})], {"stop at": 4.0})
+    assert "stop at 4" in texts(chart)
+    assert charts.losses([]).title == "Nothing was measured"
+
+
+@pytest.mark.parametrize(
+    ("count", "n", "low", "high"),
+    [(0, 52, 0.0, 0.0688), (52, 52, 0.9312, 1.0), (5, 10, 0.2366, 0.7634)],
+)
+def test_intervals_of_shares_are_wilsons(count: int, n: int, low: float, high: float) -> None:
+    found = charts.Share("after", count, n).interval
+    assert found == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+
+
+def test_a_share_of_nothing_is_said_and_not_drawn() -> None:
+    chart = charts.shares("Found", [charts.Share("control", 0, 0)], unit="facts")
+    assert chart.table.rows == (("control", "0", "0", "not measured", "none"),)
+    assert not drawn(chart).findall(f".//{SVG}path")
+
+
+def test_the_area_counts_pairs_with_ties_as_half() -> None:
+    chart = charts.roc({"before": ([3, 4], [1, 2]), "after": ([1, 2], [1, 2]), "control": ([], [])})
+    rows = {row[0]: row for row in chart.table.rows}
+    assert rows["before"][3:] == ("1.000", "1")
+    assert rows["after"][3] == "0.500"
+    assert rows["control"][3] == "not measured"
+    assert "before 1.00 and after 0.50" in chart.title
+
+
+@pytest.mark.parametrize(
+    ("bound", "limit", "within"),
+    [
+        (0.985, 0.98, True),
+        (0.97, 0.98, False),
+        (1.01, 1.02, True),
+        (1.03, 1.02, False),
+        (None, None, None),
+    ],
+)
+def test_a_band_is_judged_by_its_bound(
+    bound: float | None, limit: float | None, within: bool | None
+) -> None:
+    band = charts.Band("General text", 20, 1.0, bound, limit)
+    assert band.is_within is within
+    title = charts.tolerance([band]).title
+    assert title.startswith("Beyond what is tolerated") == (within is False)

@@ -58,6 +58,7 @@ def addresses(case: Case, run: ErasureRun) -> list[str]:
         "run_id": run.pk,
         "letter_id": case.letters.order_by("pk")[0].pk,
         "name": "bundle",
+        "kind": "svg",
         "notice_id": 1,
         "recipient_id": 1,
         "job_id": run.pk,
