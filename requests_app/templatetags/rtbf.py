@@ -175,6 +175,7 @@ EVENT_WORDS = {
     "staff.joined": _("Member of staff joined"),
     "staff.role_changed": _("Role changed"),
     "staff.deactivated": _("Account deactivated"),
+    "note.added": _("Note written"),
     "hold.placed": _("Legal hold placed"),
     "hold.released": _("Legal hold released"),
     "decision.proposed": _("Decision proposed"),
