@@ -58,6 +58,7 @@ class TimelineItem:
     actor: str
     data: Mapping[str, Any]
     leaf_hash: str
+    text: str  # the canonical JSON that the leaf hash covers
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,7 @@ def timeline(case: Case) -> list[TimelineItem]:
                 actor=body["actor"],
                 data=body["data"],
                 leaf_hash=bytes(entry.leaf_hash).hex(),
+                text=bytes(entry.body).decode(),
             )
         )
     return items
@@ -264,6 +266,14 @@ def recheck_state(release: Release) -> RecheckState:
 def last_recheck(run: ErasureRun) -> Recheck | None:
     """The last recheck of a run's erasure that has a verdict."""
     return run.rechecks.exclude(verdict="").order_by("finished_at", "id").last()
+
+
+def fell_back_runs(case: Case) -> set[UUID]:
+    """The runs of a case whose erasure, measured again, no longer held when that last decided: as
+    `run_rows.fell_back` tells it of one, in one query for all."""
+    decided = case.rechecks.filter(verdict__in=(Verdict.WITHIN, Verdict.NOT_MET))
+    rows = decided.exclude(run=None).order_by("finished_at", "id").values_list("run", "verdict")
+    return {run for run, verdict in dict(rows).items() if verdict == Verdict.NOT_MET}
 
 
 def last_rechecks(case: Case) -> list[tuple[Recheck, datetime | None]]:

@@ -7,7 +7,7 @@ makes for itself. Destroying the wrapped key makes every item of the case unread
 
 Item names: `email`, `name`, `aliases`, `message`, `facts`, `code` (until mailed),
 `identity/note`, `scope/<id>/reasoning`, `scope/<id>/review/<day>`, `decision/<id>/reasoning`,
-`extension/reasons`, `suspension/<id>/reason`, `letter/<id>`, `notice/<id>/text`,
+`extension/reasons`, `suspension/<id>/reason`, `letter/<id>`, `note/<entry>`, `notice/<id>/text`,
 `notice/<id>/reason`, `api/body`, `api/callbacks`, `api/access_code`, `api/agent_request_id`.
 """
 
@@ -96,9 +96,14 @@ def get(case: Case, name: str, default: Any = _REQUIRED) -> Any:
         if default is _REQUIRED:
             raise VaultMissing(f"The vault has no “{name}” for case {case.id}.")
         return default
-    return json.loads(
-        _open(key, bytes(item.ciphertext), _aad(str(case.id), name, item.version), what=str(item))
-    )
+    return _read(key, item)
+
+
+def get_all(case: Case, prefix: str) -> dict[str, Any]:
+    """Decrypt every item whose name begins so, by the rest of its name; raises as `get` does."""
+    key = _case_key(case)
+    items = VaultItem.objects.filter(case=case, name__startswith=prefix).order_by("pk")
+    return {item.name.removeprefix(prefix): _read(key, item) for item in items}
 
 
 def get_each(cases: Iterable[Case], name: str) -> dict[UUID, Any]:
@@ -240,6 +245,11 @@ def _case_key(case: Case) -> bytes:
     if row.wrapped is None:
         raise VaultSealed(f"The key of case {case.id} was destroyed when the case was sealed.")
     return _open(_kek(), bytes(row.wrapped), _aad("key", str(case.id)), what=str(row))
+
+
+def _read(key: bytes, item: VaultItem) -> Any:
+    aad = _aad(str(item.case_id), item.name, item.version)
+    return json.loads(_open(key, bytes(item.ciphertext), aad, what=str(item)))
 
 
 def _kek() -> bytes:

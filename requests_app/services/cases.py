@@ -63,6 +63,7 @@ __all__ = [
     "attach_facts",
     "export_case",
     "preview_answer",
+    "preview_proposal",
     "propose_decision",
     "record_identity",
     "repeat_run",
@@ -238,6 +239,11 @@ def preview_answer(case: Case) -> Wording:
     """The answer as it would be written now, with the slots that are still empty."""
     decision = Decision.objects.get(case=case, state=Decision.State.APPROVED)
     return word_letter(case, *answer_letter(case, decision, latest_runs(case)))
+
+
+def preview_proposal(case: Case, proposal: Decision) -> Wording:
+    """The answer that would follow a proposal by which no model is erased from, dated today."""
+    return word_letter(case, *answer_letter(case, proposal, []))
 
 
 @transaction.atomic

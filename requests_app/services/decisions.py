@@ -138,8 +138,12 @@ def return_decision(*, case_id: UUID, reason: str, actor_member: StaffMember) ->
 
 
 @transaction.atomic
-def approve_decision(*, case_id: UUID, actor_member: StaffMember) -> Decision:
+def approve_decision(
+    *, case_id: UUID, actor_member: StaffMember, proposal: int | None = None
+) -> Decision:
     """Approve the open proposal: an approver, and not the person who proposed it.
+
+    `proposal` is the one that was read: WrongState if another has taken its place since.
 
     Each model to be erased from gets a queued erasure run, woken after commit by task name and run
     id; without one the case goes straight to the answer. The person's identifiers go on the
@@ -154,6 +158,10 @@ def approve_decision(*, case_id: UUID, actor_member: StaffMember) -> Decision:
             % {"reference": case.reference}
         )
     decision = _open_proposal(case)
+    if proposal is not None and decision.pk != proposal:
+        raise WrongState(
+            _("The proposal that you read was returned; another one waits. Read it first.")
+        )
     if decision.proposed_by_id == actor_member.pk:
         raise NotAllowed(_("You proposed this decision: another person has to approve it."))
     if decision.outcome in (Outcome.GRANTED, Outcome.PARTLY_GRANTED):

@@ -178,6 +178,7 @@ EVENT_WORDS = {
     "staff.deactivated": _("Account deactivated"),
     "exemption.renewed": _("What is kept was looked at again: the exemption goes on"),
     "exemption.ended": _("What was kept is to be erased: the exemption ended"),
+    "note.added": _("Note written"),
     "hold.placed": _("Legal hold placed"),
     "hold.released": _("Legal hold released"),
     "decision.proposed": _("Decision proposed"),

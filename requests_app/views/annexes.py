@@ -90,7 +90,7 @@ def annexed_bundle(request: HttpRequest, reference: str) -> HttpResponse:
         content = bundle.render(dossier.gather(case), annex=sealed)
     except dossier.BundleNotReady as reason:
         context = {"reason": str(reason), "reference": case.reference}
-        return render(request, "409.html", context, status=409)
+        return render(request, "staff/409.html", context, status=409)
     response = HttpResponse(content, content_type=bundle.CONTENT_TYPE)
     name = f"{case.reference}-bundle-with-annex.zip"
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
 from django import forms
+from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_http_methods
 
 from requests_app.deadlines import add_span, skipped_days
@@ -30,29 +35,35 @@ from requests_app.services.letter_texts import spell_date
 from requests_app.views.common import find_case, posted, refusals_in_words
 from requests_app.views.reveals import ask_first, to_reveal
 
+SOON = 7  # days before the due date from which it is shown as a warning
+
 
 class ExtensionForm(PlainForm):
     cause = forms.ChoiceField(
-        label="Why is more time needed?",
+        label=gettext_lazy("Why is more time needed?"),
         choices=[(c.value, str(c.label).capitalize()) for c in ExtensionCause],
         widget=forms.RadioSelect,
-        help_text="Art. 12(3) GDPR allows these reasons only. A lack of staff is none.",
-        error_messages={"required": "Select why more time is needed"},
+        help_text=gettext_lazy(
+            "Art. 12(3) GDPR allows these reasons only. A lack of staff is none."
+        ),
+        error_messages={"required": gettext_lazy("Select why more time is needed")},
     )
     reasons = forms.CharField(
-        label="The reasons, as the person will read them",
-        help_text=(
+        label=gettext_lazy("The reasons, as the person will read them"),
+        help_text=gettext_lazy(
             "At least a whole sentence about this request, for example which models an erasure has"
             " to be trained and measured on, and how long that takes."
         ),
         widget=forms.Textarea(attrs={"rows": 5}),
-        error_messages={"required": "Enter the reasons"},
+        error_messages={"required": gettext_lazy("Enter the reasons")},
     )
     done = forms.CharField(
-        label="What is already done",
-        help_text="For example that the source records are erased or blocked. The person reads it.",
+        label=gettext_lazy("What is already done"),
+        help_text=gettext_lazy(
+            "For example that the source records are erased or blocked. The person reads it."
+        ),
         widget=forms.Textarea(attrs={"rows": 4}),
-        error_messages={"required": "Enter what is already done"},
+        error_messages={"required": gettext_lazy("Enter what is already done")},
     )
 
 
@@ -60,44 +71,62 @@ class SuspendForm(PlainForm):
     """The person was asked for something; only the reasons that the law of the case knows."""
 
     reason = forms.ChoiceField(
-        label="What was asked for?",
+        label=gettext_lazy("What was asked for?"),
         choices=Suspension.Reason.choices,
         widget=forms.RadioSelect,
-        error_messages={"required": "Select what was asked for"},
+        error_messages={"required": gettext_lazy("Select what was asked for")},
     )
     asked_on = forms.DateField(
-        label="Day of the question",
-        help_text="For example 2026-11-22.",
+        label=gettext_lazy("Day of the question"),
+        help_text=gettext_lazy("For example 2026-11-22."),
         widget=forms.DateInput(attrs={"class": "short"}),
         error_messages={
-            "required": "Enter the day of the question",
-            "invalid": "Enter the date as year-month-day, for example 2026-11-22",
+            "required": gettext_lazy("Enter the day of the question"),
+            "invalid": gettext_lazy("Enter the date as year-month-day, for example 2026-11-22"),
         },
     )
     text = forms.CharField(
-        label="Why it was necessary to ask",
-        help_text="At least a whole sentence. It is destroyed when the case is sealed.",
+        label=gettext_lazy("Why it was necessary to ask"),
+        help_text=gettext_lazy(
+            "At least a whole sentence. It is destroyed when the case is sealed."
+        ),
         widget=forms.Textarea(attrs={"rows": 3}),
-        error_messages={"required": "Enter why it was necessary to ask"},
+        error_messages={"required": gettext_lazy("Enter why it was necessary to ask")},
     )
 
 
 class ResumeForm(PlainForm):
     answered_on = forms.DateField(
-        label="Day of the answer",
-        help_text="If no answer came, the day from which you went on. For example 2026-11-22.",
+        label=gettext_lazy("Day of the answer"),
+        help_text=gettext_lazy(
+            "If no answer came, the day from which you went on. For example 2026-11-22."
+        ),
         widget=forms.DateInput(attrs={"class": "short"}),
         error_messages={
-            "required": "Enter the day of the answer",
-            "invalid": "Enter the date as year-month-day, for example 2026-11-22",
+            "required": gettext_lazy("Enter the day of the answer"),
+            "invalid": gettext_lazy("Enter the date as year-month-day, for example 2026-11-22"),
         },
     )
+
+
+@dataclass(frozen=True)
+class ClockState:
+    """How the clock stands today, in words: `name` is running, paused, extended, overdue or
+    stopped; `glyph` and `tone` go beside the words."""
+
+    name: str
+    label: str
+    words: str
+    glyph: str
+    tone: str
 
 
 @dataclass(frozen=True)
 class ClockBox:
     """What the case page shows of the clock; empty texts and None are not shown."""
 
+    state: ClockState
+    zone: str
     law: Profile
     calendar: str
     counted: str  # from receipt to the legal date, in words
@@ -125,10 +154,14 @@ def clock_box(case: Case, staff: StaffMember) -> ClockBox:
     waiting = any(row.answered_on is None for row in suspensions)
     may_record = running and staff.role in SEE_PERSONAL_DATA
     return ClockBox(
+        state=_state(case, today, suspensions),
+        zone=settings.TIME_ZONE,
         law=law,
         calendar=", ".join(filter(None, (case.calendar, case.calendar_version))),
-        counted=_counted(case, law.period, case.base_due),
-        extended=_counted(case, law.extended, case.extension_due),
+        counted=counted_in_words(case.received_on, law.period, case.base_due, case.calendar),
+        extended=counted_in_words(
+            case.received_on, law.extended, case.extension_due, case.calendar
+        ),
         running=running,
         why_not_extend=why_not,
         may_extend=not why_not and staff.role in DECIDE,
@@ -141,6 +174,49 @@ def clock_box(case: Case, staff: StaffMember) -> ClockBox:
         acknowledge_by=reminders.acknowledge_by(case),
         acknowledged=case.letters.filter(kind="acknowledgement").first(),
     )
+
+
+def _state(case: Case, today: date, suspensions: Sequence[Suspension]) -> ClockState:
+    """A clock that is paused or extended and overdue is overdue: that decides what to do."""
+    left = (case.due - today).days
+    named = {
+        "left": ngettext("%(count)d day left", "%(count)d days left", left) % {"count": left},
+        "day": (today - case.received_on).days,
+        "days": (case.due - case.received_on).days,
+    }
+    words = _("%(left)s, today is day %(day)s of %(days)s.") % named
+    if not clock.is_running(case):
+        return ClockState("stopped", _("Stopped"), _why_stopped(case), "■", "")
+    if left < 0:
+        late = ngettext("%(count)d day", "%(count)d days", -left) % {"count": -left}
+        words = _("The answer was due on %(day)s and is %(late)s late. Send it now.") % {
+            "day": spell_date(case.due),
+            "late": late,
+        }
+        return ClockState("overdue", _("Overdue"), words, "!", "danger")
+    if waiting := [row for row in suspensions if row.answered_on is None]:
+        paused = _("The person was asked on %(day)s. For the date to keep the days go on: ") % {
+            "day": spell_date(waiting[-1].asked_on)
+        }
+        return ClockState("paused", _("Paused"), paused + words, "‖", "warn")
+    if case.extended_on:
+        return ClockState("extended", _("Extended"), words, "↦", "info")
+    return ClockState("running", _("Running"), words, "▶", "warn" if left <= SOON else "info")
+
+
+def _why_stopped(case: Case) -> str:
+    if case.withdrawn_at:
+        day = spell_date(timezone.localdate(case.withdrawn_at))
+        return _("The request was withdrawn on %(day)s.") % {"day": day}
+    if case.completed_at is None:
+        return _("The case was closed without an answer: the request was never confirmed.")
+    answered = timezone.localdate(case.completed_at)
+    late = (answered - case.due).days
+    if late <= 0:
+        return _("Answered in time, on %(day)s.") % {"day": spell_date(answered)}
+    return ngettext(
+        "Answered on %(day)s, %(late)d day late.", "Answered on %(day)s, %(late)d days late.", late
+    ) % {"day": spell_date(answered), "late": late}
 
 
 @staff_page("case_extension")
@@ -161,7 +237,7 @@ def extension(request: HttpRequest, reference: str) -> HttpResponse:
                 clock.extend_case(
                     case_id=case.id, actor_member=member(request), **form.cleaned_data
                 )
-                messages.success(request, "The period is extended, and the letter is written.")
+                messages.success(request, _("The period is extended, and the letter is written."))
                 return redirect("case", reference=case.reference)
             if request.POST.get("step") == "check":
                 if not revealed_until(request, case):  # the letter names the person
@@ -195,7 +271,7 @@ def suspension(request: HttpRequest, reference: str) -> HttpResponse:
         except Invalid as refused:
             form.add_error(None, str(refused))
         else:
-            messages.success(request, "Recorded. The due date itself stays as it is.")
+            messages.success(request, _("Recorded. The due date itself stays as it is."))
             return redirect("case", reference=case.reference)
     last_day = case.received_on + timedelta(days=profile(case.jurisdiction).ask_within)
     context = {"case": case, "form": form, "waiting": waiting, "last_day": last_day}
@@ -203,21 +279,30 @@ def suspension(request: HttpRequest, reference: str) -> HttpResponse:
     return render(request, "staff/suspension.html", context, status=status)
 
 
-def _counted(case: Case, span: Span, due: date) -> str:
+def counted_in_words(received_on: date, span: Span, due: date, calendar: str) -> str:
     """`One month from 5 March 2026 ends on 5 April 2026, a Sunday (Easter Sunday). 6 April 2026 is
     Easter Monday. The next working day is 7 April 2026.`"""
-    raw = add_span(case.received_on, span)
-    verb = "ends" if span.months == 1 else "end"
-    words = f"{str(span).capitalize()} from {spell_date(case.received_on)} {verb} on"
-    skipped = skipped_days(raw, due, case.calendar)
-    if not skipped:
-        return f"{words} {raw:%A}, {spell_date(raw)}."
-    (_, first), *others = skipped
-    named = [f" {spell_date(day)} is {why}." for day, why in others]
-    return (
-        f"{words} {spell_date(raw)}, {first}.{''.join(named)}"
-        f" The next working day is {due:%A}, {spell_date(due)}."
-    )
+    raw = add_span(received_on, span)
+    skipped = skipped_days(raw, due, calendar)
+    last = f"{spell_date(raw)}, {skipped[0][1]}" if skipped else _with_weekday(raw)
+    sentences = [
+        ngettext(
+            "%(span)s from %(start)s ends on %(last)s.",
+            "%(span)s from %(start)s end on %(last)s.",
+            1 if span.months == 1 else 2,
+        )
+        % {"span": str(span).capitalize(), "start": spell_date(received_on), "last": last}
+    ]
+    sentences += [
+        _("%(day)s is %(why)s.") % {"day": spell_date(day), "why": why} for day, why in skipped[1:]
+    ]
+    if skipped:
+        sentences.append(_("The next working day is %(day)s.") % {"day": _with_weekday(due)})
+    return " ".join(sentences)
+
+
+def _with_weekday(day: date) -> str:
+    return f"{date_format(day, 'l')}, {spell_date(day)}"
 
 
 def _is_late(notice: Letter, base_due: date, today: date) -> bool:

@@ -9,14 +9,16 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
+from django.utils.translation import gettext as _
 
 from requests_app import selectors
 from requests_app.keys import KeyFileError
-from requests_app.models import Case, StaffMember
+from requests_app.models import Case, Decision, StaffMember
 from requests_app.models.people import Role
 from requests_app.services.errors import NotAllowed, NotFound, ServiceError
 
 View = Callable[..., HttpResponse]
+CHANGES = 3  # entries that the 409 page shows: what happened while a page was open
 
 
 def find_case(reference: str) -> Case:
@@ -35,7 +37,8 @@ def posted(request: HttpRequest) -> QueryDict | None:
 def refusals_in_words(view: View) -> View:
     """A refused role is a 403 page, an unknown row 404, a step that is not possible now 409.
 
-    So is a key file that cannot be used: the page says what to do about it.
+    So is a key file that cannot be used: the page says what to do about it. The 409 page of a case
+    tells what was done to it last, by whom and when.
     """
 
     @wraps(view)
@@ -47,10 +50,33 @@ def refusals_in_words(view: View) -> View:
         except NotFound:
             raise Http404 from None
         except (ServiceError, KeyFileError) as refused:
-            context = {"reason": str(refused), "reference": kwargs.get("reference", "")}
-            return render(request, "409.html", context, status=409)
+            reference = kwargs.get("reference", "")
+            context = {
+                "reason": str(refused),
+                "reference": reference,
+                "changes": _last_changes(reference) if reference else [],
+            }
+            return render(request, "staff/409.html", context, status=409)
 
     return wrapped
+
+
+def _last_changes(reference: str) -> list[tuple[selectors.TimelineItem, str]]:
+    items = selectors.timeline(find_case(reference))[-CHANGES:]
+    names = actor_names(item.actor for item in items)
+    return [(item, names[item.actor]) for item in reversed(items)]
+
+
+def why_not_approve(proposal: Decision, staff: StaffMember) -> str:
+    """Why this member cannot approve a proposal, in words; empty if they can."""
+    if staff.role != Role.APPROVER:
+        return _("Approving needs the role %(needed)s. Your role is %(role)s.") % {
+            "needed": Role.APPROVER.label,
+            "role": Role(staff.role).label,
+        }
+    if proposal.proposed_by_id == staff.pk:
+        return _("You proposed this decision, so another approver has to approve it.")
+    return ""
 
 
 def actor_names(actors: Iterable[str]) -> dict[str, str]:
@@ -67,9 +93,8 @@ def actor_names(actors: Iterable[str]) -> dict[str, str]:
 
 
 def _spell(actor: str, known: dict[str, str]) -> str:
-    kind, _, rest = actor.partition(":")
+    kind, _colon, rest = actor.partition(":")
     if kind in Role.values:
-        return f"{known.get(rest, rest[:8])} ({Role(kind).label.lower()})"
-    return {"subject": "The person", "system": "System", "client": "API client"}.get(kind, kind) + (
-        f" ({rest})" if rest else ""
-    )
+        return f"{known.get(rest, rest[:8])} ({str(Role(kind).label).lower()})"
+    parties = {"subject": _("The person"), "system": _("System"), "client": _("API client")}
+    return parties.get(kind, kind) + (f" ({rest})" if rest else "")

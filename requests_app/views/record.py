@@ -106,7 +106,7 @@ def export(request: HttpRequest, reference: str, name: str) -> HttpResponse:
         content = made.render(gathered)
     except dossier.BundleNotReady as reason:
         context = {"reason": str(reason), "reference": case.reference}
-        return render(request, "409.html", context, status=409)
+        return render(request, "staff/409.html", context, status=409)
     response = HttpResponse(content, content_type=made.CONTENT_TYPE)
     file_name = exports.file_name(name, gathered)
     response.headers["Content-Disposition"] = f'attachment; filename="{file_name}"'

@@ -15,7 +15,6 @@ from requests_app import selectors, vault
 from requests_app.actors import staff_actor
 from requests_app.lifecycle import CaseStatus
 from requests_app.models import Case, Decision, ErasureRun, ScopeItem
-from requests_app.models.people import Role
 from requests_app.models.record import Abuse, Exemption, Ground, Outcome
 from requests_app.permissions import fresh_log_in, is_post, member, revealed_until, staff_page
 from requests_app.services import cases
@@ -23,7 +22,7 @@ from requests_app.services.decisions import ScopeResult
 from requests_app.services.errors import Invalid, WrongState
 from requests_app.services.letter_texts import letter_name
 from requests_app.services.run_rows import fell_back
-from requests_app.views.common import find_case, posted, refusals_in_words
+from requests_app.views.common import find_case, posted, refusals_in_words, why_not_approve
 from requests_app.views.reveals import ask_first, person_of, to_reveal
 from requests_app.views.step_forms import DecisionForm, FactsForm, IdentityForm, ReturnForm
 
@@ -144,7 +143,10 @@ def approval(request: HttpRequest, reference: str) -> HttpResponse:
     staff = member(request)
     form = ReturnForm(request.POST if request.POST.get("action") == "return" else None)
     if _approves(request):
-        cases.approve_decision(case_id=case.id, actor_member=staff)
+        read = request.POST.get("proposal", "")
+        cases.approve_decision(
+            case_id=case.id, actor_member=staff, proposal=int(read) if read.isdecimal() else None
+        )
         messages.success(request, _("Decision approved."))
         return _back(case)
     if request.method == "POST" and form.is_valid():
@@ -156,14 +158,8 @@ def approval(request: HttpRequest, reference: str) -> HttpResponse:
     if not revealed_until(request, case):  # the time ended before a form that has to be shown again
         return to_reveal(request, case)
     proposal = Decision.objects.get(case=case, state=Decision.State.PROPOSED)
-    refusal = ""
-    if staff.role != Role.APPROVER:
-        refusal = _("Approving needs the role %(needed)s. Your role is %(role)s.") % {
-            "needed": Role.APPROVER.label,
-            "role": Role(staff.role).label,
-        }
-    elif proposal.proposed_by_id == staff.pk:
-        refusal = str(_("You proposed this decision, so another approver has to approve it."))
+    erased = case.scope_items.filter(kind=ScopeItem.Kind.MODEL, result=ScopeItem.Result.ERASE)
+    models = list(erased.values_list("target", flat=True))
     return _step(
         request,
         "staff/approval.html",
@@ -177,10 +173,9 @@ def approval(request: HttpRequest, reference: str) -> HttpResponse:
             (item, vault.get(case, f"scope/{item.pk}/reasoning", default=""))
             for item in case.scope_items.order_by("id")
         ],
-        models=case.scope_items.filter(
-            kind=ScopeItem.Kind.MODEL, result=ScopeItem.Result.ERASE
-        ).values_list("target", flat=True),
-        refusal=refusal,
+        models=models,
+        refusal=why_not_approve(proposal, staff),
+        wording=None if models else cases.preview_proposal(case, proposal),
     )
 
 

@@ -56,6 +56,7 @@ from rtbf.stack import Stack, start_redis
 from tests import canaries
 from tests.factories import expire_lease, make_staff, take_lease, work_off
 from tests.requests_app.bundles import prepare, sign
+from tests.staff import as_staff
 
 pytestmark = [pytest.mark.database, pytest.mark.stack, pytest.mark.django_db(transaction=True)]
 
@@ -74,6 +75,7 @@ PLANTED = {
     "probe rows": "nats of the Nasenflöte",
     "saved step": "moments of the Maultrommel",
     "hold": "The claim about the Rübezahl",
+    "staff note": "Called about the Zwiebelturm",
     "excerpt": "Record of the Wolpertinger",
     "staff message": "Her cousin said Weltschmerz",
 }
@@ -217,6 +219,11 @@ def walk(settings: Settings, server: redis.Redis[bytes]) -> Walked:
     )
     facts = [(PLANTED["question"], PLANTED["answer"])]
     cases.attach_facts(case_id=case.id, facts=facts, aliases=[], actor=staff)
+    staff_client = as_staff(officer, case)
+    staff_client.post(f"/app/cases/{case.reference}/notes", {"text": PLANTED["staff note"]})
+    assert (
+        PLANTED["staff note"] in staff_client.get(f"/app/cases/{case.reference}").content.decode()
+    )
     holds.place_hold(
         case_id=case.id,
         reason=PLANTED["hold"],
@@ -317,6 +324,7 @@ def committed(case: Case) -> dict[tuple[int, str], Any]:
         *texts,
         {"facts": vault.get(case, "facts"), "aliases": vault.get(case, "aliases")},
         vault.get(case, f"hold/{case.holds.get().pk}/reason"),
+        *vault.get_all(case, "note/").values(),
         vault.get(case, f"decision/{case.decisions.get().pk}/reasoning"),
     ]
     found = {}
