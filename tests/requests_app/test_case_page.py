@@ -312,7 +312,7 @@ def test_the_print_view_is_open_and_whole_and_shows_nothing_of_the_person(
     assert not [canary for canary in factories.CANARIES if canary in page]
     assert len(numbers(page)) == len(audit.case_entries(case.id))
     assert "<details>" not in page
-    assert not re.search(r"<nav|<button (?!type=\"button\" class=\"quiet small\" data-copy)", page)
+    assert not re.search("<nav|<button", page)
     assert "Personal data is left out." in page
     assert page.index(case.reference, page.index("print-head")) < page.index("<h1")
 

@@ -41,8 +41,8 @@ pytestmark = pytest.mark.django_db
 
 BASE = "/api/drp/v1"
 REQUESTS = f"{BASE}/data-rights-request"
-KEY = Ed25519PrivateKey.generate()
-OTHER_KEY = Ed25519PrivateKey.generate()
+KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
+OTHER_KEY = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
 Headers = dict[str, Any]
 
 
