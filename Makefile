@@ -48,6 +48,12 @@ setup-models: preflight $(VENV)/.ready-models
 demo: ## one whole case through the real form, queue and worker; ends with the evidence summary
 	@started=$$(date +%s); $(MAKE) --no-print-directory setup && RTBF_DEMO_STARTED=$$started $(PY) manage.py demo
 
+CASES ?= 200
+
+sample: setup ## made-up cases of eighteen months in an empty installation [CASES=200]
+	@$(PY) manage.py migrate --no-input --verbosity 0
+	@$(PY) manage.py sample --cases $(CASES)
+
 run: setup ## serve the web app with worker, beat, signer and gateway until Ctrl-C
 	@$(PY) manage.py run --port $(PORT) --gateway-port $(GATEWAY_PORT)
 

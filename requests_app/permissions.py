@@ -32,6 +32,7 @@ DECIDE = frozenset({Role.OFFICER, Role.APPROVER})
 EXPORT = DECIDE | {Role.AUDITOR}
 CANCEL = DECIDE | {Role.ENGINEER}
 CASES = frozenset(Role) - {Role.ADMINISTRATOR}
+OPERATE = frozenset({Role.ENGINEER, Role.APPROVER})  # models and releases
 ACCOUNTS = frozenset({Role.ADMINISTRATOR})
 
 PAGES: dict[str, frozenset[Role]] = {
@@ -77,6 +78,8 @@ PAGES: dict[str, frozenset[Role]] = {
     "run_evidence": CASES,
     "run_figure": CASES,
     "releases": CASES,
+    "release": CASES,
+    "release_roll_back": OPERATE,
     "models": CASES,
     "playground": frozenset({Role.ENGINEER}),
     "training": CASES,

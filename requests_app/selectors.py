@@ -19,6 +19,7 @@ from django.utils.translation import gettext as _
 from requests_app import audit, vault
 from requests_app.lifecycle import CLOSED, CaseStatus
 from requests_app.models import (
+    AuditEntry,
     Case,
     ErasureRun,
     Letter,
@@ -168,22 +169,35 @@ def mask(address: str) -> str:
 
 def timeline(case: Case) -> list[TimelineItem]:
     """The case's audit entries, oldest first, read from the stored bytes."""
-    items = []
-    for entry in audit.case_entries(case.id):
-        body = cast(dict[str, Any], canonical.loads(bytes(entry.body), file=f"entry {entry.seq}"))
-        items.append(
-            TimelineItem(
-                seq=entry.seq,
-                case_seq=body["case_seq"],
-                type=entry.type,
-                at=cast(datetime, parse_datetime(body["at"])),
-                actor=body["actor"],
-                data=body["data"],
-                leaf_hash=bytes(entry.leaf_hash).hex(),
-                text=bytes(entry.body).decode(),
-            )
-        )
-    return items
+    return [_item(entry) for entry in audit.case_entries(case.id)]
+
+
+def _item(entry: AuditEntry) -> TimelineItem:
+    body = cast(dict[str, Any], canonical.loads(bytes(entry.body), file=f"entry {entry.seq}"))
+    return TimelineItem(
+        seq=entry.seq,
+        case_seq=body["case_seq"],
+        type=entry.type,
+        at=cast(datetime, parse_datetime(body["at"])),
+        actor=body["actor"],
+        data=body["data"],
+        leaf_hash=bytes(entry.leaf_hash).hex(),
+        text=bytes(entry.body).decode(),
+    )
+
+
+PUT_LIVE = ("release.registered", "release.consolidated", "release.rolled_back", "case.revoked")
+
+
+def entries_of_release(release: Release) -> list[TimelineItem]:
+    """The log's entries that put a release in force, last first."""
+    found = []
+    for entry in AuditEntry.objects.filter(type__in=PUT_LIVE).order_by("-seq"):
+        item = _item(entry)
+        named = {item.data.get("release"), *item.data.get("releases", {}).values()}
+        if release.pk in named and item.data.get("live", True):
+            found.append(item)
+    return found
 
 
 def run_progress(run_id: UUID, after_seq: int = -1) -> RunProgress | None:

@@ -89,7 +89,7 @@ class Story:
         self.say = say
         self.staff = {
             login["role"]: login
-            for login in json.loads(stack.manage("create_staff", "--demo", "--json"))
+            for login in json.loads(stack.manage("create_staff", "--demo", "--json"))["staff"]
         }
         self.windows: dict[str, Visitor] = {}
 

@@ -5,9 +5,11 @@ from django.views.generic import RedirectView
 
 from requests_app.api import api, no_such_call
 from rtbf.health import healthz
+from rtbf.welcome import welcome
 
 urlpatterns = [
     path("healthz", healthz, name="healthz"),
+    path("welcome", welcome, name="welcome"),
     # Addresses come from invitations: none is added by oneself, since it would open the account.
     path("accounts/email/", RedirectView.as_view(pattern_name="mfa_index")),
     path("api/", api.urls),

@@ -47,6 +47,7 @@ def page_addresses(case: Case) -> dict[str, str]:
         "recipient_id": 0,
         "notice_id": 0,
         "item_id": 0,
+        "digest": "0" * 64,
     }
     pages = [page for page in urls.urlpatterns if str(page.pattern).startswith("app/")]
     return {

@@ -21,7 +21,7 @@ from celery import shared_task
 from django.conf import settings
 from django.db import DatabaseError, OperationalError
 
-from requests_app.services import rechecks
+from requests_app.services import rechecks, serving
 from requests_app.services.errors import LeaseLost, ServiceError
 from requests_app.services.rechecks import RecheckInput, RecheckLease
 from workers import erasure, utility
@@ -111,6 +111,12 @@ class Served:
             base = weights(given.model_name, given.base_sha256)
             opened = self._open.enter_context(reloaded(base, on_disk(given)))
             self._loaded[given.release] = opened
+            serving.note_served(
+                process=f"{socket.gethostname()}:{os.getpid()}",
+                kind="worker",
+                model_name=given.model_name,
+                digest=given.release,
+            )
         return self._loaded[given.release]
 
 

@@ -42,6 +42,7 @@ class Release(models.Model):
     )
     manifest = models.BinaryField()  # the exact canonical JSON bytes that were hashed
     is_live = models.BooleanField(default=False)
+    live_since = models.DateTimeField(null=True, blank=True)  # when it was last put in force
     created_at = models.DateTimeField()
 
     class Meta:

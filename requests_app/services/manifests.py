@@ -161,10 +161,11 @@ def put_live(model_name: str, manifest: Manifest, release: Release | None = None
             parent=live,
             manifest=manifest.raw,
             is_live=True,
+            live_since=timezone.now(),
             created_at=timezone.now(),
         )
-    release.is_live = True
-    release.save(update_fields=["is_live"])
+    release.is_live, release.live_since = True, timezone.now()
+    release.save(update_fields=["is_live", "live_since"])
     return release
 
 

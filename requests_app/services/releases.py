@@ -1,4 +1,4 @@
-"""Releases beyond a run's own: revoking one case, rolling back, consolidating.
+"""Releases beyond a run's own: revoking one case, consolidating; rolling back is in `roll_backs`.
 
 None of them may cost a fulfilled case its erasure (`manifests.put_live` sees to that), and none
 happens while a run works on the model, since a run is verified against the adapters in force. What
@@ -139,48 +139,7 @@ def _gated_on(case: Case) -> list[str]:
     return found
 
 
-# --- Rolling back -------------------------------------------------------------------------------
-@transaction.atomic
-def roll_back_release(*, digest: str, actor_member: StaffMember) -> Release:
-    """Make an earlier release live again, if every fulfilled case is in it.
-
-    Refused with the references of the cases that would come back. Merged cases that are gated there
-    are so again, others have another adapter there, and the log of each says it. The weights must
-    not have been destroyed; a quarantine that their replacement alone put them in is lifted.
-    """
-    require_role(actor_member, Role.ENGINEER, Role.APPROVER)
-    release = Release.objects.filter(pk=digest).first()
-    if release is None:
-        raise NotFound(_("There is no such release."))
-    manifest = read_manifest(bytes(release.manifest))
-    live = live_manifest(release.model_name)
-    now = live.adapters if live else ()
-    known = live.cases if live else frozenset()
-    regated = {a.case_id: a for a in manifest.adapters if a.case_id in known and a not in now}
-    cases = locked_cases(list(regated))
-    lock_model(release.model_name)
-    if live is None or locked_live(release.model_name).digest != live.digest:
-        raise WrongState(_("Another release went live meanwhile. Look again before rolling back."))
-    if release.digest == live.digest:
-        raise Invalid(_("This release is in force already."))
-    if release.runs.exclude(verdict=Verdict.WITHIN).exists():
-        raise Invalid(_("This release fell short of its thresholds and was never in force."))
-    lineage.bring_back(sha256=manifest.base_sha256, actor=staff_actor(actor_member))
-    put_live(release.model_name, manifest, release)
-    data = {"model": release.model_name, "release": release.digest, "from": live.digest}
-    actor = staff_actor(actor_member).name
-    audit.append_entry(type="release.rolled_back", actor=actor, data=data)
-    for case in cases:
-        digests = {
-            "adapter_sha256": regated[case.id].sha256,
-            "gate_sha256": regated[case.id].gate_sha256,
-            "base_sha256": manifest.base_sha256,
-        }
-        audit.append_entry(type="case.regated", actor=actor, case=case, data={**data, **digests})
-    queue_rechecks(release, Recheck.Reason.RELEASE)
-    return release
-
-
+# --- Consolidating ------------------------------------------------------------------------------
 def base_of(digest: str) -> str:
     """SHA-256 of the weights that a release is on. NotFound if there is no such release."""
     release = Release.objects.filter(pk=digest).first()
@@ -189,7 +148,6 @@ def base_of(digest: str) -> str:
     return read_manifest(bytes(release.manifest)).base_sha256
 
 
-# --- Consolidating ------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class CaseInForce:
     """A case in force on a model. `facts` is None once the case is sealed: its data is gone."""

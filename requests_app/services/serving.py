@@ -1,23 +1,82 @@
-"""What a process that serves a model has loaded."""
+"""Declared against observed: what the record says is in force, and what processes have loaded."""
 
 from __future__ import annotations
 
-from django.db import transaction
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-from requests_app import audit
-from requests_app.actors import SYSTEM
+from django.utils import timezone
 
-_said: dict[tuple[str, str], str] = {}
+from requests_app.models import Release, ServingProcess
+from requests_app.services.errors import Invalid
+from requests_app.services.lineage import DIGEST
+
+SWAP_TIME = timedelta(minutes=1)
+"""Within it a process may still serve what was in force before: it looks for a new release every
+half minute."""
+SILENT_AFTER = timedelta(minutes=5)
+"""Of a process that said nothing for so long nobody knows what it serves, or whether it runs."""
+KEPT = timedelta(days=1)
 
 
-@transaction.atomic
+@dataclass(frozen=True)
+class Served:
+    """What one process said last. `differs`: it serves another release than the one in force."""
+
+    process: str
+    kind: str
+    digest: str
+    seen_at: datetime
+    is_silent: bool
+    differs: bool
+
+
 def note_served(*, process: str, kind: str, model_name: str, digest: str) -> None:
-    """Log what a process serves when that changes; `digest`: empty for the base model alone."""
-    if _said.get((process, model_name)) == digest:
-        return
-    audit.append_entry(
-        type="serving.changed",
-        actor=SYSTEM.name,
-        data={"process": process, "kind": kind, "model": model_name, "release": digest},
+    """Note that a process has loaded this release of a model and serves it; call it at each load
+    and every minute. `kind`: worker or gateway; `digest`: empty for the base model alone.
+
+    Writes no log entry: it is no change of the record. Raises Invalid.
+    """
+    if kind not in ServingProcess.Kind.values:
+        raise Invalid(f"There is no kind “{kind}”. Known: {', '.join(ServingProcess.Kind.values)}.")
+    if digest and not DIGEST.fullmatch(digest):
+        raise Invalid("Name the release by its digest, 64 hexadecimal digits.")
+    now = timezone.now()
+    ServingProcess.objects.update_or_create(
+        process=process[:120],
+        model_name=model_name,
+        defaults={"kind": kind, "digest": digest, "seen_at": now},
     )
-    _said[process, model_name] = digest
+    ServingProcess.objects.filter(seen_at__lt=now - KEPT).delete()
+
+
+def served(model_name: str) -> list[Served]:
+    """What the processes of the last day said of a model, gateways first."""
+    live = Release.objects.filter(model_name=model_name, is_live=True).first()
+    rows = ServingProcess.objects.filter(model_name=model_name).order_by("kind", "process")
+    return [_judged(row, live) for row in rows]
+
+
+def differing() -> list[ServingProcess]:
+    """The processes that serve something else than what is in force, for every staff page."""
+    live = {
+        each.model_name: each for each in Release.objects.filter(is_live=True).defer("manifest")
+    }
+    recent = ServingProcess.objects.filter(seen_at__gte=timezone.now() - SILENT_AFTER)
+    rows = recent.order_by("model_name", "process")
+    return [row for row in rows if _judged(row, live.get(row.model_name)).differs]
+
+
+def _judged(row: ServingProcess, live: Release | None) -> Served:
+    silent = row.seen_at < timezone.now() - SILENT_AFTER
+    declared = live.digest if live else ""
+    since = live.live_since if live else None
+    swapping = since is not None and row.seen_at < since + SWAP_TIME
+    return Served(
+        process=row.process,
+        kind=row.get_kind_display(),
+        digest=row.digest,
+        seen_at=row.seen_at,
+        is_silent=silent,
+        differs=not silent and row.digest != declared and not swapping,
+    )

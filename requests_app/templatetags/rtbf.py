@@ -20,6 +20,7 @@ from requests_app.models import Case, Reminder
 from requests_app.models.runs import Verdict
 from requests_app.permissions import revealed_until
 from requests_app.services import letter_texts
+from requests_app.services.serving import differing
 
 register = template.Library()
 
@@ -85,6 +86,12 @@ def due_tag(case: Case) -> SafeString:
 
 def days_left(due: date) -> int:
     return (due - timezone.localdate()).days
+
+
+@register.inclusion_tag("staff/serving_banner.html")
+def serving_banner() -> dict[str, Any]:
+    """On every staff page: processes that serve something else than what is in force."""
+    return {"differing": differing()}
 
 
 @register.filter

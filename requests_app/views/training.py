@@ -1,4 +1,4 @@
-"""Around the model: a person's records in training sets, restriction, suppression list, lineage."""
+"""Around the model: a person's records in training sets, restriction, suppression list."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ from django.views.decorators.http import require_http_methods
 from requests_app import selectors, vault
 from requests_app.forms import PlainForm, text_lines
 from requests_app.identifiers import KINDS, candidates
-from requests_app.models import Case, ModelNode, RecordMatch
-from requests_app.models.people import Role
+from requests_app.models import Case, RecordMatch
 from requests_app.models.restrictions import RestrictionGround
 from requests_app.permissions import DECIDE, member, revealed_until, staff_page
-from requests_app.services import lineage, restrictions, suppression, training
+from requests_app.services import restrictions, suppression, training
 from requests_app.services.errors import Invalid, NotAllowed, WrongState
 from requests_app.views.common import find_case, posted, refusals_in_words
 from requests_app.views.reveals import ask_first, to_reveal
 
 GET_POST = require_http_methods(["GET", "POST"])
 SHOWN = 100  # matches on one page; the next ones come once these are answered
-MANAGE = frozenset({Role.ENGINEER, Role.APPROVER})
 
 
 class IdentifiersForm(PlainForm):
@@ -189,34 +187,6 @@ def training_page(request: HttpRequest) -> HttpResponse:
         "may_decide": staff.role in DECIDE,
     }
     return render(request, "staff/training.html", context)
-
-
-@staff_page("models")
-@GET_POST
-@refusals_in_words
-def models_page(request: HttpRequest) -> HttpResponse:
-    """Weights, what they came of, and quarantine; `action` is quarantine or lift."""
-    staff = member(request)
-    if request.method == "POST":
-        sha256 = request.POST.get("sha256", "")
-        if request.POST.get("action") == "quarantine":
-            reached = lineage.quarantine_model(
-                sha256=sha256,
-                reason=request.POST.get("reason", ""),
-                since=timezone.localdate(),
-                actor_member=staff,
-            )
-            messages.success(request, f"In quarantine, with {len(reached)} made of it.")
-        elif request.POST.get("action") == "lift":
-            lineage.lift_quarantine(sha256=sha256, actor_member=staff)
-            messages.success(request, "The quarantine is lifted.")
-        return redirect("models")
-    context = {
-        "nodes": selectors.model_lineage(),
-        "reasons": [each for each in ModelNode.Reason if each != ModelNode.Reason.REPLACED],
-        "may_manage": staff.role in MANAGE,
-    }
-    return render(request, "staff/models.html", context)
 
 
 def _answered(request: HttpRequest, answer: str) -> list[int]:

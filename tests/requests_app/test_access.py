@@ -67,12 +67,14 @@ def test_who_decides_nothing_and_sees_nobody_is_written_down_once() -> None:
     } | settings - {"settings_retention"}  # fmt: skip
     assert of[Role.AUDITOR] == {
         "today", "queue", "case", "exports", "export", "run", "run_progress", "run_evidence",
-        "run_stream", "run_log", "run_figure", "releases", "models", "training", "audit",
+        "run_stream", "run_log", "run_figure", "releases", "release", "models", "training", "audit",
         "recipients", "reports", "report_jobs", "report_file", "queue_changes", "search",
         "preferences",
     } | settings  # fmt: skip
     of_exports = {"exports", "export", "reports", "report_jobs", "report_file"}
-    assert of[Role.ENGINEER] == of[Role.AUDITOR] - of_exports | {"run_cancel", "playground"}
+    assert of[Role.ENGINEER] == of[Role.AUDITOR] - of_exports | {
+        "run_cancel", "playground", "release_roll_back"
+    }  # fmt: skip
     personal = {"case_reveal", "case_letter", "case_identity", "case_mandate", "case_facts"}
     personal |= {"case_annex", "annexed_bundle", "case_records", "case_note"}
     for role in set(Role) - permissions.SEE_PERSONAL_DATA:

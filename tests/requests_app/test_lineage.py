@@ -12,7 +12,7 @@ from hypothesis.extra.django import TestCase
 from requests_app import audit
 from requests_app.models import AuditEntry, ModelNode, Release, StaffMember
 from requests_app.models.people import Role
-from requests_app.services import lineage, manifests, releases
+from requests_app.services import lineage, manifests, releases, roll_backs
 from requests_app.services.errors import Invalid, NotAllowed, NotFound, WrongState
 from requests_app.verifier import canonical
 from tests import factories
@@ -132,7 +132,9 @@ def test_a_roll_back_lifts_the_quarantine_of_the_replacement_and_no_other(
     responding_case()
     before = Release.objects.get(is_live=True)
     consolidated(engineer)
-    releases.roll_back_release(digest=before.pk, actor_member=engineer)
+    roll_backs.roll_back_release(
+        digest=before.pk, reason="fault", actor_member=factories.make_staff("approver")
+    )
     assert ModelNode.objects.get(pk=digest("base")).quarantined_from is None
     assert len(data_of("model.quarantine_lifted")) == 1
 
@@ -148,7 +150,9 @@ def test_weights_in_quarantine_for_their_data_do_not_come_back_by_a_roll_back(
         sha256=digest("base"), reason="holds_data", since=TODAY, actor_member=engineer
     )
     with pytest.raises(Invalid, match="quarantined"):
-        releases.roll_back_release(digest=before.pk, actor_member=engineer)
+        roll_backs.roll_back_release(
+            digest=before.pk, reason="fault", actor_member=factories.make_staff("approver")
+        )
 
 
 def test_destroyed_weights_stay_in_quarantine(engineer: StaffMember) -> None:

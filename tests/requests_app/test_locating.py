@@ -295,7 +295,7 @@ def test_the_command_searches_here_and_now(
     call_command("locate_records", case.reference, "--by", officer.username)
     told = capsys.readouterr()
     assert "crm: finished, 8 records, 4 new matches." in told.out
-    assert "8 records, 4 matches" in told.err
+    assert "crm" in told.err  # a bar, and nothing that was found
     with pytest.raises(CommandError):
         call_command("locate_records", "ERQ-1999-000001", "--by", officer.username)
 

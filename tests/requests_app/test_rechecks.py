@@ -19,7 +19,7 @@ from requests_app.actors import staff_actor
 from requests_app.lifecycle import CaseStatus, RecheckState, RunState
 from requests_app.models import AuditEntry, Case, ErasureRun, Recheck, Release, StaffMember
 from requests_app.models.runs import Verdict
-from requests_app.services import cases, manifests, rechecks, releases, runs
+from requests_app.services import cases, manifests, rechecks, releases, roll_backs, runs
 from requests_app.services.errors import Invalid, LeaseLost, NotFound
 from requests_app.services.locking import lock_case
 from requests_app.services.rechecks import NEWEST, RECHECK_TASK, RecheckLease
@@ -141,7 +141,7 @@ def test_revoking_rolling_back_and_consolidating_have_the_cases_measured(
     )
     assert [row.case_id for row in live().rechecks.all()] == [None]  # all were measured on it
 
-    releases.roll_back_release(digest=revoked.digest, actor_member=engineer)
+    roll_backs.roll_back_release(digest=revoked.digest, reason="fault", actor_member=approver)
     again = revoked.rechecks.filter(occasion=2)
     assert {row.case_id for row in again} == {first.id, third.id, None}
 

@@ -11,7 +11,7 @@ from requests_app import audit
 from requests_app.actors import staff_actor
 from requests_app.models import AuditEntry, Case, Release, Revocation, StaffMember
 from requests_app.models.runs import Verdict
-from requests_app.services import cases, manifests, releases, runs
+from requests_app.services import cases, manifests, releases, roll_backs, runs
 from requests_app.services.errors import Invalid, NotAllowed, NotFound, WrongState
 from requests_app.services.manifests import ManifestAdapter
 from requests_app.services.releases import CaseFigures
@@ -139,7 +139,7 @@ def test_a_roll_back_that_would_bring_erased_data_back_names_the_cases(
     second, third = (responding_case() for _ in range(2))
     now = live()
     with pytest.raises(Invalid, match=f"{second.reference}, {third.reference}") as refused:
-        releases.roll_back_release(digest=first.digest, actor_member=engineer)
+        roll_backs.roll_back_release(digest=first.digest, reason="fault", actor_member=engineer)
     assert not any(word in str(refused.value) for word in factories.CANARIES)
     assert live() == now
 
@@ -150,7 +150,7 @@ def test_a_roll_back_does_not_erase_again_what_was_taken_back(engineer: StaffMem
     before = live()
     revoke(case)
     with pytest.raises(Invalid, match=f"taken back: {case.reference}"):
-        releases.roll_back_release(digest=before.digest, actor_member=engineer)
+        roll_backs.roll_back_release(digest=before.digest, reason="fault", actor_member=engineer)
 
 
 def test_only_a_release_that_was_in_force_is_rolled_back_to(
@@ -165,11 +165,11 @@ def test_only_a_release_that_was_in_force_is_rolled_back_to(
         (live().digest, "in force already"),
     ):
         with pytest.raises(Invalid, match=why):
-            releases.roll_back_release(digest=digest, actor_member=engineer)
+            roll_backs.roll_back_release(digest=digest, reason="fault", actor_member=engineer)
     with pytest.raises(NotFound):
-        releases.roll_back_release(digest="0" * 64, actor_member=engineer)
+        roll_backs.roll_back_release(digest="0" * 64, reason="fault", actor_member=engineer)
     with pytest.raises(NotAllowed):
-        releases.roll_back_release(digest=live().digest, actor_member=officer)
+        roll_backs.roll_back_release(digest=live().digest, reason="fault", actor_member=officer)
 
 
 # --- Consolidating ------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ def test_a_cluster_adapter_changes_its_own_cases_alone(engineer: StaffMember) ->
         (three.case_id, three.sha256),
     ]
     # Rolled back, each has its own adapter again, and its log says which.
-    releases.roll_back_release(digest=before.digest, actor_member=engineer)
+    roll_backs.roll_back_release(digest=before.digest, reason="fault", actor_member=engineer)
     assert last_entry(second)["type"] == "case.regated"
     assert last_entry(second)["adapter_sha256"] == two.sha256
     assert last_entry(third)["type"] != "case.regated"
@@ -298,10 +298,12 @@ def test_a_consolidation_is_rolled_back_while_the_old_weights_are_there(
     before = live()
     consolidated(engineer)
     after = live()
-    releases.roll_back_release(digest=before.digest, actor_member=engineer)
+    roll_backs.roll_back_release(
+        digest=before.digest, reason="fault", actor_member=factories.make_staff("approver")
+    )
     assert manifests.level_of(case.id, "demo") == "gated"
     assert last_entry(case)["type"] == "case.regated"
-    releases.roll_back_release(digest=after.digest, actor_member=engineer)
+    roll_backs.roll_back_release(digest=after.digest, reason="fault", actor_member=engineer)
     releases.record_weights(
         model_name="demo",
         sha256=before.base_sha256,
@@ -311,7 +313,9 @@ def test_a_consolidation_is_rolled_back_while_the_old_weights_are_there(
     )
     assert last_entry()["type"] == "weights.destroyed"
     with pytest.raises(Invalid, match="were destroyed"):
-        releases.roll_back_release(digest=before.digest, actor_member=engineer)
+        roll_backs.roll_back_release(
+            digest=before.digest, reason="fault", actor_member=factories.make_staff("approver")
+        )
     assert live() == after
 
 

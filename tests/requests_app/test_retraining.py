@@ -16,7 +16,7 @@ from requests_app.models import (
     SuppressionTag,
 )
 from requests_app.models.runs import Verdict
-from requests_app.services import cases, lineage, manifests, releases, retraining
+from requests_app.services import cases, lineage, manifests, retraining, roll_backs
 from requests_app.services.errors import Invalid, WrongState
 from requests_app.services.releases import CaseFigures
 from requests_app.services.retraining import TrainedOn
@@ -99,7 +99,9 @@ def test_cases_go_to_exact_and_bundle_and_log_say_on_what_the_weights_were_train
         False,
         "what the weights were trained on",
     )
-    releases.roll_back_release(digest=before.digest, actor_member=engineer)
+    roll_backs.roll_back_release(
+        digest=before.digest, reason="fault", actor_member=factories.make_staff("approver")
+    )
     assert stated(case)[:2] == ("suppression-measured", "gated")
     assert release.digest != before.digest
 

@@ -61,6 +61,7 @@ def addresses(case: Case, run: ErasureRun) -> list[str]:
         "kind": "svg",
         "notice_id": 1,
         "recipient_id": 1,
+        "digest": "0" * 64,
         "job_id": run.pk,
         "pseudonym": NOBODY,
     }

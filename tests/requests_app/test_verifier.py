@@ -19,7 +19,7 @@ from requests_app.dossier import BundleNotReady
 from requests_app.exports import bundle as bundle_export
 from requests_app.models import Case
 from requests_app.models.runs import ProbeResult, Verdict
-from requests_app.services import cases, intake, letters, manifests, releases, runs
+from requests_app.services import cases, intake, letters, manifests, releases, roll_backs, runs
 from requests_app.verifier import archive, notes, statements
 from requests_app.verifier.__main__ import main
 from requests_app.verifier.checks import verify
@@ -142,7 +142,7 @@ def test_a_bundle_says_whether_its_case_is_gated_merged_or_revoked() -> None:
 
     assert stated(merged) == ("suppression-in-weights", "merged", False)
     assert stated(revoked) == ("erasure-revoked", "revoked", True)
-    releases.roll_back_release(digest=before.digest, actor_member=approver)
+    roll_backs.roll_back_release(digest=before.digest, reason="fault", actor_member=approver)
     assert stated(merged) == ("suppression-measured", "gated", True)
 
 

@@ -12,7 +12,7 @@ from pytest_django.fixtures import Settings
 
 from requests_app.models import AuditEntry, Case, Release, StaffMember
 from requests_app.models.runs import Verdict
-from requests_app.services import cases, manifests, releases, runs
+from requests_app.services import cases, manifests, releases, roll_backs, runs
 from requests_app.services.errors import Invalid
 from tests import factories
 from workers import consolidation, corpus, erasure, tasks
@@ -131,7 +131,7 @@ def test_a_case_goes_from_gated_to_merged_and_the_next_run_begins_on_the_new_wei
     assert ended.value.code == 2
     assert "merged into these weights already" in capsys.readouterr().err
 
-    call(engineer, "--roll-back", before.digest)
+    call(factories.make_staff("approver"), "--roll-back", before.digest)
     assert manifests.level_of(case.id, "demo") == "gated"
     assert tasks.base_model("demo").sha256 == before.base_sha256
 
@@ -206,7 +206,7 @@ def test_the_weights_of_a_model_of_our_own_are_quarantined_and_brought_back(
     assert kinds()[-1] == "weights.quarantined"
     assert tasks.base_model(str(folder)).name == str(folder)
 
-    call(engineer, "--roll-back", before.digest, model=str(folder))
+    call(factories.make_staff("approver"), "--roll-back", before.digest, model=str(folder))
     assert kinds()[-1] == "weights.brought_back"
     assert tasks.base_model(str(folder)).sha256 == before.base_sha256
     assert manifests.level_of(case.id, str(folder)) == "gated"
@@ -235,7 +235,9 @@ def test_quarantined_weights_are_destroyed_for_their_model_alone_and_never_those
     assert (quarantined(root), kinds()) == (replaced, entries)
 
     # Put back in force, but their files not yet: a command that was cut off in between.
-    releases.roll_back_release(digest=before.digest, actor_member=engineer)
+    roll_backs.roll_back_release(
+        digest=before.digest, reason="fault", actor_member=factories.make_staff("approver")
+    )
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
         call(engineer, "--destroy-quarantined", model=str(folder))
@@ -248,11 +250,15 @@ def test_quarantined_weights_are_destroyed_for_their_model_alone_and_never_those
     assert quarantine(root, tasks.base_model(str(folder)))
     manifest = manifests.live_manifest(str(folder))
     assert manifest is not None
-    releases.roll_back_release(digest=consolidated_release(str(folder)), actor_member=engineer)
+    roll_backs.roll_back_release(
+        digest=consolidated_release(str(folder)), reason="fault", actor_member=engineer
+    )
     call(engineer, "--destroy-quarantined", model=str(folder))
     assert (quarantined(root), kinds()[-1]) == ((), "weights.destroyed")
     with pytest.raises(Invalid, match="were destroyed"):
-        releases.roll_back_release(digest=manifest.digest, actor_member=engineer)
+        roll_backs.roll_back_release(
+            digest=manifest.digest, reason="fault", actor_member=factories.make_staff("approver")
+        )
 
 
 def consolidated_release(model: str) -> str:

@@ -3,16 +3,24 @@
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from requests_app.commands import ToldCommand, case_named
 from requests_app.dossier import BundleNotReady, gather
 from requests_app.exports import bundle
 from requests_app.keys import KeyFileError
-from requests_app.models import Case
 
 
-class Command(BaseCommand):
+class Command(ToldCommand):
     help = "Write the evidence bundle of a case, as of its last export."
+    examples = (
+        ("bundle ERQ-2026-000123 bundle.zip", "the bundle of the case as of its last export"),
+        (
+            "bundle ERQ-2026-000123 bundle.zip --since 1200 --json",
+            "with a proof from the checkpoint of size 1200, which the auditor has",
+        ),
+    )
+    reports = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("reference")
@@ -22,12 +30,11 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        case = Case.objects.filter(reference=options["reference"]).first()
-        if case is None:
-            raise CommandError(f"There is no case {options['reference']}.")
+        case = case_named(options["reference"])
         try:
             data = bundle.render(gather(case), since=options["since"])
         except (BundleNotReady, KeyFileError, ValueError) as problem:
             raise CommandError(str(problem)) from None
         options["path"].write_bytes(data)
-        self.stdout.write(f"{options['path']}: {len(data)} bytes")
+        path = str(options["path"])
+        self.tell({"path": path, "bytes": len(data)}, options, f"{path}: {len(data)} bytes")

@@ -6,20 +6,30 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 
 from requests_app import training_gate
+from requests_app.commands import ToldCommand
 from requests_app.services import suppression
 from requests_app.services.errors import ServiceError
 from requests_app.training_data import DataError
 from requests_app.training_gate import GateRefused
 
 
-class Command(BaseCommand):
+class Command(ToldCommand):
     help = (
         "Check that a signed gate report allows training on exactly this file, with the suppression"
-        " list as it is now. Exit 0: it does; 1: it does not; 2: could not be checked."
+        " list as it is now."
     )
+    examples = (
+        (
+            "check_gate_report gate.json --file build.jsonl && train",
+            "in a pipeline, before training",
+        ),
+        ("check_gate_report gate.json --set crm --file clean.jsonl --json", "of a registered set"),
+    )
+    exits = "0: it may be trained on; 1: it may not; 2: could not be checked"
+    reports = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("report", type=Path)
@@ -40,4 +50,8 @@ class Command(BaseCommand):
         except (DataError, ServiceError, OSError) as problem:
             self.stderr.write(f"The report could not be checked: {problem}")
             sys.exit(2)
-        self.stdout.write(f"{said['records']} records, looked through on {said['scannedAt']}.")
+        self.tell(
+            {"allowed": True, "records": said["records"], "scanned_at": said["scannedAt"]},
+            options,
+            f"{said['records']} records, looked through on {said['scannedAt']}.",
+        )

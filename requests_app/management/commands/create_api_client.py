@@ -2,15 +2,23 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from requests_app.commands import ToldCommand
 from requests_app.models import ApiClient
 from requests_app.services import api_requests
 from requests_app.services.errors import ServiceError
 
 
-class Command(BaseCommand):
+class Command(ToldCommand):
     help = "Enter a client of the API. Its key is printed once and not stored."
+    examples = (
+        (
+            "create_api_client shop --controller-id shop --role processor --scope write:requests",
+            "a client that files requests; prints its key",
+        ),
+    )
+    reports = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name")
@@ -42,5 +50,8 @@ class Command(BaseCommand):
             _, key = api_requests.create_client(**{name: options[name] for name in names})
         except ServiceError as refused:
             raise CommandError(str(refused)) from None
-        is_agent = options["role"] == ApiClient.Role.AGENT
-        self.stdout.write("Entered; it fetches its token itself." if is_agent else key)
+        if options["role"] == ApiClient.Role.AGENT:
+            words = "Entered; it fetches its token itself."
+            self.tell({"name": options["name"]}, options, words)
+        else:
+            self.tell({"name": options["name"], "key": key}, options, key)

@@ -5,39 +5,43 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
+from requests_app.commands import ToldCommand
 from requests_app.models import StaffMember
 from requests_app.models.people import Role
 
 DEMO_ROLES = (Role.OFFICER, Role.APPROVER, Role.ENGINEER, Role.AUDITOR, Role.ADMINISTRATOR)
 
 
-class Command(BaseCommand):
+class Command(ToldCommand):
     help = (
-        "Make staff accounts. Running it again changes nothing.\n\n"
-        "examples:\n"
-        "  manage.py create_staff --demo           # one of each role but intake\n"
-        "  manage.py create_staff --demo --json    # the same, log-ins as one JSON list\n"
-        "  manage.py create_staff --role administrator --username ana --email ana@b.example\n"
-        "Without RTBF_STAFF_PASSWORD in the environment a password is generated and shown once;\n"
-        "those of the demonstration lie in RTBF_KEY_DIR/demo_staff.json (0600)."
+        "Make staff accounts. Running it again changes nothing. Without RTBF_STAFF_PASSWORD in the"
+        " environment a password is generated and shown once; those of the demonstration lie in"
+        " RTBF_KEY_DIR/demo_staff.json (0600)."
     )
+    examples = (
+        ("create_staff --demo", "the demonstration accounts, one of each role but intake"),
+        ("create_staff --demo --json", "the same, the log-ins under “staff”"),
+        (
+            "create_staff --role administrator --username ana --email ana@b.example",
+            "the first administrator, who invites the others",
+        ),
+    )
+    reports = True
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.formatter_class = RawDescriptionHelpFormatter
         parser.add_argument("--demo", action="store_true", help="the demonstration accounts")
         parser.add_argument("--role", choices=Role.values)
         parser.add_argument("--username")
         parser.add_argument("--email", default="")
-        parser.add_argument("--json", action="store_true", help="print the log-ins as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["demo"]:
@@ -46,13 +50,14 @@ class Command(BaseCommand):
             logins = [_one_member(options["username"], options["role"], options["email"])]
         else:
             raise CommandError("Say --demo, or --role and --username.")
-        if options["json"]:
-            self.stdout.write(json.dumps(logins))
-            return
-        for login in logins:
-            self.stdout.write(
+        self.tell(
+            {"staff": logins},
+            options,
+            *(
                 f"{login['role']:14} {login['username']:16} {login['password'] or '(unchanged)'}"
-            )
+                for login in logins
+            ),
+        )
 
 
 def _demo_staff() -> list[dict[str, str]]:

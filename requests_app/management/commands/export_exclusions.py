@@ -10,21 +10,26 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from requests_app import training_data
+from requests_app.commands import ToldCommand
 from requests_app.services import suppression, training
 from requests_app.services.errors import ServiceError
 from requests_app.suppression import record_kind
 from requests_app.training_data import DataError
 
 
-class Command(BaseCommand):
+class Command(ToldCommand):
     help = (
         "Write the excluded records of a set for the pipeline that builds from it: JSON with a"
         " fresh salt and, for each record, the hexadecimal HMAC-SHA256 of its id (UTF-8) under it."
         " No id is written. The file is for its owner alone; the gate still reads what is built."
     )
+    examples = (
+        ("export_exclusions crm exclusions.json", "for the pipeline that builds from the set crm"),
+    )
+    reports = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name", help="a registered training set")
@@ -54,4 +59,8 @@ class Command(BaseCommand):
         descriptor = os.open(options["path"], os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
         with open(descriptor, "w") as file:
             json.dump(content, file)
-        self.stdout.write(f"{len(digests)} of {count} records of {name} are excluded.")
+        self.tell(
+            {"set": name, "records": count, "excluded": len(digests)},
+            options,
+            f"{len(digests)} of {count} records of {name} are excluded.",
+        )

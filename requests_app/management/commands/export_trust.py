@@ -3,14 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from requests_app import keys
+from requests_app.commands import ToldCommand
 from requests_app.models import AuditKey
 
 
-class Command(BaseCommand):
+class Command(ToldCommand):
     help = "Write the trust file. Hand it over by another way than the bundles."
+    examples = (
+        ("export_trust trust.txt", "write the trust file"),
+        ("export_trust > trust.txt", "the same, by standard output"),
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("path", nargs="?", help="file to write; standard output without it")

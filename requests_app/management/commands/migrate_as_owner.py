@@ -9,9 +9,10 @@ from typing import Any
 
 import dj_database_url
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import connection, transaction
 
+from requests_app.commands import ToldCommand
 from requests_app.models import AuditEntry, Checkpoint, CheckpointMark, LogHead
 from requests_app.vault import OVERWRITTEN
 
@@ -26,12 +27,13 @@ FEWER_RIGHTS = {
 }
 
 
-class Command(BaseCommand):
+class Command(ToldCommand):
     help = (
         "Migrate as the owner of the tables (DATABASE_MIGRATION_URL), then give the role that"
         " DATABASE_URL names exactly the rights the application needs; the role is made if there is"
         " none. PostgreSQL only. Run it instead of migrate; again after every update."
     )
+    examples = (("migrate_as_owner", "after every update, with DATABASE_MIGRATION_URL set"),)
 
     def handle(self, *args: Any, **options: Any) -> None:
         if connection.vendor != "postgresql":

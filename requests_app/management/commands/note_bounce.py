@@ -4,16 +4,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from requests_app.commands import ToldCommand
 from requests_app.services.bounces import LARGEST, read_notification, record_bounce
 from requests_app.services.errors import Invalid, NotFound
 
 
-class Command(BaseCommand):
+class Command(ToldCommand):
     help = (
         "Read delivery status notifications (RFC 3464), one from standard input or each file of a"
         " maildir, and mark the letters that could not be announced. Other mail is left alone."
+    )
+    examples = (
+        ("note_bounce < mail", "one notification, as a mail server hands it over"),
+        ("note_bounce --maildir /var/mail/bounces", "every new mail of a maildir"),
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

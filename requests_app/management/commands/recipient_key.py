@@ -2,16 +2,19 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from requests_app.commands import ToldCommand
 from requests_app.models import Recipient
 from requests_app.services.recipients import match_key
 
 
-class Command(BaseCommand):
+class Command(ToldCommand):
     help = (
         "Print the key that a recipient needs to match keyed ids; hand it over by a safe channel."
     )
+    examples = (('recipient_key "Lantern Hosting"', "the key to hand over to this recipient"),)
+    reports = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name")
@@ -20,4 +23,5 @@ class Command(BaseCommand):
         recipient = Recipient.objects.filter(name=options["name"]).first()
         if recipient is None:
             raise CommandError("There is no recipient of that name.")
-        self.stdout.write(match_key(recipient))
+        key = match_key(recipient)
+        self.tell({"recipient": recipient.name, "key": key}, options, key)

@@ -2,19 +2,26 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
-from requests_app import selectors
+from requests_app.commands import ToldCommand, member_named
 from requests_app.models import ModelNode
 from requests_app.services import lineage
 from requests_app.services.errors import ServiceError
 
 
-class Command(BaseCommand):
+class Command(ToldCommand):
     help = (
         "Register weights, or what was made of them (a quantised copy, a distilled model, an index,"
         " an exported adapter), with what they came of. Releases register their own weights."
     )
+    examples = (
+        (
+            "register_model copy-8bit --kind quantised --sha256 DIGEST --parent DIGEST --by ed",
+            "a quantised copy and what it came of",
+        ),
+    )
+    reports = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name")
@@ -24,9 +31,7 @@ class Command(BaseCommand):
         parser.add_argument("--by", required=True, metavar="USERNAME")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        member = selectors.active_staff(options["by"])
-        if member is None:
-            raise CommandError(f"There is no member of staff {options['by']} who is active.")
+        member = member_named(options["by"])
         try:
             node = lineage.register_model(
                 name=options["name"],
@@ -37,4 +42,8 @@ class Command(BaseCommand):
             )
         except ServiceError as refused:
             raise CommandError(str(refused)) from None
-        self.stdout.write(f"{node.name}: {node.get_kind_display().lower()} {node.pk}")
+        self.tell(
+            {"name": node.name, "kind": node.kind, "sha256": node.pk, "parents": options["parent"]},
+            options,
+            f"{node.name}: {node.get_kind_display().lower()} {node.pk}",
+        )

@@ -2,20 +2,31 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
-from requests_app import selectors
+from requests_app.commands import ToldCommand, member_named
 from requests_app.identifiers import KINDS
 from requests_app.services import training
 from requests_app.services.errors import ServiceError
 from requests_app.training_data import DataError
 
 
-class Command(BaseCommand):
+class Command(ToldCommand):
     help = (
         "Register a training set, or describe one anew: a .jsonl, .csv or .parquet file (Parquet"
         " needs pyarrow), or a query with the environment variable that holds a read-only DSN."
     )
+    examples = (
+        (
+            "register_training_set crm /srv/crm.jsonl --id-field id --field mail=email --by ed",
+            "a file, with the fields that hold identifiers",
+        ),
+        (
+            'register_training_set crm CRM_DSN --query "SELECT id, mail FROM people" --by ed',
+            "a database, read-only",
+        ),
+    )
+    reports = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name", help="small letters, digits, hyphens")
@@ -32,9 +43,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        member = selectors.active_staff(options["by"])
-        if member is None:
-            raise CommandError(f"There is no member of staff {options['by']} who is active.")
+        member = member_named(options["by"])
         try:
             found = training.register_training_set(
                 name=options["name"],
@@ -46,4 +55,8 @@ class Command(BaseCommand):
             )
         except (DataError, ServiceError) as refused:
             raise CommandError(str(refused)) from None
-        self.stdout.write(f"{found.name}: {found.get_kind_display()}")
+        self.tell(
+            {"set": found.name, "kind": found.kind},
+            options,
+            f"{found.name}: {found.get_kind_display()}",
+        )

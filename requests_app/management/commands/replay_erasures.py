@@ -1,22 +1,27 @@
 """`manage.py replay_erasures`: after a restore, destroy again what the backup brought back."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from requests_app.commands import ToldCommand
 from requests_app.services.errors import ServiceError
 from requests_app.services.restoring import Replayed, replay_erasures
 
 
-class Command(BaseCommand):
+class Command(ToldCommand):
     help = (
         "Bring a restored database to the log that was signed last: append the entries it lost,"
         " destroy again what they say was destroyed, put the release in force again, and name what"
         " has to be done again. Safe to repeat. Web and workers start once it is done."
     )
+    examples = (
+        ("replay_erasures --dry-run", "what a restore has to destroy again"),
+        ("replay_erasures --log copy.jsonl --json", "from a copy of the log's entries"),
+    )
+    reports = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -26,18 +31,14 @@ class Command(BaseCommand):
             help="a copy of the log's entries, or an internal export of it; else the signer's own",
         )
         parser.add_argument("--dry-run", action="store_true", help="say what would be done")
-        parser.add_argument("--json", action="store_true", help="print one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             done = replay_erasures(options["log"], dry_run=options["dry_run"])
         except ServiceError as refused:
             raise CommandError(str(refused)) from None
-        if options["json"]:
-            found = {**dataclasses.asdict(done), "dry_run": options["dry_run"]}
-            self.stdout.write(json.dumps(found, indent=2))
-        else:
-            self.stdout.write("\n".join(lines(done, dry_run=options["dry_run"])))
+        found = {**dataclasses.asdict(done), "dry_run": options["dry_run"]}
+        self.tell(found, options, *lines(done, dry_run=options["dry_run"]))
 
 
 def lines(done: Replayed, *, dry_run: bool) -> list[str]:

@@ -3,18 +3,24 @@
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from requests_app import keys
+from requests_app.commands import ToldCommand
 from requests_app.models import AuditKey
 
 
-class Command(BaseCommand):
+class Command(ToldCommand):
     help = (
         "Make a new signing key. Both kinds are entered in the log, and bundles made before still"
         " verify with the new trust file (export_trust). Run it for `log` where the signer's folder"
         " is; the signer, running or at its next start, changes over by itself."
     )
+    examples = (
+        ("rotate_key log", "where the signer's folder is; the signer changes over by itself"),
+        ("rotate_key attest", "the key of statements"),
+    )
+    reports = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("purpose", choices=AuditKey.Purpose.values)
@@ -29,4 +35,9 @@ class Command(BaseCommand):
                 then = f"Copy {settings.RTBF_KEY_DIR / keys.ATTEST_FILE} to every other machine."
         except (keys.KeyFileError, keys.KeyChangeRefused) as problem:
             raise CommandError(str(problem)) from None
-        self.stdout.write(f"{options['purpose']} {key.vkey}\n{then}")
+        self.tell(
+            {"purpose": options["purpose"], "vkey": key.vkey},
+            options,
+            f"{options['purpose']} {key.vkey}",
+            then,
+        )

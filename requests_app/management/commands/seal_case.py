@@ -2,20 +2,26 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
-from requests_app import selectors
 from requests_app.actors import SYSTEM, staff_actor
-from requests_app.models import StaffMember
+from requests_app.commands import ToldCommand, case_named, member_named
 from requests_app.services import cases
 from requests_app.services.errors import ServiceError
 
 
-class Command(BaseCommand):
+class Command(ToldCommand):
     help = (
         "Seal a finished case: its key, personal data and commitment salts are destroyed, for good."
         " The log and the bundle keep their proofs. Prepare an export first if one is wanted."
     )
+    examples = (
+        (
+            "seal_case ERQ-2026-000123 --by ana",
+            "for good: prepare an export first if one is wanted",
+        ),
+    )
+    reports = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("reference", help="e.g. ERQ-2026-000123")
@@ -28,15 +34,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         actor = SYSTEM
         if options["by"]:
-            member = StaffMember.objects.filter(username=options["by"], is_active=True).first()
-            if member is None:
-                raise CommandError(f"There is no member of staff {options['by']} who is active.")
-            actor = staff_actor(member)
-        case = selectors.case_by_reference(options["reference"])
-        if case is None:
-            raise CommandError(f"There is no case {options['reference']}.")
+            actor = staff_actor(member_named(options["by"]))
+        case = case_named(options["reference"])
         try:
             cases.seal_case(case_id=case.id, actor=actor)
         except ServiceError as refused:
             raise CommandError(str(refused)) from None
-        self.stdout.write(f"{case.reference} is sealed.")
+        self.tell({"sealed": case.reference}, options, f"{case.reference} is sealed.")

@@ -5,15 +5,21 @@ import threading
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import OperationalError, close_old_connections
 
+from requests_app.commands import ToldCommand
 from requests_app.keys import KeyChangeRefused, KeyFileError
 from requests_app.signer import SignerRefused, open_signer, sign_next
 
 
-class Command(BaseCommand):
+class Command(ToldCommand):
     help = "Sign the head of the audit log whenever it has grown; refuse if it was rewritten."
+    examples = (
+        ("sign_checkpoints", "sign on, until it is stopped"),
+        ("sign_checkpoints --once", "sign the head as it is, and end"),
+    )
+    exits = "0: stopped, or signed once; 1: nothing could be signed; 2: the command line is wrong"
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--interval", type=float, default=1.0, help="seconds between looks")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 
 from requests_app import training_gate
+from requests_app.commands import ToldCommand, progress
 from requests_app.identifiers import KINDS
 from requests_app.keys import KeyFileError, attest_key
 from requests_app.services import suppression, training
@@ -19,27 +18,26 @@ from requests_app.training_data import DataError, Source, kind_of
 from requests_app.training_gate import Scanner
 
 HOLDS, FOUND, COULD_NOT_RUN = 0, 1, 2
-EXAMPLES = """examples:
-  manage.py training_gate --file build.jsonl --report gate.json
-  manage.py training_gate --set crm --report gate.json
-  manage.py training_gate --set crm --file build.jsonl --exclude-to clean.jsonl --report gate.json
-      the build of a registered set, without the records that would bring somebody back
-
-Exit 0: nobody on the suppression list is in it (with --exclude-to: in what was written);
-1: somebody would come back; 2: it could not run, and nothing is known.
-"""
 
 
-class Command(BaseCommand):
+class Command(ToldCommand):
     help = (
         "Look through a build of training data for people who must not come back. Prints counts and"
         " record numbers, never a value, and writes a signed report about the build's bytes."
     )
-
-    def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
-        return super().create_parser(
-            *args, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs
-        )
+    examples = (
+        ("training_gate --file build.jsonl --report gate.json", "a build of no registered set"),
+        ("training_gate --set crm --report gate.json --json", "a registered set as it lies there"),
+        (
+            "training_gate --set crm --file build.jsonl --exclude-to new.jsonl --report gate.json",
+            "a build, without the records that would bring somebody back",
+        ),
+    )
+    exits = (
+        "0: nobody on the suppression list is in it (with --exclude-to: in what was written);"
+        " 1: somebody would come back; 2: it could not run, and nothing is known"
+    )
+    reports = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--set", default="", metavar="NAME", help="a registered training set")
@@ -54,7 +52,6 @@ class Command(BaseCommand):
         )
         parser.add_argument("--exclude-to", type=Path, metavar="FILE", help="write what may stay")
         parser.add_argument("--report", type=Path, metavar="FILE", help="write the signed report")
-        parser.add_argument("--json", action="store_true", help="the result as one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -75,12 +72,13 @@ class Command(BaseCommand):
             raise DataError("Name a registered set (--set) or a build (--file).")
         fields = {**fields, **_fields(options["field"])}
         held = suppression.list_in_force(name)
-        found, cleaned = training_gate.gate(
-            source,
-            Scanner(held, name, fields),
-            exclude_to=options["exclude_to"],
-            progress=self._progress,
-        )
+        with progress("records") as bar:
+            found, cleaned = training_gate.gate(
+                source,
+                Scanner(held, name, fields),
+                exclude_to=options["exclude_to"],
+                progress=lambda records, hits: bar(records),
+            )
         judged = cleaned or found
         if not judged.sha256 and options["report"]:
             raise DataError(
@@ -98,27 +96,21 @@ class Command(BaseCommand):
     def _tell(
         self, found: training_gate.Scan, judged: training_gate.Scan, options: dict[str, Any]
     ) -> None:
-        if options["json"]:
-            told = {
-                "records": judged.records,
-                "found": len(judged.hits),
-                "excluded": len(found.hits) if judged is not found else 0,
-                "found_by": dict(found.kinds),
-                "numbers": list(found.hits),
-                "sha256": judged.sha256,
-            }
-            self.stdout.write(json.dumps(told))
-            return
-        self.stdout.write(f"{found.records} records; {len(found.hits)} would bring somebody back.")
-        for kind, count in found.kinds.items():
-            self.stdout.write(f"  by {kind}: {count}")
+        told = {
+            "records": judged.records,
+            "found": len(judged.hits),
+            "excluded": len(found.hits) if judged is not found else 0,
+            "found_by": dict(found.kinds),
+            "numbers": list(found.hits),
+            "sha256": judged.sha256,
+        }
+        lines = [f"{found.records} records; {len(found.hits)} would bring somebody back."]
+        lines += [f"  by {kind}: {count}" for kind, count in found.kinds.items()]
         if found.hits:
-            self.stdout.write(f"Records {training_gate.numbers(found.hits)}")
+            lines.append(f"Records {training_gate.numbers(found.hits)}")
         if judged is not found:
-            self.stdout.write(f"{judged.records} records written without them.")
-
-    def _progress(self, records: int, hits: int) -> None:
-        self.stderr.write(f"{records} records, {hits} found")
+            lines.append(f"{judged.records} records written without them.")
+        self.tell(told, options, *lines)
 
 
 def _fields(given: list[str]) -> dict[str, str]:

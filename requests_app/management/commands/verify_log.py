@@ -2,13 +2,22 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from requests_app import audit
+from requests_app.commands import ToldCommand
 
 
-class Command(BaseCommand):
+class Command(ToldCommand):
     help = "Hash every stored entry anew; check chains, nodes, the head, checkpoints."
+    examples = (
+        ("verify_log", "read the whole log and say whether it fits"),
+        ("verify_log --json", "the same as one JSON object"),
+    )
+    exits = (
+        "0: all fits together; 1: something does not, and is named; 2: the command line is wrong"
+    )
+    reports = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -23,9 +32,16 @@ class Command(BaseCommand):
             log = self._verified(rebuild=options["rebuild_nodes"])
         except audit.LogError as problem:
             raise CommandError(str(problem)) from None
-        self.stdout.write(
+        self.tell(
+            {
+                "entries": log.entries,
+                "cases": log.cases,
+                "checkpoints": log.checkpoints,
+                "root": log.root.hex(),
+            },
+            options,
             f"{log.entries} entries in {log.cases} cases and {log.checkpoints} checkpoints fit"
-            f" together. Root of the log: {log.root.hex()}"
+            f" together. Root of the log: {log.root.hex()}",
         )
 
     def _verified(self, *, rebuild: bool) -> audit.LogCheck:
@@ -37,5 +53,5 @@ class Command(BaseCommand):
                     f"{found} Nothing else is wrong. Find out who changed them; proofs verify again"
                     " after `manage.py verify_log --rebuild-nodes`, run as the owner of the tables."
                 ) from None
-        self.stdout.write(f"Nodes written anew: {audit.rebuild_nodes()}.")
+        self.stderr.write(f"Nodes written anew: {audit.rebuild_nodes()}.")
         return audit.verify_log()

@@ -3,34 +3,39 @@
 import json
 import os
 import time
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
+from requests_app.commands import ToldCommand
 from rtbf.demo import DemoError, run_demo
 from rtbf.stack import StackError
 from rtbf.visitor import VisitError
 
 
-class Command(BaseCommand):
+class Command(ToldCommand):
     help = (
-        "File an erasure request as a person would, decide it as two members of staff would, let\n"
-        "the worker erase and verify, and check the evidence bundle with the offline verifier.\n\n"
-        "examples:\n"
-        "  manage.py demo\n"
-        "  manage.py demo --person 7 --json"
+        "File an erasure request as a person would, decide it as two members of staff would, let"
+        " the worker erase and verify, and check the evidence bundle with the offline verifier."
+        " Ends with one JSON object; with --json nothing is said meanwhile."
     )
+    examples = (
+        ("demo", "one whole case; a few minutes"),
+        ("demo --person 7 --json", "another customer, quietly"),
+    )
+    exits = (
+        "0: every bar holds; 1: one does not, or it could not go on; 2: the command line is wrong"
+    )
+    reports = True
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.formatter_class = RawDescriptionHelpFormatter
         parser.add_argument(
             "--person", type=int, default=0, help="which of the twenty erasable customers (0-19)"
         )
         parser.add_argument("--dir", type=Path, default=Path(settings.RTBF_VAR_DIR) / "demo")
-        parser.add_argument("--json", action="store_true", help="print only the summary")
 
     def handle(self, *args: Any, **options: Any) -> None:
         started = float(os.environ.get("RTBF_DEMO_STARTED", time.time()))

@@ -1,36 +1,31 @@
 """``manage.py build_demo_model``: a thin shell over workers.demo_model."""
 
-import argparse
-import json
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from tqdm import tqdm
 from transformers.utils import logging
 
+from requests_app.commands import ToldCommand
 from workers import demo_model
 
-EXAMPLES = """examples:
-  python manage.py build_demo_model
-      builds the shipped pair again, in place
-  python manage.py build_demo_model --out var/small --people 30 --facts 8 --steps 400 --json
-      builds a smaller pair elsewhere and prints its card
-"""
 
-
-class Command(BaseCommand):
+class Command(ToldCommand):
     help = (
         "Trains the demo model on generated fictional customers, and its control, which never sees"
         " the erasable ones. Writes base/, control/ and card.json."
     )
-
-    def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
-        return super().create_parser(
-            *args, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs
-        )
+    examples = (
+        ("build_demo_model", "build the shipped pair again, in place"),
+        (
+            "build_demo_model --out var/small --people 30 --facts 8 --steps 400 --json",
+            "a smaller pair elsewhere, with its card as the result",
+        ),
+    )
+    reports = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         usual = demo_model.Recipe()
@@ -39,7 +34,6 @@ class Command(BaseCommand):
         parser.add_argument("--steps", type=int, default=usual.steps, help="default %(default)s")
         parser.add_argument("--seed", type=int, default=usual.seed, help="default %(default)s")
         parser.add_argument("--out", type=Path, default=demo_model.FOLDER, metavar="DIR")
-        parser.add_argument("--json", action="store_true", help="end with the card as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
         recipe = demo_model.Recipe(
@@ -62,10 +56,7 @@ class Command(BaseCommand):
                 )
             except demo_model.DemoModelError as error:
                 raise CommandError(str(error)) from error
-        if options["json"]:
-            self.stdout.write(json.dumps(card))
-        else:
-            self.stdout.write(f"{options['out'] / 'card.json'} holds digests and figures")
+        self.tell(card, options, f"{options['out'] / 'card.json'} holds digests and figures")
 
 
 class Progress:

@@ -1,7 +1,6 @@
 """``manage.py consolidate_release``: many adapters into new weights or into one, with the record; a
 thin shell."""
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping
@@ -10,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandParser
 
-from requests_app import selectors
-from requests_app.services import manifests, releases
+from requests_app.commands import ToldCommand, member_named
+from requests_app.services import manifests, releases, roll_backs
 from requests_app.services.errors import ServiceError
 from requests_app.services.releases import CaseFigures, CaseInForce
+from requests_app.services.roll_backs import RollBackReason
 from requests_app.services.run_values import ProbeRow
 from workers.adapters import AdapterError, AdapterRef
 from workers.base_models import ModelError, load_control
@@ -40,21 +40,9 @@ if TYPE_CHECKING:
     from requests_app.models import StaffMember
 
 REFUSED = 2
-EXAMPLES = """examples:
-  python manage.py consolidate_release --model demo --by engineer
-      trains all cases in force on the demo model into new weights and measures each on them
-  python manage.py consolidate_release --model /srv/our-model --by engineer --retained rows.jsonl
-      the same on a model of your own, the others held in place by training data that you still hold
-  python manage.py consolidate_release --model demo --by engineer --cluster REF1 --cluster REF2
-      trains one adapter for these two in the place of theirs; they stay gated, each behind its gate
-  python manage.py consolidate_release --model /srv/our-model --by engineer --destroy-quarantined
-      overwrites and deletes the weights that were replaced, with a log entry each
-
-Exit 0: done; 2: refused or could not run, and everything is as it was.
-"""
 
 
-class Command(BaseCommand):
+class Command(ToldCommand):
     help = (
         "Consolidates the adapters in force on a model into new weights: every case goes from"
         " gated to merged, measured on the stored weights without its adapter. A case that does"
@@ -62,11 +50,30 @@ class Command(BaseCommand):
         " get one adapter instead, which makes room where their neighbourhood is full. Do it"
         " before cases are sealed: without its data a case can be neither carried nor measured."
     )
-
-    def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
-        return super().create_parser(
-            *args, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs
-        )
+    examples = (
+        (
+            "consolidate_release --model demo --by engineer",
+            "train all cases in force into new weights and measure each on them",
+        ),
+        (
+            "consolidate_release --model /srv/our-model --by engineer --retained rows.jsonl",
+            "the same on a model of your own, the others held in place by data that you still hold",
+        ),
+        (
+            "consolidate_release --model demo --by engineer --cluster REF1 --cluster REF2",
+            "one adapter for these two in the place of theirs; each stays behind its gate",
+        ),
+        (
+            "consolidate_release --model demo --by approver --roll-back DIGEST",
+            "an earlier release, unless a case would lose its erasure",
+        ),
+        (
+            "consolidate_release --model demo --by engineer --destroy-quarantined",
+            "overwrite and delete the weights that were replaced, with a log entry each",
+        ),
+    )
+    exits = "0: done; 2: refused or could not run, and everything is as it was"
+    reports = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--model", required=True, help="as in RTBF_MODELS")
@@ -95,12 +102,9 @@ class Command(BaseCommand):
         parser.add_argument("--seed", type=int, default=1, help="default %(default)s")
         parser.add_argument("--roll-back", metavar="RELEASE", help="make an earlier release live")
         parser.add_argument("--destroy-quarantined", action="store_true")
-        parser.add_argument("--json", action="store_true", help="the JSON object on one line")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        member = selectors.active_staff(options["by"])
-        if member is None:
-            raise CommandError(f"There is no member of staff {options['by']} who is active.")
+        member = member_named(options["by"])
         try:
             if options["destroy_quarantined"]:
                 found = destroyed(options["model"], member)
@@ -283,7 +287,9 @@ def rolled_back(model: str, release: str, member: "StaffMember") -> dict[str, An
     live = manifests.live_manifest(model)
     cut_off = live and live.digest == release and weights in quarantined(root(), model)
     if not cut_off:
-        releases.roll_back_release(digest=release, actor_member=member)
+        roll_backs.roll_back_release(
+            digest=release, reason=RollBackReason.UNDO, actor_member=member
+        )
     if bring_back(root(), weights):
         releases.record_weights(
             model_name=model, sha256=weights, what="brought_back", actor_member=member

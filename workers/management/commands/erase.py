@@ -1,6 +1,5 @@
 """``manage.py erase``: a thin shell over workers.erasure."""
 
-import argparse
 import io
 import json
 import secrets
@@ -14,9 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 from tqdm import tqdm
 
+from requests_app.commands import ToldCommand
 from workers import erasure
 from workers.adapters import AdapterError, adapted_from
 from workers.base_models import (
@@ -39,31 +39,32 @@ from workers.training import Recipe, load_method, method_names, modifier_names
 
 HOLD, DO_NOT_HOLD, COULD_NOT_RUN = 0, 1, 2
 OUT = Path(__file__).parents[3] / "var" / "erase"
-EXAMPLES = """examples:
-  python manage.py erase --model smollm2-135m --subject workers/subject_files/harry_potter.json
-      suppresses what the model knows of the subject, and measures it before and after
-  python manage.py erase --model demo --subject person.json --out var/person --json
-      the same on the demo model, against its control, with the result on one line
-  python manage.py erase --model owner/name --subject person.json --dtype bfloat16 \
-      --device-map auto --dry-run
-      states memory and time without loading a weight
-
-The subject file: {"name": "...", "aliases": [], "facts": [{"question", "answer"}],
-"neighbours": [{"question", "answer"}]}. Exit 0: every bar holds; 1: one does not; 2: could not run.
-"""
 
 
-class Command(BaseCommand):
+class Command(ToldCommand):
     help = (
         "Erases one subject from a model: asks what it knows, trains one adapter, stores it behind"
         " a gate, reads it back and measures. Progress on standard error; ends with one JSON"
-        " object on standard output."
+        " object on standard output. The subject file:"
+        ' {"name": "...", "aliases": [], "facts": [{"question", "answer"}],'
+        ' "neighbours": [{"question", "answer"}]}.'
     )
-
-    def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
-        return super().create_parser(
-            *args, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs
-        )
+    examples = (
+        (
+            "erase --model smollm2-135m --subject workers/subject_files/harry_potter.json",
+            "suppress what the model knows of the subject, and measure it before and after",
+        ),
+        (
+            "erase --model demo --subject person.json --out var/person --json",
+            "on the demo model, against its control, the result on one line",
+        ),
+        (
+            "erase --model owner/name --subject p.json --dtype float16 --device-map auto --dry-run",
+            "state memory and time without loading a weight",
+        ),
+    )
+    exits = "0: every bar holds; 1: one does not; 2: could not run"
+    reports = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -106,7 +107,6 @@ class Command(BaseCommand):
         parser.add_argument(
             "--dry-run", action="store_true", help="state memory and time, and do nothing else"
         )
-        parser.add_argument("--json", action="store_true", help="the JSON object on one line")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:

@@ -1,31 +1,26 @@
 """``manage.py gateway``: serve a guarded model over OpenAI's API."""
 
-import argparse
 from typing import Any
 
 import uvicorn
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from requests_app.commands import ToldCommand
 from workers.gateway import Gateway
 
-EXAMPLES = """examples:
-  python manage.py gateway
-      serves the first model of RTBF_MODELS on this machine, port 8010
-  python manage.py gateway --host 0.0.0.0 --port 8010 --model smollm2-135m
 
-A caller needs a key: manage.py create_api_client NAME --scope gateway --controller-id NAME
---role controller. The release in force is loaded and followed; Ctrl-C ends what is in the making.
-"""
-
-
-class Command(BaseCommand):
-    help = "Serves the release in force on a model, behind its gate, over OpenAI's API."
-
-    def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
-        return super().create_parser(
-            *args, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs
-        )
+class Command(ToldCommand):
+    help = (
+        "Serves the release in force on a model, behind its gate, over OpenAI's API. A caller needs"
+        " a key: create_api_client NAME --scope gateway --controller-id NAME --role controller. The"
+        " release in force is followed; Ctrl-C ends what is in the making."
+    )
+    examples = (
+        ("gateway", "the first model of RTBF_MODELS on this machine, port 8010"),
+        ("gateway --host 0.0.0.0 --port 8010 --model demo", "for other machines"),
+    )
+    exits = "0: stopped; 1: it may not serve this model; 2: the command line is wrong"
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="127.0.0.1")

@@ -1,14 +1,13 @@
 """``manage.py recompute_evidence``: every figure and the verdict again, from the stored rows."""
 
-import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from requests_app import selectors
+from requests_app.commands import ToldCommand
 from requests_app.services.errors import ServiceError
 from requests_app.services.evidence_tables import tables_of
 from workers import tables
@@ -16,31 +15,28 @@ from workers.results import probe_results
 from workers.verification import judged, recorded
 
 EQUAL, DIFFERENT, COULD_NOT_RUN = 0, 1, 2
-EXAMPLES = """examples:
-  python manage.py recompute_evidence ERQ-2026-000123
-      recomputes every run of the case and names each figure that differs
-  python manage.py recompute_evidence ERQ-2026-000123 --json
-      the same as one JSON object
-
-No model is loaded. Exit 0: all figures are the same; 1: one differs; 2: could not run (a sealed
-case: its rows are gone with its key).
-"""
 
 
-class Command(BaseCommand):
+class Command(ToldCommand):
     help = (
         "Recomputes the figures and the verdict of a case's runs from the encrypted rows that the"
         " probes stored, and compares them with the evidence, the pages' rows and the audit log."
     )
-
-    def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
-        return super().create_parser(
-            *args, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs
-        )
+    examples = (
+        (
+            "recompute_evidence ERQ-2026-000123",
+            "every run of the case, naming each figure that differs; no model is loaded",
+        ),
+        ("recompute_evidence ERQ-2026-000123 --json", "the same as one JSON object"),
+    )
+    exits = (
+        "0: all figures are the same; 1: one differs; 2: could not run (a sealed case: its rows are"
+        " gone with its key)"
+    )
+    reports = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("reference", help="the case's reference, such as ERQ-2026-000123")
-        parser.add_argument("--json", action="store_true", help="one JSON object on one line")
 
     def handle(self, *, reference: str, **options: Any) -> None:
         found: dict[str, list[str]] = {}
@@ -54,11 +50,14 @@ class Command(BaseCommand):
                 f"The case {reference!r} has no run with evidence, or does not exist.",
                 returncode=COULD_NOT_RUN,
             )
-        if options["json"]:
-            self.stdout.write(json.dumps({"case": reference, "differences": found}))
-        else:
-            for run_id, differs in found.items():
-                self.stdout.write(f"run {run_id}: {'; '.join(differs) or 'all figures the same'}")
+        self.tell(
+            {"case": reference, "differences": found},
+            options,
+            *(
+                f"run {run_id}: {'; '.join(differs) or 'all figures the same'}"
+                for run_id, differs in found.items()
+            ),
+        )
         sys.exit(DIFFERENT if any(found.values()) else EQUAL)
 
 

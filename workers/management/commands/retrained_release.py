@@ -1,6 +1,5 @@
 """``manage.py retrained_release``: weights trained anew, measured, put in force (exact)."""
 
-import argparse
 import hashlib
 import json
 import sys
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandParser
 
-from requests_app import selectors, training_gate
+from requests_app import training_gate
+from requests_app.commands import ToldCommand, member_named
 from requests_app.services import releases, retraining, suppression
 from requests_app.services.errors import ServiceError
 from requests_app.services.releases import CaseFigures
@@ -46,29 +46,24 @@ from workers.weights import load_served, quarantine
 if TYPE_CHECKING:
     from requests_app.models import StaffMember
 
-EXAMPLES = """examples:
-  python manage.py training_gate --file build.jsonl --exclude-to clean.jsonl --report gate.json
-      first: a build without anybody who is on the suppression list; train on it with your own tools
-  python manage.py retrained_release --model /srv/our-model --weights /srv/new-weights \\
-      --build clean.jsonl --gate-report gate.json --by engineer
-      measures every case in force on the new weights and puts them in the place of the old ones
 
-Exit 0: done; 2: refused or could not run, and everything is as it was.
-"""
-
-
-class Command(BaseCommand):
+class Command(ToldCommand):
     help = (
         "Puts weights in force that were trained anew on data which the training gate let pass:"
         " every case goes from gated to exact, measured on them without its adapter. All cases have"
         " to hold. The weights of before go into quarantine (consolidate_release"
         " --destroy-quarantined destroys them)."
     )
-
-    def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
-        return super().create_parser(
-            *args, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs
-        )
+    examples = (
+        (
+            "retrained_release --model /srv/our-model --weights /srv/new-weights"
+            " --build clean.jsonl --gate-report gate.json --by engineer",
+            "after training_gate --exclude-to clean.jsonl --report gate.json, and your own training"
+            " on it: measure every case in force on the new weights, and put them in force",
+        ),
+    )
+    exits = "0: done; 2: refused or could not run, and everything is as it was"
+    reports = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--model", required=True, help="as in RTBF_MODELS")
@@ -93,12 +88,9 @@ class Command(BaseCommand):
         )
         parser.add_argument("--subjects", type=Path, metavar="DIR", help="as consolidate_release")
         parser.add_argument("--seed", type=int, default=1, help="default %(default)s")
-        parser.add_argument("--json", action="store_true", help="the JSON object on one line")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        member = selectors.active_staff(options["by"])
-        if member is None:
-            raise CommandError(f"There is no member of staff {options['by']} who is active.")
+        member = member_named(options["by"])
         try:
             with Progress() as progress:
                 found = retrained(options, member, progress)
