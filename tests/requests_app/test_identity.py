@@ -191,7 +191,7 @@ def test_a_letter_that_came_back_is_counted_until_it_is_sent_in_another_way(
     letter = sent_letter()
     bounces.record_bounce(bounces.Bounce(letters.message_id(letter), "5.1.1"))
     client = as_staff(officer)
-    assert "Letter came back" in client.get("/app/").content.decode()
+    assert "Letters came back" in client.get("/app/").content.decode()
     queue = client.get("/app/cases?view=bounced").content.decode()
     assert letter.case.reference in queue
     page = client.get(f"/app/cases/{letter.case.reference}").content.decode()

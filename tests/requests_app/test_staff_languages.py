@@ -5,6 +5,7 @@ They are served in English until they are translated; here that is switched off.
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -51,7 +52,7 @@ class Machine(HTMLParser):
 
 def seen(page: str) -> Machine:
     machine = Machine()
-    machine.feed(page)
+    machine.feed(re.sub(r"since=\d+", "since=", page))
     return machine
 
 

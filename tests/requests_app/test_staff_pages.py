@@ -60,6 +60,7 @@ def addresses(case: Case, run: ErasureRun) -> list[str]:
         "name": "bundle",
         "kind": "svg",
         "notice_id": 1,
+        "item_id": 1,
         "recipient_id": 1,
         "digest": "0" * 64,
         "job_id": run.pk,
