@@ -10,6 +10,7 @@ from django import forms, template
 from django.conf import settings
 from django.template import RequestContext
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext, ngettext
@@ -85,6 +86,12 @@ def due_tag(case: Case) -> SafeString:
 
 def days_left(due: date) -> int:
     return (due - timezone.localdate()).days
+
+
+@register.filter
+def weekday_date(day: date) -> str:
+    """`Sunday, 22 November 2026`, in the language of the page."""
+    return f"{date_format(day, 'l')}, {date_format(day, 'DATE_FORMAT')}"
 
 
 @register.filter
