@@ -141,7 +141,9 @@ def _of_code(tree: ast.Module) -> Iterator[Message]:
 def _of_template(source: str) -> Iterator[Message]:
     nodelist: Any = Template(source).nodelist
     for node in nodelist.get_nodes_by_type(TranslateNode):
-        yield Message(str(node.filter_expression.var.literal).replace("%", "%%"))
+        literal = node.filter_expression.var.literal
+        if isinstance(literal, str):  # a variable's texts are marked where they are written
+            yield Message(literal.replace("%", "%%"))
     for node in nodelist.get_nodes_by_type(BlockTranslateNode):
         parts = [node.render_token_list(tokens)[0] for tokens in (node.singular, node.plural)]
         yield Message(*(trim_whitespace(part) if node.trimmed else part for part in parts))

@@ -1,4 +1,4 @@
-"""Staff pages in another language: what a machine reads of them, and every export, stays as it is."""
+"""Staff pages in another language: what machines read of them, and every export, stays."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def test_staff_choose_the_language_of_their_pages_and_their_browser_does_until_t
     client = as_staff(factories.make_staff(Role.OFFICER))
     assert '<html lang="en"' in client.get("/app/").content.decode()
     first = client.get("/app/", headers={"Accept-Language": "de"}).content.decode()
-    assert '<html lang="de"' in first and 'name="language" value="fr"' in first
+    assert '<html lang="de"' in first
+    assert 'name="language" value="fr"' in first
     client.post("/language", {"language": "fr", "next": "/app/"})
     chosen = client.get("/app/", headers={"Accept-Language": "de"}).content.decode()
     assert '<html lang="fr"' in chosen
@@ -85,7 +86,7 @@ def test_every_staff_page_opens_in_german_and_only_its_words_differ(case: Case) 
         english = in_language(clients[role], "en").get(path)
         german = in_language(clients[role], "de").get(path)
         assert german.status_code == english.status_code, name
-        if english.status_code != 200 or name == "export":
+        if english.status_code != 200 or english.streaming or name == "export":
             continue
         opened.add(name)
         pages = english.content.decode(), german.content.decode()
