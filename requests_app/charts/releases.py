@@ -103,7 +103,7 @@ def trend(points: Sequence[Point], limit: float) -> draw.Chart:
 
 
 def _title(points: Sequence[Point], limit: float, found_last: tuple[int, Point, float]) -> str:
-    _, last, ratio = found_last
+    last, ratio = found_last[1:]
     where = _("above") if ratio > limit else _("below") if ratio < limit else _("at")
     found = _(
         "Utility after release %(release)s is %(ratio)s times the original model's, %(where)s its"
