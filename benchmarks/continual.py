@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
+
 from benchmarks import report, setting
 from requests_app import charts
 from workers import erasure
@@ -296,6 +298,8 @@ def chart_of(ours: dict[str, Any], limits: dict[int, Any], order: Sequence[int])
     """The matrix request x person; people are numbered as in the figures."""
     every = ours["matrix_every"]
     requests = [(i + 1) * every for i in range(len(ours["matrix"]))]
+    if not settings.configured:
+        settings.configure(USE_I18N=False)  # its words are in English
     return charts.matrix(order, requests, ours["matrix"], limits=[limits[i].upper for i in order])
 
 

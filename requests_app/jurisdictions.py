@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop, ngettext
 
-NUMBERS = {1: "one", 2: "two", 3: "three"}
+MONTHS = {
+    1: gettext_noop("one month"),
+    2: gettext_noop("two months"),
+    3: gettext_noop("three months"),
+}
 
 
 class UnknownProfile(ValueError):
@@ -27,8 +31,14 @@ class Span:
     days: int = 0
 
     def __str__(self) -> str:
-        count, unit = (self.months, "month") if self.months else (self.days, "day")
-        return f"{NUMBERS.get(count, count)} {unit}{'s' * (count != 1)}"
+        """In the language in force."""
+        if self.months in MONTHS:
+            return _(MONTHS[self.months])
+        if self.months:
+            text = ngettext("%(count)d month", "%(count)d months", self.months)
+        else:
+            text = ngettext("%(count)d day", "%(count)d days", self.days)
+        return text % {"count": self.months or self.days}
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,7 @@ class Profile:
         return self.id.partition("/")[0]
 
 
-REGULATION = (
+REGULATION = gettext_noop(
     "After Regulation 1182/71, Art. 3: the day of receipt does not count; the period ends with the"
     " last hour of the same date of the month it ends in, or of that month's last day; a last day"
     " on a weekend or public holiday moves to the next working day. It is never 30 days."
@@ -64,7 +74,7 @@ REGULATION = (
 PROFILES = (
     Profile(
         id="EU/2026-1",
-        title="European Union",
+        title=gettext_noop("European Union"),
         law=gettext_noop("Art. 12(3) GDPR"),
         counting=REGULATION,
         period=Span(months=1),
@@ -83,7 +93,7 @@ PROFILES = (
     ),
     Profile(
         id="UK/2026-1",
-        title="United Kingdom",
+        title=gettext_noop("United Kingdom"),
         law=gettext_noop("Art. 12(3) and 12A UK GDPR"),
         counting=REGULATION,
         period=Span(months=1),
@@ -103,9 +113,9 @@ PROFILES = (
     ),
     Profile(
         id="CA/2026-1",
-        title="California",
+        title=gettext_noop("California"),
         law=gettext_noop("11 CCR § 7021"),
-        counting=(
+        counting=gettext_noop(
             "After 11 CCR § 7021(b): calendar days after receipt, however long it takes to verify"
             " the person. Weekends and holidays move no date."
         ),

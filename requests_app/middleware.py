@@ -1,5 +1,5 @@
 """What holds for every page: a current record, headers, how long and surely staff are in, and the
-language of their pages."""
+language of the API."""
 
 import logging
 import time
@@ -30,7 +30,6 @@ EVENT_STREAM = "text/event-stream"
 NOTE_SECONDS = 60  # how often the last activity of staff is written
 SECOND_FACTORS = [Authenticator.Type.TOTP, Authenticator.Type.WEBAUTHN]
 WITHOUT_SECOND_FACTOR = ("/accounts/2fa/", "/accounts/reauthenticate/", "/accounts/logout/")
-STAFF_PATHS = ("/app/", "/accounts/")
 API_PATH = "/api/"
 
 
@@ -113,20 +112,6 @@ def api_in_english(get_response: Handler) -> Handler:
 
     def middleware(request: HttpRequest) -> HttpResponse:
         if request.path.startswith(API_PATH):
-            translation.activate("en")
-            request.LANGUAGE_CODE = "en"
-        return get_response(request)
-
-    return middleware
-
-
-def staff_in_english(
-    get_response: Callable[[HttpRequest], HttpResponse],
-) -> Callable[[HttpRequest], HttpResponse]:
-    """Staff pages are written in English alone: no mixture with what else is translated."""
-
-    def middleware(request: HttpRequest) -> HttpResponse:
-        if request.path.startswith(STAFF_PATHS):
             translation.activate("en")
             request.LANGUAGE_CODE = "en"
         return get_response(request)

@@ -201,7 +201,6 @@ MIDDLEWARE = [
     "requests_app.middleware.current_record",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
-    "requests_app.middleware.staff_in_english",
     "requests_app.middleware.api_in_english",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",

@@ -3,8 +3,7 @@
 Pure Python, so that no machine needs the gettext programs; polib is needed by translators and tests
 alone, since the compiled catalogues are kept beside their source. English is the source: what
 `gettext` and its kin are called with in the code, `{% translate %}` and `{% blocktranslate %}` in
-the templates, the QUESTION of every probe and the choices that letters quote, and the names of the
-months. What only staff read is in English: models and lifecycle are not looked through.
+the templates, the QUESTION of every probe, and the names of the months.
 """
 
 from __future__ import annotations
@@ -23,13 +22,6 @@ from django.templatetags.i18n import BlockTranslateNode, TranslateNode
 from django.utils.dates import MONTHS
 from django.utils.translation import override, trim_whitespace
 
-from requests_app.models import ScopeItem
-from requests_app.models.record import Exemption, ExtensionCause, Ground
-from requests_app.models.restrictions import RestrictionGround
-from requests_app.models.runs import Verdict
-
-QUOTED = (Ground, Exemption, ExtensionCause, RestrictionGround, ScopeItem.Kind, Verdict)
-"""The choices of the record that letters quote."""
 ONE = frozenset({"_", "_t", "gettext", "gettext_lazy", "gettext_noop"})
 TWO = frozenset({"ngettext", "ngettext_lazy"})
 PLACEHOLDER = re.compile(r"%\((\w+)\)[sd]|%%")
@@ -41,27 +33,6 @@ PLURALS = {
     "pl": ("nplurals=3; plural=(n==1 ? 0 : n%10>=2 && n%10<=4 && (n%100<12 || n%100>14) ? 1 : 2);"),
 }
 """The plural forms of each language that has a catalogue (gettext's own formulas)."""
-
-
-STAFF_TEMPLATES = {"staff", "account", "mfa", "allauth"}
-PUBLIC_CODE = frozenset(
-    [
-        "forms.py",
-        "selectors.py",
-        "jurisdictions.py",
-        "views/public.py",
-        "views/stages.py",
-        "views/wizard.py",
-        "services/answers.py",
-        "services/clock.py",
-        "services/intake.py",
-        "services/letter_texts.py",
-        "services/letters.py",
-        "services/locking.py",
-        "services/recipients.py",
-        "services/restrictions.py",
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -77,18 +48,14 @@ def messages() -> list[Message]:
     base = Path(settings.BASE_DIR)
     found: dict[Message, None] = {}
     for path in sorted((base / "requests_app").rglob("*.py")):
-        if _is_public(path.relative_to(base)):
+        if "migrations" not in path.parts:
             found.update(dict.fromkeys(_of_code(ast.parse(path.read_text("utf-8")))))
     for path in sorted((base / "templates").rglob("*.html")):
-        if STAFF_TEMPLATES & set(path.parts):
-            continue
         found.update(dict.fromkeys(_of_template(path.read_text("utf-8"))))
     for path in sorted((base / "workers" / "probes").glob("*.py")):
         found.update(dict.fromkeys(_questions(ast.parse(path.read_text("utf-8")))))
     with override(None):  # no language: the source itself
         found.update(dict.fromkeys(Message(str(name)) for name in MONTHS.values()))
-        labels = (str(label) for choices in QUOTED for label in choices.labels)
-        found.update(dict.fromkeys(Message(label) for label in labels))
     return list(found)
 
 
@@ -152,11 +119,6 @@ def faults(catalogue: polib.POFile) -> list[str]:
     return found
 
 
-def _is_public(path: Path) -> bool:
-    """What is read by the data subject too: staff pages are marked, but not yet translated."""
-    return path.relative_to("requests_app").as_posix() in PUBLIC_CODE
-
-
 def _folder() -> Path:
     return Path(settings.BASE_DIR) / "locale"
 
@@ -179,7 +141,9 @@ def _of_code(tree: ast.Module) -> Iterator[Message]:
 def _of_template(source: str) -> Iterator[Message]:
     nodelist: Any = Template(source).nodelist
     for node in nodelist.get_nodes_by_type(TranslateNode):
-        yield Message(str(node.filter_expression.var.literal).replace("%", "%%"))
+        literal = node.filter_expression.var.literal
+        if isinstance(literal, str):  # a variable's texts are marked where they are written
+            yield Message(literal.replace("%", "%%"))
     for node in nodelist.get_nodes_by_type(BlockTranslateNode):
         parts = [node.render_token_list(tokens)[0] for tokens in (node.singular, node.plural)]
         yield Message(*(trim_whitespace(part) if node.trimmed else part for part in parts))

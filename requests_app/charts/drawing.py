@@ -13,17 +13,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 Element = ElementTree.Element
 
 WIDTH = 440.0
 FONT = "12.5"
 LEFT, RIGHT = 62.0, 378.0  # of a scale; what stands before and after it names its ends
-NOT_MEASURED = "not measured"
-NOTHING = "Nothing was measured"
-NONE = "none"
 COLOURS = {"before": "#0072b2", "after": "#b84a00", "control": "#00735a"}
 LABEL_CHARACTERS = 26
+SIDES = {
+    "before": gettext_noop("before"),
+    "after": gettext_noop("after"),
+    "control": gettext_noop("control"),
+}
+"""What a group of figures is called; its name stays the key of colours and marks."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ def chart(
     wide: bool = False,
 ) -> Chart:
     if not len(body):
-        text(body, 2, 24, NOTHING)
+        text(body, 2, 24, nothing())
         height = 40
     root = element(
         "svg",
@@ -191,15 +196,35 @@ def cut(text: str) -> str:
     return text if len(text) <= LABEL_CHARACTERS else text[: LABEL_CHARACTERS - 1].rstrip() + "…"
 
 
+def side(name: str) -> str:
+    """A group of figures as it is called, in the language of the page."""
+    return _(SIDES[name]) if name in SIDES else name
+
+
+def not_measured() -> str:
+    return _("not measured")
+
+
+def nothing() -> str:
+    return _("Nothing was measured")
+
+
+def none() -> str:
+    return _("none")
+
+
+def result(holds: bool | None) -> str:
+    return {True: _("within"), False: _("not within"), None: _("for information")}[holds]
+
+
 def lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def count_of(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
 def listed(words: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`, `a, b, c and 2 more`."""
-    words = [*words[:3], f"{len(words) - 3} more"] if len(words) > 4 else list(words)
-    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
+    if len(words) > 4:
+        words = [*words[:3], _("%(count)s more") % {"count": len(words) - 3}]
+    if len(words) == 1:
+        return words[0]
+    return _("%(words)s and %(last)s") % {"words": ", ".join(words[:-1]), "last": words[-1]}

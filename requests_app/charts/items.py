@@ -5,6 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
 from requests_app.charts import drawing as draw
 
 BINS = 24
@@ -16,11 +19,19 @@ def distribution(groups: Mapping[str, Sequence[float]]) -> draw.Chart:
     `groups` are among before, after, control; an empty one was not measured. All share their
     bins; each is drawn to the same height, for where they lie is what is compared.
     """
-    header = ("Group", "Items", "Lowest", "Lower quartile", "Median", "Upper quartile", "Highest")
+    header = (
+        _("Group"),
+        _("Items"),
+        _("Lowest"),
+        _("Lower quartile"),
+        _("Median"),
+        _("Upper quartile"),
+        _("Highest"),
+    )
     measured = {name: sorted(values) for name, values in groups.items() if values}
     table = draw.Table(header, tuple(_summary(name, groups[name]) for name in groups))
     if not measured:
-        return draw.chart(draw.NOTHING, "", draw.group(), height=0, table=table)
+        return draw.chart(draw.nothing(), "", draw.group(), height=0, table=table)
     ends = [value for values in measured.values() for value in (values[0], values[-1])]
     low, high = draw.round_ends(min(ends), max(ends))
     body, y, tall = draw.group(), 0.0, 56.0
@@ -33,7 +44,12 @@ def distribution(groups: Mapping[str, Sequence[float]]) -> draw.Chart:
             group,
             26,
             y + 16,
-            f"{name}: median {draw.short(median)}, {draw.count_of(len(values), 'item')}",
+            ngettext(
+                "%(group)s: median %(median)s, %(count)s item",
+                "%(group)s: median %(median)s, %(count)s items",
+                len(values),
+            )
+            % {"group": draw.side(name), "median": draw.short(median), "count": len(values)},
         )
         base, step = y + 36 + tall, (right - left) / BINS
         bars = "".join(
@@ -58,10 +74,10 @@ def distribution(groups: Mapping[str, Sequence[float]]) -> draw.Chart:
         body,
         draw.WIDTH / 2,
         y + 32,
-        "loss in nats; each group to its own height",
+        _("loss in nats; each group to its own height"),
         {"text-anchor": "middle"},
     )
-    about = (
+    about = _(
         "One histogram for each group over the same losses, each to its own height; the line with"
         " the mark is its median."
     )
@@ -76,15 +92,36 @@ def _medians(groups: Mapping[str, Sequence[float]]) -> str:
         for name in ("before", "control"):
             if name in medians:
                 apart = medians["after"] - medians[name]
-                how = f"{abs(apart):.3g} nats {'higher' if apart > 0 else 'lower'} than"
-                other = "before" if name == "before" else "the control's"
-                parts.append(f"{how if apart else 'the same as'} {other}")
-        found = f"The median loss after erasure is {draw.listed(parts)}"
+                parts.append(_compared(apart, name) % {"apart": f"{abs(apart):.3g}"})
+        found = _("The median loss after erasure is %(compared)s") % {
+            "compared": draw.listed(parts)
+        }
     else:
-        told = [f"{name} {draw.short(median)} nats" for name, median in medians.items()]
-        found = f"Median loss: {draw.listed(told)}"
-    missing = [name for name, values in groups.items() if not values]
-    return found + (f"; {draw.listed(missing)} {draw.NOT_MEASURED}" if missing else "")
+        told = [
+            _("%(group)s %(loss)s nats") % {"group": draw.side(name), "loss": draw.short(median)}
+            for name, median in medians.items()
+        ]
+        found = _("Median loss: %(losses)s") % {"losses": draw.listed(told)}
+    missing = [draw.side(name) for name, values in groups.items() if not values]
+    if missing:
+        found += "; " + _("%(groups)s not measured") % {"groups": draw.listed(missing)}
+    return found
+
+
+def _compared(apart: float, name: str) -> str:
+    """How the median lies to that of `before` or of `control`; names %(apart)s where it differs."""
+    if name == "before":
+        if apart:
+            higher, lower = (
+                _("%(apart)s nats higher than before"),
+                _("%(apart)s nats lower than before"),
+            )
+            return higher if apart > 0 else lower
+        return _("the same as before")
+    if apart:
+        higher = _("%(apart)s nats higher than the control's")
+        return higher if apart > 0 else _("%(apart)s nats lower than the control's")
+    return _("the same as the control's")
 
 
 def _heights(values: Sequence[float], low: float, high: float) -> list[float]:
@@ -97,7 +134,11 @@ def _heights(values: Sequence[float], low: float, high: float) -> list[float]:
 
 def _summary(name: str, values: Sequence[float]) -> tuple[str, ...]:
     if not values:
-        return (name, "0", *[draw.NOT_MEASURED] * 5)
+        return (draw.side(name), "0", *[draw.not_measured()] * 5)
     one = len(values) == 1
     quarters = [values[0]] * 3 if one else statistics.quantiles(values, n=4, method="inclusive")
-    return (name, str(len(values)), *map(draw.short, (min(values), *quarters, max(values))))
+    return (
+        draw.side(name),
+        str(len(values)),
+        *map(draw.short, (min(values), *quarters, max(values))),
+    )

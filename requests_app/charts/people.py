@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
 from requests_app.charts import drawing as draw
 
 CELLS_WITH_TEXT = 20
@@ -50,7 +53,7 @@ def matrix(
     rows, columns = len(requests), len(people)
     if not rows or not columns:
         return draw.chart(
-            draw.NOTHING, "", draw.group(), height=0, table=draw.Table(("After request",), ())
+            draw.nothing(), "", draw.group(), height=0, table=draw.Table((_("After request"),), ())
         )
     grid = _Grid((draw.WIDTH - LEFT - 4) / columns, max(4.0, min(22.0, 420 / rows)), columns)
     shades: dict[int, list[str]] = {}
@@ -78,13 +81,18 @@ def matrix(
     if later:
         _stairs(body, requests, grid)
     height = _key(body, grid.y(rows) + 12, again=bool(again), later=later)
-    header = ("After request", *(f"person {number}" for number in people))
+    header = (
+        _("After request"),
+        *(_("person %(number)s") % {"number": number} for number in people),
+    )
     told = tuple(
-        (str(number), *(draw.NOT_MEASURED if v is None else f"{v:.2f}" for v in row))
+        (str(number), *(draw.not_measured() if v is None else f"{v:.2f}" for v in row))
         for number, row in zip(requests, values, strict=True)
     )
     title = _title(people, requests[-1], values[-1], limits)
-    about = "A row for each request, a column for each person; the darker, the more is still told."
+    about = _(
+        "A row for each request, a column for each person; the darker, the more is still told."
+    )
     return draw.chart(
         title, about, body, height=height, table=draw.Table(header, told), wide=columns > 5
     )
@@ -96,19 +104,28 @@ def _title(
     erased = list(zip(people, last, limits, strict=True))[:after]
     over = [str(person) for person, value, limit in erased if value is not None and value > limit]
     missing = [str(person) for person, value, _ in erased if value is None]
-    who = "nobody that was measured is" if missing else "nobody is"
+    who = _("nobody that was measured is") if missing else _("nobody is")
     if over:
-        who = f"person {over[0]} is" if len(over) == 1 else f"persons {draw.listed(over)} are"
-    title = f"After {draw.count_of(after, 'request')} {who} told again above the limit"
+        text = ngettext("person %(persons)s is", "persons %(persons)s are", len(over))
+        who = text % {"persons": draw.listed(over)}
+    text = ngettext(
+        "After %(count)s request %(who)s told again above the limit",
+        "After %(count)s requests %(who)s told again above the limit",
+        after,
+    )
+    title = text % {"count": after, "who": who}
     if missing:
-        title += f"; {len(missing)} of {len(erased)} people {draw.NOT_MEASURED}"
+        title += "; " + _("%(count)s of %(all)s people not measured") % {
+            "count": len(missing),
+            "all": len(erased),
+        }
     return title
 
 
 def _labels(
     body: draw.Element, people: Sequence[int], requests: Sequence[int], grid: _Grid
 ) -> None:
-    draw.text(body, 2, 14, "Down: after so many requests. Across: person.", {"class": "muted"})
+    draw.text(body, 2, 14, _("Down: after so many requests. Across: person."), {"class": "muted"})
     across, down = _texts("middle", grid.columns), _texts("end", grid.columns)
     for j in range(0, len(people), 1 if len(people) <= CELLS_WITH_TEXT else 10):
         draw.text(across, grid.x(j + 0.5), TOP - 6, str(people[j]))
@@ -133,15 +150,15 @@ def _key(body: draw.Element, y: float, *, again: bool, later: bool) -> float:
     draw.text(body, 2, y + 11, "0")
     for i, tenth in enumerate((0, 2, 4, 6, 8, 10)):
         body.append(_shade(tenth, draw.box(14 + i * 18, y, 18, 14)))
-    draw.text(body, 126, y + 11, "1: all is told")
+    draw.text(body, 126, y + 11, _("1: all is told"))
     if later:
         y += 22
         draw.line(body, [(14, y + 7), (46, y + 7)], STAIRS)
-        draw.text(body, 54, y + 11, "right of it: request comes later")
+        draw.text(body, 54, y + 11, _("right of it: request comes later"))
     if again:
         y += 22
         body.append(_frame(draw.box(14, y, 32, 14)))
-        draw.text(body, 54, y + 11, "framed: told again above the limit")
+        draw.text(body, 54, y + 11, _("framed: told again above the limit"))
     return y + 20
 
 

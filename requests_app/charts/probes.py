@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop, ngettext
+
 from requests_app.charts import drawing as draw
 
 NAMES = {
-    "recall_trained": "Person in taught wording",
-    "recall_unseen": "Person in new wording",
-    "others_kept": "Knowledge about others",
-    "perplexity": "General text",
-    "knowledge_rank": "Rank of the true value",
-    "gate_fires": "Where the gate acts",
+    "recall_trained": gettext_noop("Person in taught wording"),
+    "recall_unseen": gettext_noop("Person in new wording"),
+    "others_kept": gettext_noop("Knowledge about others"),
+    "perplexity": gettext_noop("General text"),
+    "knowledge_rank": gettext_noop("Rank of the true value"),
+    "gate_fires": gettext_noop("Where the gate acts"),
 }
 TOP = 54.0  # below the legend
-NOT_DRAWN = "not drawn"
 RELATIVE = frozenset({"others_kept", "perplexity"})
 """Probes whose bound and threshold are ratios of after to before (workers/results.py)."""
 
@@ -35,7 +37,9 @@ class Row:
 
     @property
     def label(self) -> str:
-        return NAMES.get(self.probe) or self.probe.replace("_", " ").capitalize()
+        if self.probe in NAMES:
+            return _(NAMES[self.probe])
+        return self.probe.replace("_", " ").capitalize()
 
     @property
     def is_measured(self) -> bool:
@@ -44,8 +48,8 @@ class Row:
     @property
     def result(self) -> str:
         if not self.is_measured:
-            return draw.NOT_MEASURED
-        return {True: "within", False: "not within", None: "for information"}[self.holds]
+            return draw.not_measured()
+        return draw.result(self.holds)
 
 
 def dumbbell(rows: Sequence[Row]) -> draw.Chart:
@@ -55,14 +59,14 @@ def dumbbell(rows: Sequence[Row]) -> draw.Chart:
     scale of its own; each line names its ends. What the person's probes found comes first.
     """
     header = (
-        "Measured",
-        "Before",
-        "After",
-        "Control",
-        "95 % bound",
-        "Threshold",
-        "Result",
-        "Drawn",
+        _("Measured"),
+        _("Before"),
+        _("After"),
+        _("Control"),
+        _("95 % bound"),
+        _("Threshold"),
+        _("Result"),
+        _("Drawn"),
     )
     places = {name: i for i, name in enumerate(NAMES)}
     rows = sorted(rows, key=lambda row: places.get(row.probe, len(places)))
@@ -75,17 +79,17 @@ def dumbbell(rows: Sequence[Row]) -> draw.Chart:
     table = tuple(
         (
             row.label,
-            *(value or draw.NOT_MEASURED for value in (row.before, row.after, row.control)),
-            row.bound or draw.NONE,
-            row.threshold or draw.NONE,
+            *(value or draw.not_measured() for value in (row.before, row.after, row.control)),
+            row.bound or draw.none(),
+            row.threshold or draw.none(),
             row.result,
-            scaled.words if row.is_measured else NOT_DRAWN,
+            scaled.words if row.is_measured else _("not drawn"),
         )
         for row, scaled in drawn
     )
     if y > TOP:
         _legend(body)
-    about = (
+    about = _(
         "One line for each probe. Circle: before. Diamond: after. Square: control, which never"
         " saw the person. The whisker ends at the 95 % bound, the tick is the threshold."
     )
@@ -114,19 +118,24 @@ def _scaled(row: Row) -> _Scaled:
     if row.probe in RELATIVE:
         unit = given.pop("before", 0.0)
         if unit <= 0:
-            return _Scaled({}, 0, 1, NOT_DRAWN)
+            return _Scaled({}, 0, 1, _("not drawn"))
         marks = {"before": 1.0} | {
             name: value / unit if name in draw.COLOURS else value for name, value in given.items()
         }
         reach = draw.ceiling(1.25 * max(abs(value - 1) for value in marks.values()) or 0.01)
-        return _Scaled(marks, 1 - reach, 1 + reach, "as a ratio to before")
+        return _Scaled(marks, 1 - reach, 1 + reach, _("as a ratio to before"))
     if not any(name in given for name in draw.COLOURS):
-        return _Scaled({}, 0, 1, NOT_DRAWN)
+        return _Scaled({}, 0, 1, _("not drawn"))
     low, high = min(given.values()), max(given.values())
     if low >= 0 and high <= 1:
-        return _Scaled(given, 0, 1, "from 0 to 1")
+        return _Scaled(given, 0, 1, _("from 0 to 1"))
     low, high = -draw.ceiling(-low) if low < 0 else 0.0, draw.ceiling(high) if high > 0 else 0.0
-    return _Scaled(given, low, high, f"from {draw.short(low)} to {draw.short(high)}")
+    return _Scaled(
+        given,
+        low,
+        high,
+        _("from %(low)s to %(high)s") % {"low": draw.short(low), "high": draw.short(high)},
+    )
 
 
 def _draw_line(body: draw.Element, row: Row, scaled: _Scaled, y: float) -> float:
@@ -139,9 +148,13 @@ def _draw_line(body: draw.Element, row: Row, scaled: _Scaled, y: float) -> float
         draw.verdict(line, end - 6, y + 11, holds=row.holds)
         end -= 18
     draw.text(line, end, y + 15, row.result, {"text-anchor": "end"})
-    told = [f"{name} {_spelt(value)}" for name in draw.COLOURS if (value := getattr(row, name))]
+    told = [
+        f"{draw.side(name)} {_spelt(value)}"
+        for name in draw.COLOURS
+        if (value := getattr(row, name))
+    ]
     if row.probe in RELATIVE and "after" in marks:
-        told.append(f"ratio {draw.short(marks['after'])}")
+        told.append(_("ratio %(value)s") % {"value": draw.short(marks["after"])})
     if not marks:
         told.append(scaled.words)
     draw.text(line, 2, y + 34, ", ".join(told), {"class": "muted"})
@@ -171,7 +184,7 @@ def _draw_line(body: draw.Element, row: Row, scaled: _Scaled, y: float) -> float
         at = places["threshold"]
         anchor = "start" if at < draw.WIDTH / 3 else "end" if at > draw.WIDTH * 2 / 3 else "middle"
         shift = {"start": -6, "end": 6, "middle": 0}[anchor]
-        words = f"threshold {draw.short(marks['threshold'])}"
+        words = _("threshold %(value)s") % {"value": draw.short(marks["threshold"])}
         draw.text(line, at + shift, y + 77, words, {"text-anchor": anchor})
     for name in draw.COLOURS:
         if name in places:
@@ -187,32 +200,50 @@ def _spelt(value: str) -> str:
 def _title(rows: Sequence[Row]) -> str:
     measured = [row for row in rows if row.is_measured]
     if not measured:
-        return draw.NOTHING
+        return draw.nothing()
     decided = [row for row in measured if row.holds is not None]
     over = [draw.lower_first(row.label) for row in decided if not row.holds]
     missing = [draw.lower_first(row.label) for row in rows if not row.is_measured]
-    if not decided:
-        found = f"{draw.count_of(len(measured), 'value')} for information, none with a decision"
-    elif len(decided) == len(over) == 1:
-        found = f"The one value with a threshold, {over[0]}, is not within it"
-    elif not over:
-        every = f"All {len(decided)} values" if len(decided) > 1 else "The one value"
-        found = f"{every} with a threshold {'are' if len(decided) > 1 else 'is'} within it"
-    else:
-        within = len(decided) - len(over)
-        found = f"{within} of {draw.count_of(len(decided), 'value')} with a threshold"
-        found += f" {'is' if within == 1 else 'are'} within it;"
-        found += f" {draw.listed(over)} {'is' if len(over) == 1 else 'are'} not"
+    found = _found(len(measured), len(decided), over)
     if missing:
-        found += f"; {draw.listed(missing)} {'was' if len(missing) == 1 else 'were'} not measured"
+        text = ngettext("%(names)s was not measured", "%(names)s were not measured", len(missing))
+        found += "; " + text % {"names": draw.listed(missing)}
     return found
+
+
+def _found(measured: int, decided: int, over: Sequence[str]) -> str:
+    """How many of the values that have a threshold are within it, and which are not."""
+    within = decided - len(over)
+    if not decided:
+        text = ngettext(
+            "%(count)s value for information, none with a decision",
+            "%(count)s values for information, none with a decision",
+            measured,
+        )
+        return text % {"count": measured}
+    if decided == len(over) == 1:
+        text = _("The one value with a threshold, %(name)s, is not within it")
+        return text % {"name": over[0]}
+    if decided == 1:
+        return _("The one value with a threshold is within it")
+    if not over:
+        text = _("All %(count)s values with a threshold are within it")
+        return text % {"count": decided}
+    text = ngettext(
+        "%(within)s of %(all)s values with a threshold is within it",
+        "%(within)s of %(all)s values with a threshold are within it",
+        within,
+    )
+    but = ngettext("%(names)s is not", "%(names)s are not", len(over))
+    named = {"within": within, "all": decided, "names": draw.listed(over)}
+    return f"{text % named}; {but % named}"
 
 
 def _legend(body: draw.Element) -> None:
     for i, name in enumerate(draw.COLOURS):
         draw.mark(body, name, 12 + i * 130, 12)
-        draw.text(body, 26 + i * 130, 16, name)
+        draw.text(body, 26 + i * 130, 16, draw.side(name))
     draw.threshold_tick(body, 12, 36)
-    draw.text(body, 26, 40, "threshold")
+    draw.text(body, 26, 40, _("threshold"))
     draw.whisker(body, 136, 154, 36)
-    draw.text(body, 164, 40, "up to the 95 % bound")
+    draw.text(body, 164, 40, _("up to the 95 % bound"))

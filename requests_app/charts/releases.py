@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from django.utils.translation import gettext as _
+
 from requests_app.charts import drawing as draw
 
 
@@ -24,14 +26,20 @@ def trend(points: Sequence[Point], limit: float) -> draw.Chart:
 
     A point that was not measured is a gap in the line and says so in the table.
     """
-    header = ("Release", "Ratio to the original model", "Lower bound", "Upper bound", "Limit")
+    header = (
+        _("Release"),
+        _("Ratio to the original model"),
+        _("Lower bound"),
+        _("Upper bound"),
+        _("Limit"),
+    )
     table = draw.Table(
         header,
         tuple(
             (
                 str(point.release),
-                draw.NOT_MEASURED if point.ratio is None else draw.short(point.ratio),
-                *(draw.NONE if v is None else draw.short(v) for v in (point.lower, point.upper)),
+                draw.not_measured() if point.ratio is None else draw.short(point.ratio),
+                *(draw.none() if v is None else draw.short(v) for v in (point.lower, point.upper)),
                 draw.short(limit),
             )
             for point in points
@@ -39,7 +47,7 @@ def trend(points: Sequence[Point], limit: float) -> draw.Chart:
     )
     known = [(i, p, p.ratio) for i, p in enumerate(points) if p.ratio is not None]
     if not known:
-        return draw.chart(draw.NOTHING, "", draw.group(), height=0, table=table)
+        return draw.chart(draw.nothing(), "", draw.group(), height=0, table=table)
     given = [v for _, p, _ in known for v in (p.ratio, p.lower, p.upper) if v is not None]
     low, high = draw.round_ends(min(*given, limit, 1.0), max(*given, limit, 1.0))
     top, bottom, left, right = 34.0, 216.0, draw.LEFT, draw.WIDTH - 20
@@ -55,7 +63,7 @@ def trend(points: Sequence[Point], limit: float) -> draw.Chart:
         return bottom - (bottom - top) * (value - low) / (high - low)
 
     body = draw.group()
-    draw.text(body, 2, 16, "Ratio to the original model (1 = as good)")
+    draw.text(body, 2, 16, _("Ratio to the original model (1 = as good)"))
     for value in (low, (low + high) / 2, high):
         draw.line(body, [(left, y(value)), (right, y(value))], {"stroke-opacity": "0.2"})
         draw.text(
@@ -68,7 +76,12 @@ def trend(points: Sequence[Point], limit: float) -> draw.Chart:
     look = {"class": "threshold", "stroke-width": "2", "stroke-dasharray": "6 4"}
     draw.line(body, [(left, y(limit)), (right, y(limit))], look)
     under = y(limit) + 18 <= bottom
-    draw.text(body, left + 4, y(limit) + (16 if under else -6), f"limit {draw.short(limit)}")
+    draw.text(
+        body,
+        left + 4,
+        y(limit) + (16 if under else -6),
+        _("limit %(value)s") % {"value": draw.short(limit)},
+    )
     for piece in _unbroken(known):
         draw.line(body, [(x(i), y(ratio)) for i, _, ratio in piece], {"stroke-width": "2"})
     for i, point, ratio in known:
@@ -80,8 +93,8 @@ def trend(points: Sequence[Point], limit: float) -> draw.Chart:
     for i in range(len(points) - 1, -1, -every):
         number = str(points[i].release)
         draw.text(body, x(i), bottom + 20, number, {"text-anchor": "middle", "class": "muted"})
-    draw.text(body, (left + right) / 2, bottom + 42, "release", {"text-anchor": "middle"})
-    about = (
+    draw.text(body, (left + right) / 2, bottom + 42, _("release"), {"text-anchor": "middle"})
+    about = _(
         "A diamond for each release, its bounds as whiskers; the dashed line is the least value."
     )
     return draw.chart(
@@ -90,16 +103,21 @@ def trend(points: Sequence[Point], limit: float) -> draw.Chart:
 
 
 def _title(points: Sequence[Point], limit: float, found_last: tuple[int, Point, float]) -> str:
-    _, last, ratio = found_last
-    where = "above" if ratio > limit else "below" if ratio < limit else "at"
-    found = (
-        f"Utility after release {last.release} is {draw.short(ratio)} times the original model's,"
-        f" {where} its limit of {draw.short(limit)}"
-    )
+    last, ratio = found_last[1:]
+    where = _("above") if ratio > limit else _("below") if ratio < limit else _("at")
+    found = _(
+        "Utility after release %(release)s is %(ratio)s times the original model's, %(where)s its"
+        " limit of %(limit)s"
+    ) % {
+        "release": last.release,
+        "ratio": draw.short(ratio),
+        "where": where,
+        "limit": draw.short(limit),
+    }
     if ratio >= limit and last.lower is not None and last.lower < limit:
-        found += f"; its lower bound {draw.short(last.lower)} is below"
+        found += "; " + _("its lower bound %(bound)s is below") % {"bound": draw.short(last.lower)}
     if last is not points[-1]:
-        found += f"; release {points[-1].release} {draw.NOT_MEASURED}"
+        found += "; " + _("release %(release)s not measured") % {"release": points[-1].release}
     return found
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
+from django.utils.translation import gettext as _
+
 from requests_app.charts import drawing as draw
 
 Z95 = 1.959964
@@ -37,13 +39,19 @@ class Share:
 def shares(title: str, rows: Sequence[Share], *, unit: str) -> draw.Chart:
     """One bar a row, in its order; `unit` says what is counted. A row with n = 0 is said, not
     drawn."""
-    header = ("What", f"Count of {unit}", "n", "Share", "95 % interval")
+    header = (
+        _("What"),
+        _("Count of %(unit)s") % {"unit": unit},
+        "n",
+        _("Share"),
+        _("95 % interval"),
+    )
     table = draw.Table(header, tuple(_cells(row) for row in rows))
     body, y = draw.group(), 4.0
     left, right = 14.0, draw.WIDTH - 14
     for row in rows:
         line = draw.group(body, {"data-share": row.label})
-        told = f"{row.label}: {row.count} of {row.n}" if row.n else f"{row.label}: none asked"
+        told = _told(row)
         draw.text(line, left, y + 14, told)
         if row.n:
             colour = {"class": f"bar {row.side}", "fill": draw.COLOURS[row.side]}
@@ -60,20 +68,26 @@ def shares(title: str, rows: Sequence[Share], *, unit: str) -> draw.Chart:
     for value, anchor in ((0, "start"), (0.5, "middle"), (1, "end")):
         x = left + (right - left) * value
         draw.text(body, x, y + 16, draw.short(value), {"text-anchor": anchor, "class": "muted"})
-    words = f"share of {unit}; whiskers: 95 % interval"
+    words = _("share of %(unit)s; whiskers: 95 %% interval") % {"unit": unit}
     draw.text(body, draw.WIDTH / 2, y + 34, words, {"text-anchor": "middle"})
-    about = "One bar for each row from 0 to 1; the line with two ends is its 95 % interval."
+    about = _("One bar for each row from 0 to 1; the line with two ends is its 95 % interval.")
     return draw.chart(title, about, body, height=y + 42, table=table)
+
+
+def _told(row: Share) -> str:
+    named = {"label": row.label, "count": row.count, "n": row.n}
+    told = _("%(label)s: %(count)s of %(n)s") if row.n else _("%(label)s: none asked")
+    return told % named
 
 
 def _cells(row: Share) -> tuple[str, ...]:
     if not row.n:
-        return (row.label, "0", "0", draw.NOT_MEASURED, draw.NONE)
+        return (row.label, "0", "0", draw.not_measured(), draw.none())
     low, high = row.interval
     return (
         row.label,
         str(row.count),
         str(row.n),
         draw.short(row.value),
-        f"{draw.short(low)} to {draw.short(high)}",
+        _("%(low)s to %(high)s") % {"low": draw.short(low), "high": draw.short(high)},
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from django.utils.translation import gettext as _
+
 from requests_app.charts import drawing as draw
 
 ROW = 74.0
@@ -31,10 +33,17 @@ class Band:
 
 def tolerance(bands: Sequence[Band]) -> draw.Chart:
     """One line a measure, all on the same scale around 1."""
-    header = ("Measure", "n", "Ratio to before", "95 % bound", "Limit", "Result")
+    header = (
+        _("Measure"),
+        "n",
+        _("Ratio to before"),
+        _("95 % bound"),
+        _("Limit"),
+        _("Result"),
+    )
     table = draw.Table(header, tuple(_cells(band) for band in bands))
     if not bands:
-        return draw.chart(draw.NOTHING, "", draw.group(), height=0, table=table)
+        return draw.chart(draw.nothing(), "", draw.group(), height=0, table=table)
     given = [
         value for b in bands for value in (b.ratio, b.bound, b.limit, 1.0) if value is not None
     ]
@@ -48,7 +57,7 @@ def tolerance(bands: Sequence[Band]) -> draw.Chart:
     for band in bands:
         line = draw.group(body, {"data-band": band.label})
         draw.text(line, 2, y + 15, band.label, {"font-weight": "600"})
-        told = f"{draw.short(band.ratio)}, {_result(band)}"
+        told = f"{draw.short(band.ratio)}, {draw.result(band.is_within)}"
         draw.text(line, draw.WIDTH - 2, y + 15, told, {"text-anchor": "end"})
         middle = y + 42
         if band.limit is not None:
@@ -67,31 +76,39 @@ def tolerance(bands: Sequence[Band]) -> draw.Chart:
         anchor = "start" if value == low else "end" if value == high else "middle"
         look = {"text-anchor": anchor, "class": "muted"}
         draw.text(body, x(value), y + 4, draw.short(value), look)
-    words = "ratio to before; shaded: tolerated"
+    words = _("ratio to before; shaded: tolerated")
     draw.text(body, draw.WIDTH / 2, y + 24, words, {"text-anchor": "middle"})
-    about = (
+    about = _(
         "One line for each measure. Circle: before. Diamond: after; the whisker ends at its 95 %"
         " bound. The shaded band reaches from no change to the limit."
     )
     return draw.chart(_title(bands), about, body, height=y + 32, table=table)
 
 
-def _result(band: Band) -> str:
-    return {True: "within", False: "not within", None: "for information"}[band.is_within]
-
-
 def _cells(band: Band) -> tuple[str, ...]:
     bound, limit = (
-        draw.NONE if value is None else draw.short(value) for value in (band.bound, band.limit)
+        draw.none() if value is None else draw.short(value) for value in (band.bound, band.limit)
     )
-    return (band.label, str(band.n), draw.short(band.ratio), bound, limit, _result(band))
+    return (
+        band.label,
+        str(band.n),
+        draw.short(band.ratio),
+        bound,
+        limit,
+        draw.result(band.is_within),
+    )
 
 
 def _title(bands: Sequence[Band]) -> str:
     beyond = [draw.lower_first(band.label) for band in bands if band.is_within is False]
     decided = [band for band in bands if band.is_within is not None]
     if beyond:
-        return f"Beyond what is tolerated: {draw.listed(beyond)}"
-    told = [f"{draw.lower_first(b.label)} is {draw.short(b.ratio)} times before" for b in bands]
+        return _("Beyond what is tolerated: %(measures)s") % {"measures": draw.listed(beyond)}
+    told = [
+        _("%(measure)s is %(ratio)s times before")
+        % {"measure": draw.lower_first(b.label), "ratio": draw.short(b.ratio)}
+        for b in bands
+    ]
     found = draw.listed(told)
-    return f"{found[:1].upper()}{found[1:]}{', as tolerated' if decided else ''}"
+    found = found[:1].upper() + found[1:]
+    return _("%(found)s, as tolerated") % {"found": found} if decided else found

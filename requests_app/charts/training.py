@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop, ngettext
+
 from requests_app.charts import drawing as draw
 
 DASHES = {"forget_loss": "", "keep_loss": "6 4", "loss": "2 3"}
-NAMES = {"forget_loss": "forgetting", "keep_loss": "keeping", "loss": "together"}
+NAMES = {
+    "forget_loss": gettext_noop("forgetting"),
+    "keep_loss": gettext_noop("keeping"),
+    "loss": gettext_noop("together"),
+}
 MARKS = {"forget_loss": "after", "keep_loss": "control", "loss": "before"}
 TOP, BOTTOM, RIGHT = 34.0, 176.0, draw.WIDTH - 14
 ROWS = 60  # of the table; of more steps every second, third … and the last one
@@ -30,7 +37,10 @@ def losses(steps: Sequence[Step], limits: Mapping[str, float] | None = None) -> 
     limits = dict(limits or {})
     told = {each.step: each.values for each in steps}
     names = [name for name in NAMES if any(name in values for values in told.values())]
-    header = ("Step", *(f"Loss, {NAMES[name]} (nats)" for name in names))
+    header = (
+        _("Step"),
+        *(_("Loss, %(name)s (nats)") % {"name": _(NAMES[name])} for name in names),
+    )
     order = sorted(told)
     apart = -(-len(order) // ROWS)
     shown = [step for i, step in enumerate(order) if (len(order) - 1 - i) % max(apart, 1) == 0]
@@ -40,7 +50,7 @@ def losses(steps: Sequence[Step], limits: Mapping[str, float] | None = None) -> 
             (
                 str(step),
                 *(
-                    draw.short(told[step][n]) if n in told[step] else draw.NOT_MEASURED
+                    draw.short(told[step][n]) if n in told[step] else draw.not_measured()
                     for n in names
                 ),
             )
@@ -48,7 +58,9 @@ def losses(steps: Sequence[Step], limits: Mapping[str, float] | None = None) -> 
         ),
     )
     if not names:
-        return draw.chart(draw.NOTHING, "", draw.group(), height=0, table=draw.Table(("Step",), ()))
+        return draw.chart(
+            draw.nothing(), "", draw.group(), height=0, table=draw.Table((_("Step"),), ())
+        )
     given = [values[name] for values in told.values() for name in names if name in values]
     low, high = draw.round_ends(min(0.0, *given), max(*given, *limits.values(), 1e-6))
     first, last = order[0], order[-1]
@@ -63,7 +75,7 @@ def losses(steps: Sequence[Step], limits: Mapping[str, float] | None = None) -> 
     body = draw.group()
     for i, name in enumerate(names):
         draw.mark(body, MARKS[name], 12 + i * 130, 12)
-        draw.text(body, 26 + i * 130, 16, NAMES[name])
+        draw.text(body, 26 + i * 130, 16, _(NAMES[name]))
     for value in (low, (low + high) / 2, high):
         draw.line(body, [(draw.LEFT, y(value)), (RIGHT, y(value))], {"stroke-opacity": "0.2"})
         look = {"text-anchor": "end", "class": "muted"}
@@ -83,8 +95,8 @@ def losses(steps: Sequence[Step], limits: Mapping[str, float] | None = None) -> 
         look = {"text-anchor": anchor, "class": "muted"}
         draw.text(body, x(step), BOTTOM + 18, str(step), look)
     middle = (draw.LEFT + RIGHT) / 2
-    draw.text(body, middle, BOTTOM + 36, "step; loss in nats", {"text-anchor": "middle"})
-    about = "One line for each loss, ended by its mark."
+    draw.text(body, middle, BOTTOM + 36, _("step; loss in nats"), {"text-anchor": "middle"})
+    about = _("One line for each loss, ended by its mark.")
     return draw.chart(_title(told, names), about, body, height=BOTTOM + 44, table=table)
 
 
@@ -94,9 +106,15 @@ def _title(told: Mapping[int, Mapping[str, float]], names: Sequence[str]) -> str
     for name in names:
         values = [told[step][name] for step in sorted(told) if name in told[step]]
         start, end = draw.short(values[0]), draw.short(values[-1])
-        went = "rose" if values[-1] > values[0] else "fell"
-        parts.append(
-            f"{NAMES[name]} stays at {end}" if start == end
-            else f"{NAMES[name]} {went} from {start} to {end}"
-        )  # fmt: skip
-    return f"Loss after {draw.count_of(max(told), 'step')}: {draw.listed(parts)}"
+        if start == end:
+            text = _("%(name)s stays at %(end)s")
+        elif values[-1] > values[0]:
+            text = _("%(name)s rose from %(start)s to %(end)s")
+        else:
+            text = _("%(name)s fell from %(start)s to %(end)s")
+        parts.append(text % {"name": _(NAMES[name]), "start": start, "end": end})
+    steps = max(told)
+    text = ngettext(
+        "Loss after %(count)s step: %(losses)s", "Loss after %(count)s steps: %(losses)s", steps
+    )
+    return text % {"count": steps, "losses": draw.listed(parts)}

@@ -12,6 +12,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from requests_app import audit, vault
 from requests_app.actors import staff_actor
@@ -59,14 +60,16 @@ def review_exemption(
     case = lock_case(case_id)
     item = ScopeItem.objects.filter(case=case, pk=item_id).first()
     if item is None:
-        raise NotFound("There is no such part of this case.")
+        raise NotFound(_("There is no such part of this case."))
     if not kept_items().filter(pk=item.pk).exists():
-        raise WrongState(f"{item.target} is not kept by an exemption in force.")
+        raise WrongState(
+            _("%(target)s is not kept by an exemption in force.") % {"target": item.target}
+        )
     if reason not in (ENDING if renew_until is None else RENEWING):
-        raise Invalid("The reason does not fit: say why it is kept longer, or why no longer.")
+        raise Invalid(_("The reason does not fit: say why it is kept longer, or why no longer."))
     today = timezone.localdate()
     if renew_until is not None and not today < renew_until <= today + LONGEST_KEPT:
-        raise Invalid("Name a day within a year to look at it again.")
+        raise Invalid(_("Name a day within a year to look at it again."))
     text = _checked_text(case, text)
     before = item.review_on
     if renew_until is None:
@@ -95,7 +98,10 @@ def review_exemption(
 
 def _checked_text(case: Case, text: str) -> str:
     if case.sealed_at is None:
-        return clean_text(text, what="Why, for this item", longest=REASONING_LENGTH)
+        return clean_text(text, what=_("Why, for this item"), longest=REASONING_LENGTH)
     if text.strip():
-        raise Invalid(f"{case.reference} is sealed: there is no place left for a text.")
+        raise Invalid(
+            _("%(reference)s is sealed: there is no place left for a text.")
+            % {"reference": case.reference}
+        )
     return ""

@@ -215,13 +215,13 @@ def _check_channel(channel: str, actor: Actor) -> bool:
         raise Invalid(f"There is no channel “{channel}”. Known: {', '.join(Channel.values)}.")
     by_form = channel == Channel.FORM
     if (channel == Channel.API) != (actor.kind == "client"):
-        raise NotAllowed("What comes by the API is entered by its client, and nothing else is.")
+        raise NotAllowed(_("What comes by the API is entered by its client, and nothing else is."))
     if channel == Channel.API:
         return False
     if not by_form:
         require_actor(actor, "intake", "officer", "approver")
     elif actor.kind != "subject":
-        raise NotAllowed("Staff enter a request under the channel it came by, not as a form.")
+        raise NotAllowed(_("Staff enter a request under the channel it came by, not as a form."))
     return by_form
 
 

@@ -143,14 +143,16 @@ def register_retrained(*, model_name: str, sha256: str, replaced: str, started_f
     nor came of them. Raises Invalid."""
     old = _known(model_name, replaced)
     if ModelNode.objects.filter(pk=sha256).exists():
-        raise Invalid("These weights are registered already: they are not new.")
+        raise Invalid(_("These weights are registered already: they are not new."))
     start = ModelNode.objects.filter(pk=started_from).first() if started_from else None
     if started_from and start is None:
-        raise Invalid("The weights that the training started from are not registered.")
+        raise Invalid(_("The weights that the training started from are not registered."))
     if started_from in {replaced, *(each.pk for each in descendants(replaced))}:
         raise Invalid(
-            "The training started from weights that had seen the data: it takes nothing out of"
-            " them. Start from weights of before, or from nothing."
+            _(
+                "The training started from weights that had seen the data: it takes nothing out of"
+                " them. Start from weights of before, or from nothing."
+            )
         )
     node = ModelNode.objects.create(
         pk=sha256,

@@ -23,6 +23,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Max, Q
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from requests_app import audit, vault
 from requests_app.actors import SYSTEM, WORKER
@@ -348,7 +349,7 @@ def _log_superseded(rows: Sequence[Recheck]) -> None:
 def _locked(recheck_id: UUID) -> tuple[Case | None, Recheck]:
     found = Recheck.objects.filter(pk=recheck_id).values_list("case_id", flat=True)
     if not found:
-        raise NotFound("There is no such recheck.")
+        raise NotFound(_("There is no such recheck."))
     case = lock_case(found[0]) if found[0] is not None else None
     return case, Recheck.objects.select_for_update().get(pk=recheck_id)
 
@@ -390,7 +391,7 @@ def _protocol_of(run: ErasureRun | None) -> Mapping[str, Any] | None:
         return None
     value = canonical.loads(bytes(run.protocol), file="protocol")
     if not isinstance(value, dict):
-        raise Invalid("The stored protocol is not an object.")
+        raise Invalid(_("The stored protocol is not an object."))
     return value
 
 

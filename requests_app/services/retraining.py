@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from requests_app import audit
 from requests_app.actors import staff_actor
@@ -64,11 +65,11 @@ def register_retrained(
     lock_model(model_name)
     live = locked_live(model_name)
     if new.parent != live.digest:
-        raise WrongState("Another release went live meanwhile. Measure again.")
+        raise WrongState(_("Another release went live meanwhile. Measure again."))
     if new.adapters or set(new.merged) != live.cases or set(cases) != live.cases:
-        raise Invalid("Give what was measured of exactly the cases in force, without adapters.")
+        raise Invalid(_("Give what was measured of exactly the cases in force, without adapters."))
     if any(found.verdict != Verdict.WITHIN for found in cases.values()):
-        raise Invalid("A case fell short of its thresholds: it cannot be released so.")
+        raise Invalid(_("A case fell short of its thresholds: it cannot be released so."))
     _check_training(trained_on, frozenset(cases))
     actor = staff_actor(actor_member)
     lineage.register_retrained(
@@ -120,17 +121,22 @@ def register_retrained(
 def _check_training(trained_on: TrainedOn, cases: frozenset[UUID]) -> None:
     """Invalid unless the log holds the report as clear, after all cases were on the list."""
     if not DIGEST.fullmatch(trained_on.build):
-        raise Invalid("Name the build by its SHA-256, 64 hexadecimal digits.")
+        raise Invalid(_("Name the build by its SHA-256, 64 hexadecimal digits."))
     entry = AuditEntry.objects.filter(idem_key=f"training.gated/{trained_on.gate_report}").first()
     body: Any = canonical.loads(bytes(entry.body), file="entry") if entry else None
     if body is None or body["data"]["verdict"] != "clear":
         raise Invalid(
-            "The log holds no clear report of the training gate with this digest: run"
-            " manage.py training_gate on the build, with --report."
+            _(
+                "The log holds no clear report of the training gate with this digest: run"
+                " manage.py training_gate on the build, with --report."
+            )
         )
     listed = SuppressionTag.objects.filter(case_id__in=cases)
     if unknown := cases - {*listed.values_list("case_id", flat=True)}:
         raise Invalid(
-            f"Not on the suppression list: {references(unknown)}. The gate could not have found"
-            " them: record their identifiers, run the gate again and train on what it lets pass."
+            _(
+                "Not on the suppression list: %(cases)s. The gate could not have found them: record"
+                " their identifiers, run the gate again and train on what it lets pass."
+            )
+            % {"cases": references(unknown)}
         )

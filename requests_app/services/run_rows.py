@@ -9,6 +9,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from requests_app import audit
 from requests_app.actors import WORKER
@@ -31,7 +32,7 @@ SEED_LIMIT = 2**31 - ATTEMPTS  # so that the seeds of all attempts fit their col
 def locked_run(run_id: UUID) -> tuple[Case, ErasureRun]:
     case_id = ErasureRun.objects.filter(pk=run_id).values_list("case_id", flat=True).first()
     if case_id is None:
-        raise NotFound("There is no such run.")
+        raise NotFound(_("There is no such run."))
     case = lock_case(case_id)
     return case, ErasureRun.objects.select_for_update().get(pk=run_id)
 
@@ -43,7 +44,7 @@ def locked_run_and_rivals(run_id: UUID) -> tuple[Case, ErasureRun, list[ErasureR
     """
     found = ErasureRun.objects.filter(pk=run_id).values_list("case_id", "model_name").first()
     if found is None:
-        raise NotFound("There is no such run.")
+        raise NotFound(_("There is no such run."))
     case = lock_case(found[0])
     active = Q(model_name=found[1], state__in=ACTIVE)
     rows = list(ErasureRun.objects.select_for_update().filter(Q(pk=run_id) | active).order_by("id"))
@@ -59,7 +60,7 @@ def held_case_and_run(lease: Lease) -> tuple[Case, ErasureRun]:
 def held_run(lease: Lease) -> ErasureRun:
     run = ErasureRun.objects.select_for_update().filter(pk=lease.run_id).first()
     if run is None:
-        raise NotFound("There is no such run.")
+        raise NotFound(_("There is no such run."))
     _check_held(run, lease)
     return run
 
@@ -136,7 +137,7 @@ def end_run(case: Case, run: ErasureRun, to: RunState, *, error: str, actor: str
     try:
         move_run(run, to)
     except MoveNotAllowed:
-        raise WrongState("This run has ended already.") from None
+        raise WrongState(_("This run has ended already.")) from None
     if to != RunState.SUCCEEDED and not run.verdict:
         run.verdict = Verdict.INCONCLUSIVE
     run.error = error

@@ -237,12 +237,12 @@ def record_protocol(lease: Lease, *, protocol: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(plan).hexdigest()
     if run.protocol is not None:
         if run.protocol_sha256 != digest:
-            raise Invalid("This run already has another protocol: a test plan is fixed once.")
+            raise Invalid(_("This run already has another protocol: a test plan is fixed once."))
         return digest
     earlier = not_met_runs(case, run.model_name, before=run.number)
     if earlier and earlier[0].protocol_sha256 != digest:
         raise Invalid(
-            "An earlier attempt had another protocol: all attempts share the first one's."
+            _("An earlier attempt had another protocol: all attempts share the first one's.")
         )
     run.protocol, run.protocol_sha256 = plan, digest
     enter_phase(run, Phase.TRAIN)
@@ -270,10 +270,10 @@ def record_adapter(
     """Record the stored adapter by its digests; refused if no protocol was logged before."""
     case, run = held_case_and_run(lease)
     if run.protocol is None:
-        raise Invalid("Log the protocol first: a test plan is fixed before training.")
+        raise Invalid(_("Log the protocol first: a test plan is fixed before training."))
     if earlier := Adapter.objects.filter(run=run).first():
         if earlier.sha256 != sha256:
-            raise Invalid("This run already has another adapter.")
+            raise Invalid(_("This run already has another adapter."))
         return earlier
     digests = {
         "sha256": _digest(sha256),
@@ -321,7 +321,7 @@ def record_evidence(
     if verdict not in MEASURED:
         raise Invalid(f"There is no verdict “{verdict}”. Known: {', '.join(sorted(MEASURED))}.")
     if verdict != Verdict.INCONCLUSIVE and not Adapter.objects.filter(run=run).exists():
-        raise Invalid("Record the adapter first: the stored artefact is what is verified.")
+        raise Invalid(_("Record the adapter first: the stored artefact is what is verified."))
     figures = without_floats(dict(evidence))
     run.evidence, run.verdict = figures, verdict
     run.seconds = figures.get("seconds", {})
@@ -352,7 +352,7 @@ def register_release(lease: Lease, *, manifest: bytes) -> Release:
     """
     case, run = held_case_and_run(lease)
     if run.evidence is None:
-        raise Invalid("Record the evidence first: a release is made of what was verified.")
+        raise Invalid(_("Record the evidence first: a release is made of what was verified."))
     if run.release is not None:
         return run.release
     live = (
@@ -360,7 +360,7 @@ def register_release(lease: Lease, *, manifest: bytes) -> Release:
     )
     digest = hashlib.sha256(manifest).hexdigest()
     if (run.evidence or {}).get("release", digest) != digest:
-        raise Invalid("This is not the release that was verified. Repeat the run.")
+        raise Invalid(_("This is not the release that was verified. Repeat the run."))
     named = read_manifest(manifest)
     _check_follows(named, live, own=run)
     goes_live = run.verdict == Verdict.WITHIN
@@ -400,7 +400,7 @@ def finish_run(lease: Lease) -> None:
     """End the run as succeeded; its case goes on once no run of it is left."""
     case, run = held_case_and_run(lease)
     if run.evidence is None:
-        raise Invalid("A run without evidence has not succeeded.")
+        raise Invalid(_("A run without evidence has not succeeded."))
     end_run(case, run, RunState.SUCCEEDED, error="", actor=WORKER.name)
 
 
@@ -416,7 +416,7 @@ def stop_run(lease: Lease) -> None:
     """End a run whose cancellation was asked for; WrongState if nobody did."""
     case, run = held_case_and_run(lease)
     if run.cancel_requested_at is None:
-        raise WrongState("Nobody asked to cancel this run.")
+        raise WrongState(_("Nobody asked to cancel this run."))
     end_run(case, run, RunState.CANCELLED, error="cancelled", actor=WORKER.name)
 
 
@@ -447,13 +447,13 @@ def _stored_protocol(run: ErasureRun) -> dict[str, Any] | None:
         return None
     value = canonical.loads(bytes(run.protocol), file="protocol")
     if not isinstance(value, dict):
-        raise Invalid("The stored protocol is not an object.")
+        raise Invalid(_("The stored protocol is not an object."))
     return value
 
 
 def _digest(value: str) -> str:
     if len(value) != 64 or set(value) - set("0123456789abcdef"):
-        raise Invalid("A digest must be 64 lower-case hexadecimal digits.")
+        raise Invalid(_("A digest must be 64 lower-case hexadecimal digits."))
     return value
 
 
@@ -466,8 +466,10 @@ def _check_follows(manifest: Manifest, live: Release | None, *, own: ErasureRun)
     merged = tuple(each for each in before.merged if each != own.case_id) if before else ()
     if (manifest.adapters, manifest.merged) != ((*kept, adapter), merged):
         raise Invalid(
-            "The release does not name all adapters in force in their order: another release"
-            " went live meanwhile. Run again."
+            _(
+                "The release does not name all adapters in force in their order: another release"
+                " went live meanwhile. Run again."
+            )
         )
     if before and (manifest.parent, manifest.base_sha256) != (before.digest, before.base_sha256):
-        raise Invalid("The release does not follow the live one on its weights. Run again.")
+        raise Invalid(_("The release does not follow the live one on its weights. Run again."))

@@ -10,6 +10,7 @@ from django import forms, template
 from django.conf import settings
 from django.template import RequestContext
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext, ngettext
@@ -92,6 +93,12 @@ def days_left(due: date) -> int:
 def serving_banner() -> dict[str, Any]:
     """On every staff page: processes that serve something else than what is in force."""
     return {"differing": differing()}
+
+
+@register.filter
+def weekday_date(day: date) -> str:
+    """`Sunday, 22 November 2026`, in the language of the page."""
+    return f"{date_format(day, 'l')}, {date_format(day, 'DATE_FORMAT')}"
 
 
 @register.filter

@@ -11,15 +11,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from requests_app import charts, selectors, vault
+from requests_app.charts import drawing
 from requests_app.charts.drawing import number_of
 from requests_app.models import ErasureRun, ProbeResult
 from requests_app.services import evidence_tables
 from requests_app.services.errors import Invalid, WrongState
 
 SIDES = ("before", "after", "control")
-UTILITY = {"others_kept": "Knowledge about others", "perplexity": "Perplexity of general text"}
+UTILITY = {
+    "others_kept": gettext_noop("Knowledge about others"),
+    "perplexity": gettext_noop("Perplexity of general text"),
+}
 FULLY = 0.99  # of a gate's strength
 ATTACK = "min_k"  # the membership attack that the probe reports
 
@@ -78,17 +83,23 @@ def told_chart(tables: Tables) -> charts.Chart | None:
         told = told_by_fact(tables[probe]) if probe in tables else {}
         for side in SIDES:
             if facts := told.get(side):
-                label = _("%(side)s, %(words)s wording") % {"side": side, "words": words}
+                label = _("%(side)s, %(words)s wording") % {
+                    "side": drawing.side(side),
+                    "words": words,
+                }
                 count = sum(any(wordings) for wordings in facts.values())
                 rows.append(charts.Share(label, count, len(facts), side))
     after = next((row for row in rows if row.side == "after"), None)
     if after is None:
         return None
-    title = f"After erasure {after.count} of {after.n} facts are told in any of their new wordings"
+    title = _("After erasure %(count)s of %(all)s facts are told in any of their new wordings") % {
+        "count": after.count,
+        "all": after.n,
+    }
     control = next((row for row in rows if row.side == "control"), None)
     if control is not None:
-        title += f"; the control tells {control.count}"
-    return charts.shares(title, rows, unit="facts")
+        title += "; " + _("the control tells %(count)s") % {"count": control.count}
+    return charts.shares(title, rows, unit=_("facts"))
 
 
 def membership_chart(tables: Tables) -> charts.Chart | None:
@@ -116,7 +127,7 @@ def utility_chart(probes: Sequence[ProbeResult]) -> charts.Chart | None:
         before, after = number_of(probe.before), number_of(probe.after)
         if probe.probe in UTILITY and before and after is not None:
             bound, limit = number_of(probe.bound), number_of(probe.threshold)
-            band = charts.Band(UTILITY[probe.probe], probe.n, after / before, bound, limit)
+            band = charts.Band(_(UTILITY[probe.probe]), probe.n, after / before, bound, limit)
             bands.append(band)
     return charts.tolerance(bands) if bands else None
 
@@ -128,7 +139,10 @@ def gate_chart(tables: Tables) -> charts.Chart | None:
     rows = tables["gate_fires"]["sides"].get("after", ())
     shares: list[charts.Share] = []
     acts: list[tuple[int, int]] = []
-    for role, who, side in (("erased", "the person", "after"), ("others", "others", "before")):
+    for role, who, side in (
+        ("erased", _("the person"), "after"),
+        ("others", _("others"), "before"),
+    ):
         own = [
             1.0 if row.get("closed") else float(row.get("strength", 0.0))
             for row in rows
@@ -136,14 +150,21 @@ def gate_chart(tables: Tables) -> charts.Chart | None:
         ]
         acts.append((sum(strength > 0 for strength in own), len(own)))
         for words, count in (
-            ("fully", sum(s >= FULLY for s in own)),
-            ("partly", sum(0 < s < FULLY for s in own)),
-            ("not at all", sum(s <= 0 for s in own)),
+            (_("fully"), sum(s >= FULLY for s in own)),
+            (_("partly"), sum(0 < s < FULLY for s in own)),
+            (_("not at all"), sum(s <= 0 for s in own)),
         ):
-            shares.append(charts.Share(f"About {who}: {words}", count, len(own), side))
+            shares.append(
+                charts.Share(
+                    _("About %(who)s: %(words)s") % {"who": who, "words": words},
+                    count,
+                    len(own),
+                    side,
+                )
+            )
     (erased, of_erased), (others, of_others) = acts
-    title = (
-        f"The gate acts on {erased} of {of_erased} questions about the person"
-        f" and on {others} of {of_others} about others"
-    )
-    return charts.shares(title, shares, unit="questions")
+    title = _(
+        "The gate acts on %(erased)s of %(of_erased)s questions about the person and on"
+        " %(others)s of %(of_others)s about others"
+    ) % {"erased": erased, "of_erased": of_erased, "others": others, "of_others": of_others}
+    return charts.shares(title, shares, unit=_("questions"))

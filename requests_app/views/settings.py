@@ -165,7 +165,7 @@ def deadlines(request: HttpRequest) -> HttpResponse:
         "form": form,
         "received": received,
         "settings": [
-            Setting(_("Law of new cases"), default.title, "RTBF_JURISDICTION"),
+            Setting(_("Law of new cases"), _(default.title), "RTBF_JURISDICTION"),
             Setting(_("Public holidays"), calendar, "RTBF_HOLIDAY_COUNTRY"),
             Setting(_("Source of the holidays"), dates.CALENDAR_VERSION),
             Setting(_("Time zone"), settings.TIME_ZONE, "RTBF_TIME_ZONE"),

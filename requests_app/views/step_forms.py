@@ -276,7 +276,7 @@ class NewCaseForm(AliasesMixin, PlainForm):
     )
     region = forms.ChoiceField(
         label=_("Whose law counts the deadline?"),
-        choices=[("", _("The usual one")), *((name, current(name).title) for name in regions())],
+        choices=[("", _("The usual one")), *((name, _(current(name).title)) for name in regions())],
         required=False,
     )
     field_order = [

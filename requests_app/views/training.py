@@ -9,6 +9,9 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
+from django.utils.text import format_lazy
+from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_http_methods
 
 from requests_app import selectors, vault
@@ -30,10 +33,14 @@ class IdentifiersForm(PlainForm):
     """One identifier a line, `kind: value`."""
 
     identifiers = forms.CharField(
-        label="Identifiers",
+        label=_("Identifiers"),
         required=False,
-        help_text=f"One on each line, for example “phone: 02 555 01 00”. Kinds: {', '.join(KINDS)}."
-        " The e-mail address of the request counts by itself. A name is no identifier.",
+        help_text=format_lazy(
+            "{} {} {}",
+            _("One on each line, for example “phone: 02 555 01 00”. Kinds:"),
+            f"{', '.join(KINDS)}.",
+            _("The e-mail address of the request counts by itself. A name is no identifier."),
+        ),
         widget=forms.Textarea(attrs={"rows": 5, "spellcheck": "false", "autocomplete": "off"}),
     )
 
@@ -42,14 +49,16 @@ class IdentifiersForm(PlainForm):
         for number, line in enumerate(text_lines(self.cleaned_data["identifiers"]), start=1):
             kind, colon, value = line.partition(":")
             if not colon or kind.strip() not in KINDS:
-                raise forms.ValidationError(f"Line {number} is not “kind: value”.")
+                raise forms.ValidationError(
+                    _("Line %(number)s is not “kind: value”.") % {"number": number}
+                )
             found.append((kind.strip(), value.strip()))
         return found
 
 
 class RestrictForm(PlainForm):
     ground = forms.ChoiceField(
-        label="Ground, Art. 18(1) GDPR",
+        label=_("Ground, Art. 18(1) GDPR"),
         choices=RestrictionGround.choices,
         widget=forms.RadioSelect,
     )
@@ -57,8 +66,8 @@ class RestrictForm(PlainForm):
 
 class LiftForm(PlainForm):
     reason = forms.CharField(
-        label="Why it ends",
-        help_text="The person reads this in the letter.",
+        label=_("Why it ends"),
+        help_text=_("The person reads this in the letter."),
         widget=forms.Textarea(attrs={"rows": 4}),
     )
 
@@ -70,7 +79,10 @@ def records(request: HttpRequest, reference: str) -> HttpResponse:
     """Identifiers, searches and matches: `action` is identifiers, search or decide."""
     case = find_case(reference)
     if case.status in suppression.NOT_YET:
-        raise WrongState(f"{case.reference} is closed, or its mailbox is not confirmed yet.")
+        raise WrongState(
+            _("%(reference)s is closed, or its mailbox is not confirmed yet.")
+            % {"reference": case.reference}
+        )
     if way := ask_first(request, case):
         return way
     staff, action = member(request), request.POST.get("action", "")
@@ -85,11 +97,11 @@ def records(request: HttpRequest, reference: str) -> HttpResponse:
             suppression.record_identifiers(
                 case_id=case.id, identifiers=form.cleaned_data["identifiers"], actor_member=staff
             )
-            messages.success(request, "Identifiers stored in the vault of this case.")
+            messages.success(request, _("Identifiers stored in the vault of this case."))
             return redirect("case_records", reference=case.reference)
         if action == "search":
             training.queue_searches(case_id=case.id, actor_member=staff)
-            messages.success(request, "The training sets are being searched.")
+            messages.success(request, _("The training sets are being searched."))
             return redirect("case_records", reference=case.reference)
         if action == "decide":
             count = training.decide_matches(
@@ -98,7 +110,8 @@ def records(request: HttpRequest, reference: str) -> HttpResponse:
                 rejected=_answered(request, "no"),
                 actor_member=staff,
             )
-            messages.success(request, f"{count} record{'s' * (count != 1)} decided.")
+            told = ngettext("%(count)s record decided.", "%(count)s records decided.", count)
+            messages.success(request, told % {"count": count})
             return redirect("case_records", reference=case.reference)
     except NotAllowed:
         raise
@@ -133,7 +146,10 @@ def restriction(request: HttpRequest, reference: str) -> HttpResponse:
     case = find_case(reference)
     now = restrictions.in_force(case)
     if case.status in suppression.NOT_YET and now is None:
-        raise WrongState(f"{case.reference} is closed, or its mailbox is not confirmed yet.")
+        raise WrongState(
+            _("%(reference)s is closed, or its mailbox is not confirmed yet.")
+            % {"reference": case.reference}
+        )
     staff, action = member(request), request.POST.get("action", "")
     restrict_form = RestrictForm(posted(request) if action == "restrict" else None)
     lift_form = LiftForm(posted(request) if action == "announce" else None)
@@ -142,15 +158,17 @@ def restriction(request: HttpRequest, reference: str) -> HttpResponse:
         restrictions.restrict_case(
             case_id=case.id, ground=restrict_form.cleaned_data["ground"], actor_member=staff
         )
-        said = "Restricted. The gate refuses within a minute."
+        said = gettext("Restricted. The gate refuses within a minute.")
     elif action == "announce" and lift_form.is_valid():
         restrictions.announce_lifting(
             case_id=case.id, reason=lift_form.cleaned_data["reason"], actor_member=staff
         )
-        said = "The notice is written. The restriction can be lifted once it has been sent."
+        said = gettext(
+            "The notice is written. The restriction can be lifted once it has been sent."
+        )
     elif action == "lift":
         restrictions.lift_restriction(case_id=case.id, actor_member=staff)
-        said = "The restriction is lifted."
+        said = gettext("The restriction is lifted.")
     if said:
         messages.success(request, said)
         return redirect("case_restriction", reference=case.reference)
@@ -174,12 +192,15 @@ def training_page(request: HttpRequest) -> HttpResponse:
     staff = member(request)
     if request.method == "POST":
         case = find_case(request.POST.get("case", ""))
+        named = {"reference": case.reference}
         if request.POST.get("action") == "keep":
             suppression.review_tags(case_id=case.id, actor_member=staff)
-            messages.success(request, f"{case.reference} stays on the list for another year.")
+            messages.success(
+                request, _("%(reference)s stays on the list for another year.") % named
+            )
         elif request.POST.get("action") == "remove":
             suppression.remove_tags(case_id=case.id, actor_member=staff)
-            messages.success(request, f"{case.reference} is off the list.")
+            messages.success(request, _("%(reference)s is off the list.") % named)
         return redirect("training")
     context = {
         **selectors.suppression_overview(),

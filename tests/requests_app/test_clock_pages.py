@@ -64,7 +64,7 @@ def test_a_californian_case_names_its_own_rules(officer: StaffMember) -> None:
     assert "45 days from 5 February 2026 end on Sunday, 22 March 2026." in page
     assert "Acknowledge by Friday, 20 February 2026: sent on" in page
     assert "11 CCR § 7021 (CA/2026-1)" in page
-    assert "kept for 24 months at least" in page
+    assert "kept for at least 24 months" in page
 
 
 def test_until_when_an_extension_is_possible_and_for_whom(
