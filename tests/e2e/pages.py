@@ -1,0 +1,90 @@
+"""What the browser tests share: going through pages, and what is wrong with one of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from requests_app.models import Case, StaffMember
+
+Window = Callable[..., Page]
+Picture = Callable[[Page, str], None]
+PASSWORD = "password-for-tests"  # of tests.factories.make_staff
+WIDE, NARROW = 1280, 320
+LOOKS = (("light", WIDE), ("dark", WIDE), ("dark", NARROW), ("light", NARROW))
+AXE = Axe()
+
+
+def barriers(page: Page) -> list[str]:
+    """What axe finds against WCAG 2.2 AA and its own best practices, one line each."""
+    found = AXE.run(page).response["violations"]
+    return [f"{v['id']}: {node['html'][:160]}" for v in found for node in v["nodes"]]
+
+
+def too_wide(page: Page) -> bool:
+    """Whether the page has to be scrolled sideways as a whole (WCAG 1.4.10)."""
+    wide: bool = page.evaluate(
+        "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+    )
+    return wide
+
+
+def slug(path: str) -> str:
+    """A path as part of a file name, without the names of its rows."""
+    return re.sub(r"[^a-z]+", "-", re.sub(r"[0-9a-f-]{36}|ERQ-[0-9-]+", "one", path)).strip("-")
+
+
+def look_over(page: Page, picture: Picture, name: str) -> list[str]:
+    """The open page in light and dark, wide and narrow: its barriers, and whether it is too wide.
+
+    A picture of each is kept. The page is not loaded again: a stylesheet alone makes the looks.
+    """
+    problems: list[str] = []
+    for scheme, width in LOOKS:
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.set_viewport_size({"width": width, "height": 900})
+        picture(page, f"{name}-{scheme}-{width}")
+        problems += [f"{name} {scheme} {width}: {what}" for what in barriers(page)]
+        if too_wide(page):
+            problems.append(f"{name}: wider than {width} px")
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size({"width": WIDE, "height": 900})
+    return problems
+
+
+def check_everywhere(
+    open_window: Window,
+    picture: Picture,
+    paths: Sequence[str],
+    *,
+    member: StaffMember | None = None,
+    revealed: Sequence[Case] = (),
+) -> None:
+    """No barrier on these pages in light and dark, and nothing too wide at 320 px.
+
+    What the policy refused, the console told or the server failed at: `open_window` watches.
+    """
+    side = "staff" if member else "public"
+    page = open_window(member=member, revealed=revealed)
+    problems: list[str] = []
+    for path in paths:
+        page.goto(path)
+        problems += look_over(page, picture, f"{side}-{slug(path) or 'start'}")
+    assert not problems, "\n".join(problems)
+
+
+def show_person(page: Page, why: str) -> None:
+    """On the page that asks why, say so and go on."""
+    expect(page.get_by_role("heading", level=1)).to_have_text("Show personal data")
+    page.get_by_label(why).check()
+    page.get_by_role("button", name="Show personal data").click()
+
+
+def log_in(page: Page, member: StaffMember) -> None:
+    """Name and password on the log-in page."""
+    page.get_by_label("User name or e-mail address").fill(member.username)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
