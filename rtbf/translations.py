@@ -50,6 +50,7 @@ PUBLIC_CODE = frozenset(
         "selectors.py",
         "jurisdictions.py",
         "views/public.py",
+        "views/sent.py",
         "views/stages.py",
         "views/wizard.py",
         "services/answers.py",
