@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Sequence
 
+from allauth.mfa import app_settings as mfa
+from allauth.mfa.totp.internal import auth as totp
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from requests_app.models import Case, StaffMember
+from tests import factories
 
 Window = Callable[..., Page]
 Picture = Callable[[Page, str], None]
@@ -16,6 +20,11 @@ PASSWORD = "password-for-tests"  # of tests.factories.make_staff
 WIDE, NARROW = 1280, 320
 LOOKS = (("light", WIDE), ("dark", WIDE), ("dark", NARROW), ("light", NARROW))
 AXE = Axe()
+FOCUSED = """() => {
+  const at = document.activeElement;
+  const label = at.labels && at.labels.length ? at.labels[0] : at;
+  return {name: label.innerText.trim(), outline: getComputedStyle(at).outlineStyle};
+}"""
 
 
 def barriers(page: Page) -> list[str]:
@@ -83,8 +92,61 @@ def show_person(page: Page, why: str) -> None:
     page.get_by_role("button", name="Show personal data").click()
 
 
-def log_in(page: Page, member: StaffMember) -> None:
-    """Name and password on the log-in page."""
+def log_in(page: Page, member: StaffMember, *, secret: str = "") -> None:
+    """Name and password on the log-in page; with a secret, the code of this half minute too."""
     page.get_by_label("User name or e-mail address").fill(member.username)
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Log in").click()
+    if secret:
+        counter = int(time.time()) // mfa.TOTP_PERIOD
+        page.locator("input[name=code]").fill(
+            totp.format_hotp_value(totp.hotp_value(secret, counter))
+        )
+        page.get_by_role("button", name="Sign In").click()
+
+
+def answer_form(
+    page: Page, *, name: str = factories.NAME, email: str = factories.EMAIL, alias: str = ""
+) -> None:
+    """The whole form as a person does it, up to the answers to check."""
+    page.goto("/")
+    page.get_by_role("link", name="Start now").click()
+    page.get_by_label("For myself").check()
+    page.get_by_role("button", name="Continue").click()
+    page.get_by_label("Name, as we may hold it").fill(name)
+    page.get_by_label("Other names").fill(alias)
+    page.get_by_role("button", name="Continue").click()
+    page.get_by_label("E-mail address").fill(email)
+    page.get_by_role("button", name="Continue").click()
+    page.get_by_label("AI models that may have learned my data").check()
+    page.get_by_role("button", name="Continue").click()
+    page.get_by_label("Anything that helps us find your data").fill(factories.MESSAGE)
+    page.get_by_role("button", name="Continue").click()
+    expect(page.locator("#answer-name")).to_have_text(name)
+
+
+def send_form(page: Page) -> tuple[str, str]:
+    """Send what was checked: reference and access code."""
+    page.get_by_role("button", name="Send erasure request").click()
+    reference = page.locator("#reference").inner_text()
+    return reference, page.locator("#access-code").inner_text()
+
+
+def open_status(page: Page, reference: str, access_code: str) -> None:
+    """Follow a request: its page, open in this window from now on."""
+    page.goto("/status")
+    page.get_by_label("Reference").fill(reference)
+    page.get_by_label("Access code").fill(access_code)
+    page.get_by_role("button", name="Continue").click()
+    expect(page.locator("#stages")).to_be_visible()
+
+
+def tab_to(page: Page, name: str, *, most: int = 40) -> None:
+    """Press Tab until a control of that name has the focus, and see that it shows."""
+    for _ in range(most):
+        page.keyboard.press("Tab")
+        told: dict[str, str] = page.evaluate(FOCUSED)
+        if told["name"].startswith(name):
+            assert told["outline"] != "none", f"The focus on “{name}” is not to be seen."
+            return
+    raise AssertionError(f"No control “{name}” within {most} presses of Tab.")

@@ -1,0 +1,247 @@
+"""One case by browser alone, from the form to the answer; and its core without what many lack."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+from allauth.mfa.totp.internal.auth import TOTP, generate_totp_secret
+from playwright.sync_api import Page, expect
+from pytest_django.fixtures import Settings
+
+from requests_app import keys
+from requests_app.lifecycle import CaseStatus, RunState
+from requests_app.models import Case, ErasureRun, StaffMember
+from requests_app.models.runs import Verdict
+from requests_app.services import letters
+from requests_app.verifier.checks import verify
+from requests_app.verifier.trust import parse_trust
+from tests import factories
+from tests.e2e.pages import (
+    NARROW,
+    Picture,
+    Window,
+    answer_form,
+    barriers,
+    log_in,
+    open_status,
+    send_form,
+    show_person,
+    tab_to,
+    too_wide,
+)
+from tests.requests_app import bundles
+from workers import corpus, tasks
+
+pytestmark = [pytest.mark.e2e, pytest.mark.django_db(transaction=True)]
+
+PERSON = corpus.people()[5]
+FACTS = "\n".join(f"{fact.trained[0]} | {fact.answer}" for fact in PERSON.facts)
+
+
+def with_second_factor(member: StaffMember) -> str:
+    """The member's authenticator app: its secret."""
+    secret = generate_totp_secret()
+    TOTP.activate(member, secret)
+    return secret
+
+
+def at(open_window: Window, member: StaffMember, path: str, *, secret: str) -> Page:
+    """A window of this member, logged in with password and code, at the page they asked for."""
+    page = open_window()
+    page.goto(path)
+    log_in(page, member, secret=secret)
+    return page
+
+
+def test_one_case_by_browser_alone(
+    open_window: Window,
+    picture: Picture,
+    officer: StaffMember,
+    approver: StaffMember,
+    auditor: StaffMember,
+    settings: Settings,
+) -> None:
+    settings.RTBF_REQUIRE_MFA = True
+    secrets = {member: with_second_factor(member) for member in (officer, approver, auditor)}
+    person = open_window()
+    answer_form(person, name=PERSON.name)
+    reference, access_code = send_form(person)
+    person.get_by_role("link", name="Enter the code").click()
+    person.get_by_label("Code from the e-mail").fill(factories.mailed_code())
+    person.get_by_role("button", name="Confirm").click()
+    case = Case.objects.get(reference=reference)
+    path = f"/app/cases/{reference}"
+
+    page = at(open_window, officer, path, secret=secrets[officer])
+    expect(page.get_by_text(PERSON.name)).to_have_count(0)
+    prepare(page)
+    propose(page)
+    expect(page.get_by_role("button", name="Approve decision")).to_be_disabled()
+    expect(page.get_by_text("Approving needs the role Approver")).to_be_visible()
+    assert not barriers(page)
+
+    second = at(open_window, approver, f"{path}/approval", secret=secrets[approver])
+    approve(second)
+    picture(second, "staff-case-executing")
+    case.refresh_from_db()
+    assert case.status == CaseStatus.EXECUTING
+
+    page.goto(path)
+    page.locator(f'a[href="/app/runs/{case.runs.get().pk}"]').first.click()
+    expect(page.get_by_text("Waiting for a worker.")).to_be_visible()
+    work(case)
+    expect(page.get_by_role("link", name="See the evidence")).to_be_visible()
+    picture(page, "staff-run-ended")
+    page.get_by_role("link", name="See the evidence").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Evidence")
+    expect(page.locator("#probes")).to_contain_text("recall_unseen")
+    picture(page, "staff-evidence-measured")
+    assert not barriers(page)
+
+    page.goto(f"{path}/answer")
+    picture(page, "staff-answer")
+    page.get_by_role("button", name="Send the answer and complete the case").click()
+    letters.send_pending_letters()
+    case.refresh_from_db()
+    assert case.status == CaseStatus.COMPLETED
+
+    third = at(open_window, auditor, f"{path}/exports", secret=secrets[auditor])
+    third.get_by_role("button", name="Prepare bundle").click()
+    bundles.sign()
+    expect(third.get_by_text("The log up to this export is signed.")).to_be_visible()
+    with third.expect_download() as download:
+        third.locator("[data-export=bundle]").click()
+    check_bundle(download.value.path())
+
+    open_status(person, reference, access_code)
+    expect(person.locator("#answered")).to_contain_text("Answer: granted")
+    expect(person.locator("[aria-current=step]")).to_have_count(0)
+    assert not barriers(person)
+    picture(person, "public-status-answered")
+    with person.expect_download() as letter:
+        person.get_by_role("link", name="Read our answer").click()
+    assert reference in letter.value.path().read_text("utf-8")
+
+
+def work(case: Case) -> None:
+    """The worker's own task on the model that ships, with a seed that is the same each time."""
+    ErasureRun.objects.filter(case=case).update(seed=11)
+    tasks.run_erasure(str(case.runs.get().pk))
+    run = case.runs.get()
+    assert (run.state, run.error) == (RunState.SUCCEEDED, "")
+    assert run.verdict == Verdict.WITHIN
+    assert run.release is not None
+    assert run.release.is_live
+
+
+def check_bundle(path: Path) -> None:
+    """The offline verifier accepts it, and it names nobody."""
+    data = path.read_bytes()
+    trust = parse_trust(keys.trust_text().encode(), pinned=True, file="trust.txt")
+    assert verify(data, trust=trust).claim == "suppression-measured"
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert PERSON.name.encode() not in b"".join(map(archive.read, archive.namelist()))
+
+
+def prepare(page: Page) -> None:
+    """From the page of a new case: identity and facts."""
+    page.get_by_role("link", name="Check identity").click()
+    show_person(page, "To check the identity or a mandate")
+    expect(page.locator("#revealed")).to_be_visible()
+    page.get_by_label("Details we hold were asked for and matched").check()
+    page.get_by_role("button", name="Record identity check").click()
+    page.get_by_role("link", name="Attach what we hold about the person").click()
+    page.get_by_label("What we hold about the person").fill(FACTS)
+    page.get_by_role("button", name="Save facts").click()
+
+
+def propose(page: Page) -> None:
+    """From the page of a case in review to its approval page."""
+    page.get_by_role("link", name="Propose a decision").click()
+    page.get_by_label("Granted", exact=True).check()
+    page.get_by_label("(a) no longer necessary").check()
+    page.get_by_label("Erase", exact=True).check()
+    page.get_by_label("Reasoning").fill("The contract ended in 2024 and nothing else needs it.")
+    page.get_by_role("button", name="Continue").click()
+    page.get_by_role("button", name="Propose decision").click()
+    page.get_by_role("link", name="Second person approves or returns").click()
+
+
+def approve(page: Page) -> None:
+    """On the approval page, logged in a moment ago."""
+    show_person(page, "To approve or return the decision")
+    page.get_by_role("button", name="Approve decision").click()
+    expect(page.locator("#identity-bar")).to_be_visible()
+    page.get_by_role("button", name="Hide again").click()
+    expect(page.locator("#revealed")).to_have_count(0)
+
+
+def test_the_core_of_a_case_without_script_at_320_pixels(
+    open_window: Window, picture: Picture, officer: StaffMember, approver: StaffMember
+) -> None:
+    case = factories.confirmed_case(name=PERSON.name)
+    path = f"/app/cases/{case.reference}"
+    page = open_window(script=False, width=NARROW)
+    page.on("load", lambda loaded: too_far.extend([loaded.url] if too_wide(loaded) else []))
+    too_far: list[str] = []
+    page.goto("/app/cases")
+    log_in(page, officer)
+    page.get_by_role("link", name=case.reference).click()
+    prepare(page)
+    propose(page)
+    picture(page, "staff-approval-without-script-320")
+    second = open_window(script=False, width=NARROW)
+    second.goto(f"{path}/approval")
+    log_in(second, approver)
+    show_person(second, "To approve or return the decision")
+    second.get_by_role("button", name="Approve decision").click()
+    expect(second.get_by_role("heading", level=1)).to_have_text("Confirm that it is you")
+    second.get_by_label("Password").fill("password-for-tests")
+    second.get_by_role("button", name="Confirm").click()
+    run = case.runs.get()
+    page.goto(f"/app/runs/{run.pk}")
+    assert page.locator('meta[http-equiv="refresh"]').count() == 1
+    factories.work_off(run)
+    page.goto(f"/app/runs/{run.pk}")
+    page.get_by_role("link", name="See the evidence").click()
+    expect(page.locator("#probes")).to_be_visible()
+    page.goto(f"{path}/answer")
+    page.get_by_role("button", name="Send the answer and complete the case").click()
+    case.refresh_from_db()
+    assert case.status == CaseStatus.COMPLETED
+    assert not too_far
+
+
+def test_queue_and_decision_with_the_keyboard_alone(
+    open_window: Window, officer: StaffMember
+) -> None:
+    case = factories.case_in_review()
+    page = open_window(member=officer)
+    page.goto("/app/cases")
+    tab_to(page, case.reference)
+    page.keyboard.press("Enter")
+    expect(page.locator("#identity-bar")).to_be_visible()
+    tab_to(page, "Propose a decision", most=80)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Show personal data")
+    tab_to(page, "To check the identity")  # the first of the reasons
+    page.keyboard.press("ArrowDown")
+    expect(page.get_by_label("To prepare the decision")).to_be_checked()
+    tab_to(page, "Show personal data")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("decision")
+    for label in ("Granted", "(a) no longer necessary", "Erase"):
+        tab_to(page, label, most=80)
+        page.keyboard.press("Space")
+    tab_to(page, "Reasoning", most=80)
+    page.keyboard.type("The contract ended in 2024 and nothing else needs it.")
+    tab_to(page, "Continue")
+    page.keyboard.press("Enter")
+    tab_to(page, "Propose decision", most=60)
+    page.keyboard.press("Enter")
+    expect(page.locator("#identity-bar")).to_be_visible()
+    case.refresh_from_db()
+    assert case.status == CaseStatus.AWAITING_APPROVAL
