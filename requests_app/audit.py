@@ -144,7 +144,7 @@ def root(size: int) -> bytes:
 def differs_from_newest_checkpoint() -> int | None:
     """The size of the newest checkpoint if the stored log has another root there; else None.
 
-    A few rows, for a page; `verify_log` reads everything.
+    For a page: a few stored nodes, and no entry's bytes; `verify_log` reads everything.
     """
     newest = Checkpoint.objects.order_by("size").last()
     if newest is None:

@@ -141,6 +141,12 @@ def open_status(page: Page, reference: str, access_code: str) -> None:
     expect(page.locator("#stages")).to_be_visible()
 
 
+def enter(page: Page) -> None:
+    """Press Enter where that leads to another page."""
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+
+
 def tab_to(page: Page, name: str, *, most: int = 40) -> None:
     """Press Tab until a control of that name has the focus, and see that it shows."""
     for _ in range(most):

@@ -69,28 +69,16 @@ def test_run_page_follows_the_run_by_itself_to_its_end(
 
 # --- Every page of permissions.PAGES ------------------------------------------------------------
 NO_PAGES = {
-    "case_hide": "a button",
     "case_letter": "a text file",
-    "case_letter_sent": "a button",
-    "case_join": "a button",
-    "case_hold_release": "a button",
-    "case_annex_approve": "a button",
     "annexed_bundle": "a file",
     "export": "a file",
     "run_progress": "a part of the page of the run",
-    "run_cancel": "a button",
-    "recipient_retire": "a button",
-    "notice_step": "a button",
     "notice_text": "a text file",
-    "case_disclose": "a button",
     "report_jobs": "a part of the page of the exports",
     "report_file": "a file",
-    "staff_withdraw": "a button",
-    "staff_role": "a button",
-    "staff_deactivate": "a button",
 }
-"""Names in PAGES of what is no page. Every other name is visited: a new one as soon as it is there,
-and it fails here while it wants a row that `World` does not have."""
+"""Names in PAGES of what is no page. Every other name is visited, a new one as soon as it is there;
+one that takes a POST alone is a button of another page."""
 OF_ACCOUNTS = (
     "/accounts/2fa/",
     "/accounts/2fa/totp/activate/",
@@ -148,9 +136,14 @@ class World:
     def path(self, name: str) -> str:
         """The address of a page, of the row that it is best looked at with."""
         case = self.at_step.get(name, self.case)
-        values = {"reference": case.reference, **self.rows}
-        wanted = next(each for each in urlpatterns if each.name == name).pattern.converters
-        return reverse(name, kwargs={each: values[each] for each in wanted})
+        return path_of(name, reference=case.reference, **self.rows)
+
+
+def path_of(name: str, **values: object) -> str:
+    """The address of a page with those of the values that it asks for."""
+    wanted = next(each for each in urlpatterns if each.name == name).pattern.converters
+    assert set(wanted) <= set(values), f"There is no row for the page “{name}”."
+    return reverse(name, kwargs={each: values[each] for each in wanted})
 
 
 def ready_to_answer() -> Case:
@@ -181,19 +174,22 @@ def test_every_staff_page_opens_without_barriers(
     assert not problems, "\n".join(problems)
 
 
-def test_pages_that_an_officer_may_not_open_have_no_barriers(
+def test_pages_that_no_officer_may_open_have_no_barriers(
     open_window: Window, picture: Picture
 ) -> None:
     admin = factories.make_staff(Role.ADMINISTRATOR)
-    factories.make_staff(Role.OFFICER)
     accounts.invite_member(email="new@controller.example", role="auditor", actor_member=admin)
-    window = open_window(member=admin)
-    names = [
-        name
-        for name, roles in permissions.PAGES.items()
-        if name not in NO_PAGES and Role.OFFICER not in roles
-    ]
-    problems = [p for name in names for p in visit(window, picture, name, reverse(name))]
+    case = factories.completed_case()
+    rows = {"reference": case.reference, "pseudonym": factories.make_staff("officer").pseudonym}
+    windows: dict[Role, Page] = {}
+    problems: list[str] = []
+    for name, roles in permissions.PAGES.items():
+        if name in NO_PAGES or Role.OFFICER in roles:
+            continue
+        role = min(roles)
+        if role not in windows:
+            windows[role] = open_window(member=factories.make_staff(role), revealed=[])
+        problems += visit(windows[role], picture, name, path_of(name, **rows))
     assert not problems, "\n".join(problems)
 
 
@@ -201,6 +197,8 @@ def visit(page: Page, picture: Picture, name: str, path: str) -> list[str]:
     """What is wrong with a page in its four looks, or with the way to it."""
     answer = page.goto(path)
     landed = page.evaluate("location.pathname")
+    if answer is not None and answer.status == 405:
+        return []
     if answer is None or answer.status != 200 or landed != path:
         return [f"{name}: {answer.status if answer else 'nothing'}, ends at {landed}"]
     return pages.look_over(page, picture, f"staff-{name}")

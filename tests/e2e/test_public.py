@@ -19,6 +19,7 @@ from tests.e2e.pages import (
     answer_form,
     barriers,
     check_everywhere,
+    enter,
     look_over,
     open_status,
     send_form,
@@ -225,20 +226,20 @@ def test_the_form_is_sent_with_the_keyboard_alone(open_window: Window) -> None:
     page.keyboard.press("Enter")
     tab_to(page, "For myself")
     page.keyboard.press("Space")
-    page.keyboard.press("Enter")
+    enter(page)
     for label, typed in (
         ("Name, as we may hold it", factories.NAME),
         ("E-mail address", factories.EMAIL),
     ):
         tab_to(page, label)
         page.keyboard.type(typed)
-        page.keyboard.press("Enter")
+        enter(page)
     tab_to(page, "AI models that may have learned my data")
     page.keyboard.press("Space")
-    page.keyboard.press("Enter")
+    enter(page)
     for button in ("Continue", "Send erasure request"):
         tab_to(page, button)
-        page.keyboard.press("Enter")
+        enter(page)
     expect(page.locator("#access-code")).to_be_visible()
     letters.send_pending_codes()
     assert Case.objects.get().status == CaseStatus.AWAITING_CONFIRMATION
