@@ -105,6 +105,16 @@ def log_in(page: Page, member: StaffMember, *, secret: str = "") -> None:
         page.get_by_role("button", name="Sign In").click()
 
 
+def press(page: Page, button: str) -> None:
+    """Press a button that needs a fresh log-in, and enter the password if it is asked for."""
+    with page.expect_navigation():
+        page.get_by_role("button", name=button).click()
+    if page.url.split("?")[0].endswith("/accounts/reauthenticate/"):
+        expect(page.get_by_role("heading", level=1)).to_have_text("Confirm that it is you")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Confirm").click()
+
+
 def answer_form(
     page: Page, *, name: str = factories.NAME, email: str = factories.EMAIL, alias: str = ""
 ) -> None:

@@ -195,10 +195,10 @@ def test_pages_that_no_officer_may_open_have_no_barriers(
 
 def visit(page: Page, picture: Picture, name: str, path: str) -> list[str]:
     """What is wrong with a page in its four looks, or with the way to it."""
+    if page.request.get(path, max_redirects=0).status == 405:
+        return []  # a button of another page
     answer = page.goto(path)
     landed = page.evaluate("location.pathname")
-    if answer is not None and answer.status == 405:
-        return []
     if answer is None or answer.status != 200 or landed != path:
         return [f"{name}: {answer.status if answer else 'nothing'}, ends at {landed}"]
     return pages.look_over(page, picture, f"staff-{name}")

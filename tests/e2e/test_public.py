@@ -97,7 +97,7 @@ def test_pages_are_light_and_nothing_on_them_moves(open_window: Window) -> None:
     page = open_window()
     page.add_init_script(SHIFTS)
     loaded: list[Response] = []
-    page.on("response", loaded.append)
+    page.on("response", lambda response: loaded.append(response))
     for path in OPEN_TO_ALL:
         loaded.clear()
         page.goto(path, wait_until="networkidle")

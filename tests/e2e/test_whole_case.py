@@ -28,6 +28,7 @@ from tests.e2e.pages import (
     enter,
     log_in,
     open_status,
+    press,
     send_form,
     show_person,
     tab_to,
@@ -104,13 +105,14 @@ def test_one_case_by_browser_alone(
 
     page.goto(f"{path}/answer")
     picture(page, "staff-answer")
-    page.get_by_role("button", name="Send the answer and complete the case").click()
+    press(page, "Send the answer and complete the case")
+    expect(page.locator("#identity-bar")).to_be_visible()
     letters.send_pending_letters()
     case.refresh_from_db()
     assert case.status == CaseStatus.COMPLETED
 
     third = at(open_window, auditor, f"{path}/exports", secret=secrets[auditor])
-    third.get_by_role("button", name="Prepare bundle").click()
+    press(third, "Prepare bundle")
     bundles.sign()
     expect(third.get_by_text("The log up to this export is signed.")).to_be_visible()
     with third.expect_download() as download:
@@ -172,9 +174,9 @@ def propose(page: Page) -> None:
 
 
 def approve(page: Page) -> None:
-    """On the approval page, logged in a moment ago."""
+    """On the approval page."""
     show_person(page, "To approve or return the decision")
-    page.get_by_role("button", name="Approve decision").click()
+    press(page, "Approve decision")
     expect(page.locator("#identity-bar")).to_be_visible()
     page.get_by_role("button", name="Hide again").click()
     expect(page.locator("#revealed")).to_have_count(0)
@@ -198,11 +200,7 @@ def test_the_core_of_a_case_without_script_at_320_pixels(
     second = open_window(script=False, width=NARROW)
     second.goto(f"{path}/approval")
     log_in(second, approver)
-    show_person(second, "To approve or return the decision")
-    second.get_by_role("button", name="Approve decision").click()
-    expect(second.get_by_role("heading", level=1)).to_have_text("Confirm that it is you")
-    second.get_by_label("Password").fill("password-for-tests")
-    second.get_by_role("button", name="Confirm").click()
+    approve(second)
     run = case.runs.get()
     page.goto(f"/app/runs/{run.pk}")
     assert page.locator('meta[http-equiv="refresh"]').count() == 1
@@ -212,7 +210,8 @@ def test_the_core_of_a_case_without_script_at_320_pixels(
     expect(page.locator("#probes")).to_be_visible()
     assert not too_wide(page)
     page.goto(f"{path}/answer")
-    page.get_by_role("button", name="Send the answer and complete the case").click()
+    press(page, "Send the answer and complete the case")
+    expect(page.locator("#identity-bar")).to_be_visible()
     case.refresh_from_db()
     assert case.status == CaseStatus.COMPLETED
 
