@@ -227,13 +227,7 @@ def test_queue_and_decision_with_the_keyboard_alone(
     expect(page.locator("#identity-bar")).to_be_visible()
     tab_to(page, "Propose a decision", most=80)
     enter(page)
-    expect(page.get_by_role("heading", level=1)).to_have_text("Show personal data")
-    tab_to(page, "To check the identity")  # the first of the reasons
-    page.keyboard.press("ArrowDown")
-    expect(page.get_by_label("To prepare the decision")).to_be_checked()
-    tab_to(page, "Show personal data")
-    enter(page)
-    expect(page.get_by_role("heading", level=1)).to_contain_text("decision")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Propose a decision")
     for label in ("Granted", "(a) no longer necessary", "Erase"):
         tab_to(page, label, most=80)
         page.keyboard.press("Space")
