@@ -7,7 +7,7 @@ it is shown once, on the page, and is stored nowhere after that.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import typst
@@ -123,14 +123,14 @@ def tell(case: Case) -> dict[str, Any]:
 
 def render_pdf(case: Case) -> bytes:
     """PDF bytes from templates/public/sent.typ; the same case and language give the same bytes."""
-    pdf: bytes = typst.Compiler(ignore_system_fonts=True).compile(
+    pdf = typst.Compiler(ignore_system_fonts=True).compile(
         input=TEMPLATE.read_bytes(),
         format="pdf",
         sys_inputs={"told": json.dumps(tell(case))},
         pdf_standards=["a-3a", "ua-1"],
         timestamp=case.received_at.replace(microsecond=0),
     )
-    return pdf
+    return cast(bytes, pdf)
 
 
 def _own_case(request: HttpRequest, reference: str, *kept: str) -> Case | None:
