@@ -115,7 +115,7 @@ def test_one_case_by_browser_alone(
     press(third, "Prepare bundle")
     bundles.sign()
     expect(third.get_by_text("The log up to this export is signed.")).to_be_visible()
-    with third.expect_download() as download:
+    with third.expect_download(timeout=60_000) as download:  # it is made while one waits
         third.locator("[data-export=bundle]").click()
     check_bundle(download.value.path())
 
