@@ -72,6 +72,7 @@ NO_PAGES = {
     "case_letter": "a text file",
     "annexed_bundle": "a file",
     "export": "a file",
+    "run_log": "a text file",
     "run_progress": "a part of the page of the run",
     "notice_text": "a text file",
     "report_jobs": "a part of the page of the exports",
@@ -106,6 +107,8 @@ class World:
             actor_member=officer,
         )
         told = factories.executing_case()
+        kept = factories.propose(factories.case_in_review(), outcome="refused")
+        cases.approve_decision(case_id=kept.id, actor_member=factories.make_staff(Role.APPROVER))
         self.at_step = {
             "case_identity": new,
             "case_identity_question": new,
@@ -113,6 +116,7 @@ class World:
             "case_suspension": new,
             "case_reveal": factories.confirmed_case(),
             "case_mandate": on_behalf,
+            "case_exemption": kept,
             "case_facts": review,
             "case_decision": review,
             "case_approval": waiting,
@@ -127,6 +131,7 @@ class World:
         self.rows = {
             "run_id": done.runs.get().pk,
             "letter_id": done.letters.latest("pk").pk,
+            "item_id": kept.scope_items.get().pk,
             "recipient_id": recipient.pk,
             "notice_id": told.notices.get().pk,
             "job_id": asked_for,
