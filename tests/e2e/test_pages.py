@@ -72,7 +72,9 @@ NO_PAGES = {
     "case_letter": "a text file",
     "annexed_bundle": "a file",
     "export": "a file",
+    "run_figure": "a figure as a file",
     "run_log": "a text file",
+    "run_stream": "the events that the page of the run listens to",
     "run_progress": "a part of the page of the run",
     "notice_text": "a text file",
     "report_jobs": "a part of the page of the exports",
@@ -136,6 +138,7 @@ class World:
             "notice_id": told.notices.get().pk,
             "job_id": asked_for,
             "pseudonym": officer.pseudonym,
+            "name": "completion",  # of a letter
         }
 
     def path(self, name: str) -> str:
