@@ -65,9 +65,9 @@ test: setup-dev setup-models ## the whole test suite: SQLite, then the database 
 test-faults: setup-dev ## every fault at every point; `make test` has some of them
 	@$(PY) -m pytest tests/faults
 
-test-e2e: setup-dev ## browser tests in Debian's Chromium
+test-e2e: setup-dev ## browser tests in Debian's Chromium; pictures of every page in var/screenshots
 	@$(PY) -m tests.e2e.chromium
-	@$(PY) -m pytest -m e2e
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -m e2e -n $(JOBS)
 
 lint: setup-dev ## formatter, linter, types, import contracts, missing migrations, deployment check
 	@$(BIN)/ruff format --check .

@@ -141,6 +141,21 @@ def root(size: int) -> bytes:
     return _roots([(0, size)])[0]
 
 
+def differs_from_newest_checkpoint() -> int | None:
+    """The size of the newest checkpoint if the stored log has another root there; else None.
+
+    For a page: a few stored nodes, and no entry's bytes; `verify_log` reads everything.
+    """
+    newest = Checkpoint.objects.order_by("size").last()
+    if newest is None:
+        return None
+    try:
+        fits = root(newest.size) == bytes(newest.root)
+    except LogError:
+        fits = False
+    return None if fits else newest.size
+
+
 def inclusion_proof(seq: int, size: int) -> list[bytes]:
     """Inclusion path of an entry in the log of `size` entries. ValueError, LogError."""
     return _roots(merkle.inclusion_ranges(seq, size))

@@ -26,4 +26,5 @@ def controller(request: HttpRequest) -> dict[str, object]:
         "theme": theme if (theme := request.COOKIES.get(THEME)) in THEMES else "",
         "shortcuts": request.COOKIES.get(SHORTCUTS) != OFF,
         "keep_closed_days": settings.RTBF_KEEP_CLOSED_DAYS,
+        "keep_unconfirmed_days": settings.RTBF_KEEP_UNCONFIRMED_DAYS,
     }

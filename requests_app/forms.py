@@ -40,6 +40,7 @@ class PlainForm(forms.Form):
         for field in self.fields.values():
             if isinstance(field.widget, forms.DateInput):
                 field.widget.format = "%Y-%m-%d"  # as we ask for it, and browsers do
+            field.widget.attrs.pop("maxlength", None)  # a browser cuts off without a word
             # Django's own words repeat whatever was sent
             if "%(value)s" in str(field.error_messages.get("invalid_choice", "")):
                 field.error_messages["invalid_choice"] = _("Select one of the answers given")
@@ -86,7 +87,7 @@ class WhoForm(PlainForm):
     )
 
 
-class ContactForm(AliasesMixin, PlainForm):
+class NameForm(AliasesMixin, PlainForm):
     name = forms.CharField(
         label=_("Name, as we may hold it"),
         max_length=NAME_LENGTH,
@@ -94,6 +95,10 @@ class ContactForm(AliasesMixin, PlainForm):
         widget=forms.TextInput(attrs={"autocomplete": "name", "spellcheck": "false"}),
         error_messages={"required": _("Enter the name of the person")},
     )
+    field_order = ["name", "aliases"]
+
+
+class EmailForm(PlainForm):
     email = forms.EmailField(
         label=_("E-mail address"),
         max_length=254,
@@ -105,7 +110,6 @@ class ContactForm(AliasesMixin, PlainForm):
             "invalid": _("Enter an e-mail address in the right form, like name@example.org"),
         },
     )
-    field_order = ["name", "email", "aliases"]
 
 
 class WhatForm(PlainForm):
@@ -116,6 +120,9 @@ class WhatForm(PlainForm):
         help_text=_("Select all that apply. If you are not sure, we look at all of them."),
         error_messages={"required": _("Select at least one, or “I am not sure”")},
     )
+
+
+class MessageForm(PlainForm):
     message = forms.CharField(
         label=_("Anything that helps us find your data"),
         required=False,
@@ -124,17 +131,17 @@ class WhatForm(PlainForm):
             "Up to 2,000 characters. It is stored encrypted and destroyed when your case is sealed."
             " You need not give a reason."
         ),
-        widget=forms.Textarea(attrs={"rows": 6}),
-        error_messages={
-            "max_length": _("Your text must be 2,000 characters or fewer"),
-        },
+        widget=forms.Textarea(attrs={"rows": 6, "data-longest": MESSAGE_LENGTH}),
+        error_messages={"max_length": _("Your text must be 2,000 characters or fewer")},
     )
 
 
 WIZARD_FORMS: dict[str, type[PlainForm]] = {
     "who": WhoForm,
-    "contact": ContactForm,
+    "name": NameForm,
+    "email": EmailForm,
     "what": WhatForm,
+    "message": MessageForm,
 }
 
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from requests_app import audit, marks, vault
 from requests_app.models import AuditEntry, AuditOpening, Case, Checkpoint, LogHead
-from requests_app.verifier import canonical, notes, receipts
+from requests_app.verifier import canonical, merkle, notes, receipts
 from requests_app.verifier.errors import Invalid
 from requests_app.verifier.notes import InclusionProof
 from requests_app.verifier.receipts import Opening, Receipt, receipt_file
@@ -25,6 +25,15 @@ FIELDS = ("name", "email")
 
 
 @dataclass(frozen=True)
+class Step:
+    """One step of a proof: two hashes side by side and the hash of both, in hex."""
+
+    left: str
+    right: str
+    both: str
+
+
+@dataclass(frozen=True)
 class Opened:
     """What the log shows to the holder of a receipt; no values."""
 
@@ -32,7 +41,10 @@ class Opened:
     received_at: datetime
     answered_at: datetime | None
     sealed_at: datetime | None
-    signed_size: int | None  # of the last checkpoint, None while it does not cover the entry
+    entry: int
+    leaf: str  # hex, of the entry's bytes
+    walk: tuple[Step, ...]  # from the leaf to the root of the checkpoint
+    checkpoint: Checkpoint | None  # the last one, None while it does not cover the entry
 
 
 def make_receipt(case: Case) -> Receipt:
@@ -74,8 +86,10 @@ def open_receipt(receipt: Receipt) -> Opened | None:
         fields = receipts.check_openings(receipt)
         if entry is None or bytes(entry.body) != receipt.body:
             return None
+        walk: tuple[Step, ...] = ()
         if checkpoint is not None:
             receipts.check_proof(_with_proof(receipt, checkpoint), audit.log_keys())
+            walk = _walk(receipt, checkpoint)
     except Invalid:
         return None
     dates = {each.type: _written_at(each) for each in audit.case_entries(UUID(receipt.case))}
@@ -84,8 +98,22 @@ def open_receipt(receipt: Receipt) -> Opened | None:
         received_at=dates["case.received"],
         answered_at=dates.get("case.completed"),
         sealed_at=dates.get("case.sealed"),
-        signed_size=checkpoint.size if checkpoint else None,
+        entry=entry.seq,
+        leaf=merkle.leaf_hash(receipt.body).hex(),
+        walk=walk,
+        checkpoint=checkpoint,
     )
+
+
+def _walk(receipt: Receipt, checkpoint: Checkpoint) -> tuple[Step, ...]:
+    """The steps that `check_proof` went, to be shown."""
+    steps = merkle.inclusion_steps(
+        merkle.leaf_hash(receipt.body),
+        index=receipt.entry,
+        size=checkpoint.size,
+        path=audit.inclusion_proof(receipt.entry, checkpoint.size),
+    )
+    return tuple(Step(*(each.hex() for each in step)) for step in steps)
 
 
 def _opens(receipt: Receipt, opening: Opening) -> bool:

@@ -126,6 +126,39 @@ def months_in_round_numbers() -> list[Month]:
     return found
 
 
+@dataclass(frozen=True)
+class LoggedRelease:
+    """A release as anybody may know it: no place in the log, no day, no case."""
+
+    until: datetime  # of the last of its five; shown as a month
+    release: str
+    leaf: str  # hex, of its entry
+
+
+def releases_in_fives(longest: int = 20) -> list[LoggedRelease]:
+    """The last releases that the log names, latest first, in whole groups of FEWEST.
+
+    A release comes of a case: one that is shown alone, or with its day, would tell when somebody
+    was erased (so would its place in the log, beside the checkpoints' times).
+    """
+    entries = AuditEntry.objects.filter(type="release.registered")
+    whole = entries.count() // FEWEST * FEWEST
+    rows = list(entries.order_by("seq")[max(0, whole - longest) : whole])
+    found = []
+    for first in range(0, len(rows), FEWEST):
+        group = rows[first : first + FEWEST]
+        bodies = [canonical.loads(bytes(row.body), file=f"entry {row.seq}") for row in group]
+        until = datetime.fromisoformat(cast(Any, bodies[-1])["at"])
+        found += sorted(  # not in the order of the log
+            (
+                LoggedRelease(until, cast(Any, body)["data"]["release"], bytes(row.leaf_hash).hex())
+                for row, body in zip(group, bodies, strict=True)
+            ),
+            key=lambda each: each.release,
+        )
+    return found[::-1]
+
+
 def _rounded(rows: QuerySet[Case]) -> str:
     count = rows.count()
     if count < FEWEST:

@@ -25,6 +25,7 @@ from requests_app.views import (
     run_stream,
     runs,
     search,
+    sent,
     settings,
     staff,
     steps,
@@ -36,7 +37,8 @@ from requests_app.views import (
 urlpatterns: list[URLPattern] = [
     path("", wizard.start, name="start"),
     path("erasure/new/<slug:step>", wizard.step, name="erasure_step"),
-    path("erasure/sent/<slug:reference>", wizard.sent, name="erasure_sent"),
+    path("erasure/sent/<slug:reference>", sent.sent, name="erasure_sent"),
+    path("erasure/sent/<slug:reference>/confirmation.pdf", sent.sent_pdf, name="erasure_sent_pdf"),
     path("erasure/confirm", public.confirm, name="erasure_confirm"),
     path("erasure/confirmed", public.confirmed, name="erasure_confirmed"),
     path("erasure/resend", public.resend, name="erasure_resend"),

@@ -112,6 +112,18 @@ def verify_inclusion(
     leaf: bytes, *, index: int, size: int, path: Sequence[bytes], root: bytes
 ) -> None:
     """ProofError unless `leaf` is at `index` of the tree of `size` with `root` (9162 2.1.3.2)."""
+    walk = [both for _, _, both in inclusion_steps(leaf, index=index, size=size, path=path)]
+    if [leaf, *walk][-1] != root:
+        raise ProofError("the inclusion proof does not lead to the signed root")
+
+
+def inclusion_steps(
+    leaf: bytes, *, index: int, size: int, path: Sequence[bytes]
+) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """The walk from `leaf` to a root: of each step the left hash, the right one, and theirs.
+
+    ProofError where the path has not the length that the tree of `size` asks for.
+    """
     if not 0 <= index < size:
         raise ProofError(f"there is no entry {index} in a log of {size}")
     node, here, last = leaf, index, size - 1
@@ -119,16 +131,16 @@ def verify_inclusion(
         if last == 0:
             raise ProofError("the inclusion proof is too long")
         if here & 1 or here == last:
-            node = node_hash(sibling, node)
+            left, right = sibling, node
             while here and not here & 1:
                 here, last = here >> 1, last >> 1
         else:
-            node = node_hash(node, sibling)
+            left, right = node, sibling
+        node = node_hash(left, right)
+        yield left, right, node
         here, last = here >> 1, last >> 1
     if last:
         raise ProofError("the inclusion proof is too short")
-    if node != root:
-        raise ProofError("the inclusion proof does not lead to the signed root")
 
 
 def verify_consistency(

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET, require_http_methods
 
 from requests_app import selectors, vault
 from requests_app.actors import SUBJECT
 from requests_app.forms import ConfirmForm, ReferenceForm, StatusForm
+from requests_app.jurisdictions import profile
 from requests_app.lifecycle import CASE_MOVES, CaseStatus
 from requests_app.models import Case, Letter
-from requests_app.models.record import Channel
+from requests_app.models.record import Channel, ExtensionCause
 from requests_app.ratelimit import limit_posts
 from requests_app.services import intake
+from requests_app.services.clock import is_running
 from requests_app.services.errors import ServiceError
 from requests_app.views.common import posted
 from requests_app.views.stages import stages
-from requests_app.views.wizard import SENT, keep_session_short
+from requests_app.views.wizard import OPENED, SENT, limit_session
 
-OPENED = "opened"  # references whose access code this session gave
+ANSWERS = ("completion", "partial", "refusal", "cannot_identify", "excessive")
+REFUSALS = ("partial", "refusal", "cannot_identify", "excessive")
 CODE_REFUSED = _(
     "This reference and code do not work together. The code may be mistyped, older than 15 minutes,"
     " or tried too often. Check it, or ask for a new code below."
@@ -46,8 +53,8 @@ def confirm(request: HttpRequest) -> HttpResponse:
             form.add_error("code", CODE_REFUSED)
         else:
             return redirect("erasure_confirmed")
-    context = {"form": form, "resend": ReferenceForm(initial=initial, auto_id="resend_%s")}
-    return render(request, "public/confirm.html", context, status=422 if form.errors else 200)
+    status = 422 if form.errors else 200
+    return render(request, "public/confirm.html", {"form": form}, status=status)
 
 
 @require_GET
@@ -72,9 +79,9 @@ def resend(request: HttpRequest) -> HttpResponse:
             ),
         )
         return redirect("erasure_confirm")
-    context = {"form": ConfirmForm(), "resend": ReferenceForm(request.POST, auto_id="resend_%s")}
-    context["errors_of"] = context["resend"]
-    return render(request, "public/confirm.html", context, status=422)
+    page = ConfirmForm(request.POST)  # the same form, of which a second button sends the reference
+    page.errors.pop("code", None)
+    return render(request, "public/confirm.html", {"form": page}, status=422)
 
 
 @require_http_methods(["GET", "POST"])
@@ -87,7 +94,7 @@ def status_lookup(request: HttpRequest) -> HttpResponse:
         if case is not None:
             request.session.cycle_key()
             request.session[OPENED] = [*request.session.get(OPENED, []), case.reference]
-            keep_session_short(request)
+            limit_session(request)
             return redirect("status", reference=case.reference)
         form.add_error("access_code", ACCESS_REFUSED)
     return render(
@@ -114,15 +121,42 @@ def status(request: HttpRequest, reference: str) -> HttpResponse:
     case = opened_case(request, reference)
     if case is None:
         return redirect("status_lookup")
+    letters = list(case.letters.order_by("-created_at"))
+    law = profile(case.jurisdiction)
+    answer = next((letter for letter in letters if letter.kind in ANSWERS), None)
     context = {
         "case": case,
         "stages": stages(case),
-        "letters": case.letters.order_by("-created_at"),
+        "letters": letters,
+        "answer": answer if case.completed_at else None,
+        "refused": answer is not None and answer.kind in REFUSALS,
+        "question": _open_question(case, letters),
+        "is_late": is_running(case) and case.due < timezone.localdate(),
+        "extension": _extension(case),
+        "complaint": gettext(law.complaint),
+        "remedy": gettext(law.remedy),
         "may_withdraw": CaseStatus.WITHDRAWN in CASE_MOVES[CaseStatus(case.status)],
         "may_have_receipt": may_have_receipt(case),
         "needs_code": case.status == CaseStatus.AWAITING_CONFIRMATION,
     }
     return render(request, "public/status.html", context)
+
+
+def _open_question(case: Case, letters: Sequence[Letter]) -> Letter | None:
+    """The letter whose question we wait for an answer to."""
+    if case.status != CaseStatus.IDENTITY_CHECK:
+        return None
+    return next((letter for letter in letters if letter.kind == "identity_question"), None)
+
+
+def _extension(case: Case) -> dict[str, str]:
+    """Why the period was extended, as the letter says it; empty without an extension."""
+    if case.extended_on is None:
+        return {}
+    return {
+        "cause": str(ExtensionCause(case.extension_cause).label),
+        "reasons": vault.get(case, "extension/reasons", default=""),
+    }
 
 
 @require_GET

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Literal
 
 from django.utils.translation import gettext_lazy as _
@@ -23,12 +23,13 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: its name, where the case stands, when it was reached, and what it means."""
+    """One stage: its name, where the case stands, what it means; when reached, or by when."""
 
     name: str
     standing: Standing
     text: str
     at: datetime | None = None
+    by: date | None = None
 
     @property
     def glyph(self) -> str:
@@ -73,12 +74,12 @@ TEXTS = (
 def stages(case: Case) -> list[Stage]:
     """The six stages of a case in their order; a withdrawn case has two."""
     decision = case.decisions.filter(state=Decision.State.APPROVED).first()
+    ended = case.runs.exclude(finished_at=None).order_by("-finished_at").first()
     reached = [
         case.received_at,
         case.identity_checked_at,
         decision.approved_at if decision else None,
-        None,
-        None,
+        *[ended.finished_at if ended else None] * 2,
         case.completed_at,
     ]
     if case.withdrawn_at:
@@ -111,5 +112,6 @@ def stages(case: Case) -> list[Stage]:
                 else _("We wait for the code that we sent to your e-mail address.")
             )
         at = reached[index] if standing == "done" else None
-        found.append(Stage(str(name), standing, str(text), at))
+        by = case.due if standing in ("now", "next") else None
+        found.append(Stage(str(name), standing, str(text), at, by))
     return found

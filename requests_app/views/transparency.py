@@ -9,7 +9,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods
 
-from requests_app import keys, marks, receipts, selectors
+from requests_app import audit, keys, marks, receipts, selectors
 from requests_app.forms import ReceiptForm
 from requests_app.models import Case, Checkpoint
 from requests_app.ratelimit import limit_posts
@@ -34,9 +34,11 @@ def transparency(request: HttpRequest) -> HttpResponse:
         "form": form,
         "origin": settings.RTBF_LOG_ORIGIN,
         "checkpoints": [
-            (row, marks.cosigned_note(row).decode())
+            (row, bytes(row.root).hex(), marks.cosigned_note(row).decode())
             for row in Checkpoint.objects.order_by("-size")[:SHOWN]
         ],
+        "broken_at": audit.differs_from_newest_checkpoint(),
+        "releases": selectors.releases_in_fives(),
         "trust": keys.trust_text(),
         "months": selectors.months_in_round_numbers(),
         **checked,

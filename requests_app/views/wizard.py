@@ -20,7 +20,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 from requests_app import vault
 from requests_app.actors import SUBJECT
 from requests_app.forms import SYSTEMS, WHO, WIZARD_FORMS, scope_of
-from requests_app.models import Case, Draft
+from requests_app.models import Draft
 from requests_app.models.record import Channel
 from requests_app.ratelimit import limit_posts
 from requests_app.services.errors import Invalid
@@ -29,7 +29,9 @@ from requests_app.views.common import posted
 
 STEPS = (*WIZARD_FORMS, "check")
 DRAFT, SENT, SHOWN_ONCE = "draft_id", "sent", "access_code"
-SESSION_SECONDS = 3600  # of a visitor without an account
+OPENED = "opened"  # references whose access code this session gave
+FORM_SECONDS = int(vault.DRAFT_LIFE.total_seconds())  # WCAG 2.2.1: nobody has to hurry
+STATUS_SECONDS = 3600  # idle, once a case was opened: letters can be read
 FOR_SOMEBODY_ELSE = "[The sender files this for somebody else.]"
 SENDER_NOT_SURE = "[The sender did not know whether this is for themselves or somebody else.]"
 SENDER_NOTE = {"someone_else": FOR_SOMEBODY_ELSE, "not_sure": SENDER_NOT_SURE}
@@ -49,21 +51,28 @@ def step(request: HttpRequest, step: str) -> HttpResponse:
         return check(request)
     if step not in WIZARD_FORMS:
         raise Http404
-    answers = vault.load_draft(_draft_id(request)) or {}
+    kept = vault.load_draft(_draft_id(request))
+    if kept is None and (
+        DRAFT in request.session or (step != STEPS[0] and SENT in request.session)
+    ):
+        return _gone(request)
+    answers = kept or {}
     form = WIZARD_FORMS[step](posted(request), initial=_initial(step, answers))
     if request.method == "POST" and form.is_valid():
         answers[step] = form.cleaned_data
         draft = vault.save_draft(_draft_id(request), answers)
         request.session[DRAFT] = str(draft.id)
-        keep_session_short(request)
+        limit_session(request)
         return redirect("erasure_step", step=_next_step(answers))
+    number = STEPS.index(step)
+    changing = _next_step(answers) == "check"
     context = {
         "form": form,
         "step": step,
-        "number": STEPS.index(step) + 1,
+        "number": number + 1,
         "total": len(STEPS),
-        "previous": STEPS[STEPS.index(step) - 1] if STEPS.index(step) else None,
-        "changing": "what" in answers,
+        "previous": "check" if changing else STEPS[number - 1] if number else None,
+        "changing": changing,
     }
     status = 422 if form.errors else 200
     return render(request, f"public/step_{step}.html", context, status=status)
@@ -76,9 +85,7 @@ def check(request: HttpRequest) -> HttpResponse:
     if answers is None and request.method == "POST" and request.session.get(SENT):
         return redirect("erasure_sent", reference=request.session[SENT][-1])  # sent twice: once
     if answers is None:
-        return render(
-            request, "public/draft_gone.html", status=410 if DRAFT in request.session else 200
-        )
+        return _gone(request)
     if (missing := _next_step(answers)) != "check":
         return redirect("erasure_step", step=missing)
     problem = ""
@@ -91,9 +98,11 @@ def check(request: HttpRequest) -> HttpResponse:
             return _remember_sent(request, opened)
     context = {
         "who": WHO[answers["who"]["who"]],
-        "contact": answers["contact"],
+        "names": answers["name"],
+        "email": answers["email"]["email"],
         "systems": [SYSTEMS[name] for name in answers["what"]["systems"]],
-        "message": answers["what"]["message"],
+        "message": answers["message"]["message"],
+        "step": "check",
         "number": len(STEPS),
         "total": len(STEPS),
         "problem": problem,
@@ -101,27 +110,19 @@ def check(request: HttpRequest) -> HttpResponse:
     return render(request, "public/check.html", context, status=422 if problem else 200)
 
 
-@require_GET
-def sent(request: HttpRequest, reference: str) -> HttpResponse:
-    """The confirmation. Dates only in the session that sent it; one page for all others."""
-    reference = reference.upper()
-    case = None
-    if reference in request.session.get(SENT, []):
-        case = Case.objects.filter(reference=reference).first()
-    shown_once: dict[str, str] = request.session.get(SHOWN_ONCE, {})
-    code = ""
-    if draft_id := shown_once.pop(reference, ""):
-        request.session[SHOWN_ONCE] = shown_once
-        code = (vault.load_draft(UUID(draft_id)) or {}).get("code", "")
-        vault.delete_draft(UUID(draft_id))
-    context = {"reference": reference, "case": case, "access_code": code}
-    return render(request, "public/sent.html", context)
+def _gone(request: HttpRequest) -> HttpResponse:
+    """No answers to go on with: too old, sent already (Back leads here), or never begun."""
+    expired = request.session.pop(DRAFT, None) is not None
+    sent = [] if expired else request.session.get(SENT, [])
+    context = {"expired": expired, "reference": sent[-1] if sent else ""}
+    return render(request, "public/draft_gone.html", context, status=410 if expired else 200)
 
 
 def _send(draft_id: UUID | None, answers: dict[str, Any]) -> OpenedCase:
     """Open the case and use up the draft in one transaction, so that two clicks make one case."""
-    contact, what = answers["contact"], answers["what"]
-    message = "\n".join(filter(None, [SENDER_NOTE.get(answers["who"]["who"], ""), what["message"]]))
+    who, names = answers["who"]["who"], answers["name"]
+    note = SENDER_NOTE.get(who, "")
+    message = "\n".join(filter(None, [note, answers["message"]["message"]]))
     with transaction.atomic():
         draft = Draft.objects.select_for_update().filter(pk=draft_id) if draft_id else None
         if draft is None or not draft.exists():
@@ -129,13 +130,13 @@ def _send(draft_id: UUID | None, answers: dict[str, Any]) -> OpenedCase:
         vault.delete_draft(draft_id)
         return open_case(
             intake=Intake(
-                name=contact["name"],
-                email=contact["email"],
-                aliases=tuple(contact["aliases"]),
+                name=names["name"],
+                email=answers["email"]["email"],
+                aliases=tuple(names["aliases"]),
                 message=message,
                 language=get_language() or "en",
-                scope=scope_of(what["systems"]),
-                on_behalf=answers["who"]["who"] == "someone_else",
+                scope=scope_of(answers["what"]["systems"]),
+                on_behalf=who == "someone_else",
             ),
             received_at=timezone.now(),
             channel=Channel.FORM,
@@ -173,7 +174,8 @@ def _next_step(answers: dict[str, Any]) -> str:
     return next((name for name in WIZARD_FORMS if name not in answers), "check")
 
 
-def keep_session_short(request: HttpRequest) -> None:
-    """A visitor's session ends with an idle hour; a member of staff keeps their own."""
+def limit_session(request: HttpRequest) -> None:
+    """A visitor's session ends with its draft, and sooner once it opened a case; a member of staff
+    keeps their own."""
     if not request.user.is_authenticated:
-        request.session.set_expiry(SESSION_SECONDS)
+        request.session.set_expiry(STATUS_SECONDS if OPENED in request.session else FORM_SECONDS)

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings as django_settings
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    Response,
+    sync_playwright,
+)
 from pytest_django.fixtures import Settings
 from pytest_django.live_server_helper import LiveServer
 
@@ -16,11 +24,10 @@ from requests_app.models import Case, StaffMember
 from tests.e2e import chromium
 from tests.staff import as_staff
 
-PICTURES = Path(django_settings.BASE_DIR) / "var" / "e2e"
+PICTURES = Path(django_settings.BASE_DIR) / "var" / "screenshots"
 WATCH_POLICY = """
-window.refusedByPolicy = [];
 document.addEventListener("securitypolicyviolation", event => {
-  window.refusedByPolicy.push(event.violatedDirective + " " + event.blockedURI);
+  console.error("refused by policy: " + event.violatedDirective + " " + event.blockedURI);
 });
 """
 
@@ -48,13 +55,41 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
+def watch(context: BrowserContext, found: list[str]) -> None:
+    """Write down what went wrong behind any page of a window.
+
+    A page may answer 4xx, since a test may want that; what belongs to a page may not. What leaving
+    a page breaks off (a poll), or a download does, is no failure.
+    """
+
+    def answered(response: Response) -> None:
+        limit = 500 if response.request.is_navigation_request() else 400
+        if response.status >= limit:
+            found.append(f"{response.status} for {response.url}")
+
+    def told(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
+            found.append(f"console: {message.text}")  # of resources, `answered` knows more
+
+    def failed(request: Request) -> None:
+        if request.failure != "net::ERR_ABORTED":
+            found.append(f"{request.failure} for {request.url}")
+
+    context.on("response", answered)
+    context.on("console", told)
+    context.on("requestfailed", failed)
+    context.on("weberror", lambda error: found.append(f"script: {error.error}"))
+
+
 @pytest.fixture
 def open_window(
     browser: Browser, live_server: LiveServer, settings: Settings
 ) -> Iterator[Callable[..., Page]]:
     """Open a browser window of its own; staff are logged in by their session cookie,
-    a moment ago, and may have revealed cases before."""
+    a moment ago, and may have revealed cases before. The test fails of what went wrong behind its
+    pages: a resource refused by the policy, an error on the console, a failed request."""
     contexts: list[BrowserContext] = []
+    found: list[str] = []
 
     def window(
         *,
@@ -74,6 +109,7 @@ def open_window(
             timezone_id="Europe/Brussels",
         )
         contexts.append(context)
+        watch(context, found)
         if script:
             context.add_init_script(WATCH_POLICY)
         if member is not None:
@@ -89,11 +125,12 @@ def open_window(
     yield window
     for context in contexts:
         context.close()
+    assert not found, "\n".join(found)
 
 
 @pytest.fixture
 def picture() -> Callable[[Page, str], None]:
-    """Keep a picture of the whole page under var/e2e/."""
+    """Keep a picture of the whole page under var/screenshots/."""
     PICTURES.mkdir(parents=True, exist_ok=True)
 
     def take(page: Page, name: str) -> None:

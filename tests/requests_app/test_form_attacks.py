@@ -28,7 +28,9 @@ from requests_app import vault
 from requests_app.actors import SUBJECT
 from requests_app.forms import (
     ConfirmForm,
-    ContactForm,
+    EmailForm,
+    MessageForm,
+    NameForm,
     ReferenceForm,
     StatusForm,
     WhatForm,
@@ -102,8 +104,10 @@ FIELDS = (
 )
 KNOWN_FORMS: tuple[type[Form], ...] = (
     WhoForm,
-    ContactForm,
+    NameForm,
+    EmailForm,
     WhatForm,
+    MessageForm,
     ConfirmForm,
     ReferenceForm,
     StatusForm,
@@ -117,8 +121,10 @@ KNOWN_FORMS: tuple[type[Form], ...] = (
 )
 PUBLIC = (
     "/erasure/new/who",
-    "/erasure/new/contact",
+    "/erasure/new/name",
+    "/erasure/new/email",
     "/erasure/new/what",
+    "/erasure/new/message",
     "/erasure/new/check",
     "/erasure/confirm",
     "/erasure/resend",
@@ -304,12 +310,12 @@ def test_a_valid_draft_survives_what_is_thrown_at_it() -> None:
     rng = random.Random(SEED + 4)  # noqa: S311
     client = Client()
     client.post("/erasure/new/who", {"who": "myself"})
-    contact = {"name": factories.NAME, "email": factories.EMAIL, "aliases": factories.ALIAS}
-    client.post("/erasure/new/contact", contact)
+    client.post("/erasure/new/name", {"name": factories.NAME, "aliases": factories.ALIAS})
+    client.post("/erasure/new/email", {"email": factories.EMAIL})
     draft = Draft.objects.get()
     before = vault.load_draft(draft.pk)
     for _ in range(150):
-        step = rng.choice(("who", "contact", "what"))
+        step = rng.choice(("who", "name", "email", "what"))
         pairs = [("who", hostile(rng)), ("email", "\x00" + hostile(rng)), ("systems", "\x00")]
         response = client.generic(
             "POST",
@@ -321,6 +327,7 @@ def test_a_valid_draft_survives_what_is_thrown_at_it() -> None:
         assert response.status_code in (400, 422)
     assert vault.load_draft(draft.pk) == before
     assert client.post("/erasure/new/what", {"systems": "model"}).status_code == 302
+    assert client.post("/erasure/new/message").status_code == 302
     assert client.post("/erasure/new/check").status_code == 302
     assert vault.get(Case.objects.get(), "name") == factories.NAME
 
@@ -337,8 +344,10 @@ def test_one_address_is_limited_and_one_mailbox_is_not_flooded(settings: Setting
     for _ in range(12):  # from everywhere, for one victim
         client, address = Client(REMOTE_ADDR=somewhere(rng)), factories.EMAIL
         client.post("/erasure/new/who", {"who": "myself"})
-        client.post("/erasure/new/contact", {"name": "A", "email": address, "aliases": ""})
-        client.post("/erasure/new/what", {"systems": "model", "message": ""})
+        client.post("/erasure/new/name", {"name": "A"})
+        client.post("/erasure/new/email", {"email": address})
+        client.post("/erasure/new/what", {"systems": "model"})
+        client.post("/erasure/new/message")
         assert client.post("/erasure/new/check").status_code == 302
     letters.send_pending_codes()
     assert len(mail.outbox) == 3

@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pikepdf
 import pytest
 from django.conf import settings as django_settings
 from django.contrib.sessions.models import Session
 from django.core.cache import cache
 from django.http import HttpResponse
 from django.test import Client
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.translation import override
 from pytest_django.fixtures import Settings
 
 from requests_app import vault
 from requests_app.lifecycle import CaseStatus
 from requests_app.models import Case, Draft
+from requests_app.services import clock, identity
+from requests_app.views import sent
 from tests import factories
 
 pytestmark = pytest.mark.django_db
 
-CONTACT = {"name": factories.NAME, "email": factories.EMAIL, "aliases": factories.ALIAS}
-WHAT = {"systems": ["model"], "message": factories.MESSAGE}
+ANSWERS: dict[str, dict[str, object]] = {
+    "who": {"who": "myself"},
+    "name": {"name": factories.NAME, "aliases": factories.ALIAS},
+    "email": {"email": factories.EMAIL},
+    "what": {"systems": ["model"]},
+    "message": {"message": factories.MESSAGE},
+}
 
 
-def answer_all(client: Client) -> None:
-    client.post("/erasure/new/who", {"who": "myself"})
-    client.post("/erasure/new/contact", CONTACT)
-    client.post("/erasure/new/what", WHAT)
+def answer_all(client: Client, **changes: dict[str, object]) -> None:
+    for step, answers in ANSWERS.items():
+        client.post(f"/erasure/new/{step}", changes.get(step, answers))
 
 
 def send(client: Client) -> str:
@@ -68,8 +80,10 @@ def _fresh_limits() -> Iterator[None]:
     [
         "/",
         "/erasure/new/who",
-        "/erasure/new/contact",
+        "/erasure/new/name",
+        "/erasure/new/email",
         "/erasure/new/what",
+        "/erasure/new/message",
         "/erasure/new/check",
         "/erasure/sent/ERQ-2026-000001",
         "/erasure/confirm",
@@ -135,14 +149,9 @@ def test_server_error_page_needs_nothing_from_the_request(client: Client) -> Non
 
 # --- The form -----------------------------------------------------------------------------------
 def test_form_leads_through_every_question_to_a_case(client: Client) -> None:
-    steps = [
-        ("who", {"who": "myself"}, "/erasure/new/contact"),
-        ("contact", CONTACT, "/erasure/new/what"),
-        ("what", WHAT, "/erasure/new/check"),
-    ]
-    for name, answers, following in steps:
-        response = client.post(f"/erasure/new/{name}", answers)
-        assert response.url == following  # type: ignore[attr-defined]
+    for name, following in zip(ANSWERS, [*list(ANSWERS)[1:], "check"], strict=True):
+        response = client.post(f"/erasure/new/{name}", ANSWERS[name])
+        assert response.url == f"/erasure/new/{following}"  # type: ignore[attr-defined]
     page = text(client.get("/erasure/new/check"))
     for answer in (factories.NAME, factories.EMAIL, factories.ALIAS, factories.MESSAGE):
         assert answer in page
@@ -167,17 +176,13 @@ def test_session_holds_no_answer_in_clear(client: Client) -> None:
 
 
 def test_not_sure_means_everything_there_is(client: Client) -> None:
-    client.post("/erasure/new/who", {"who": "myself"})
-    client.post("/erasure/new/contact", CONTACT)
-    client.post("/erasure/new/what", {"systems": ["not_sure"]})
+    answer_all(client, what={"systems": ["not_sure"]})
     client.post("/erasure/new/check")
     assert {i.kind for i in Case.objects.get().scope_items.all()} == {"model", "data_store"}
 
 
 def test_request_for_somebody_else_says_so_to_staff(client: Client) -> None:
-    client.post("/erasure/new/who", {"who": "someone_else"})
-    client.post("/erasure/new/contact", CONTACT)
-    client.post("/erasure/new/what", WHAT)
+    answer_all(client, who={"who": "someone_else"})
     client.post("/erasure/new/check")
     message = vault.get(Case.objects.get(), "message")
     assert "somebody else" in message
@@ -186,18 +191,28 @@ def test_request_for_somebody_else_says_so_to_staff(client: Client) -> None:
 
 def test_skipping_ahead_leads_to_the_first_open_question(client: Client) -> None:
     client.post("/erasure/new/who", {"who": "myself"})
-    assert client.get("/erasure/new/check").url == "/erasure/new/contact"  # type: ignore[attr-defined]
-    assert client.post("/erasure/new/check").url == "/erasure/new/contact"  # type: ignore[attr-defined]
+    assert client.get("/erasure/new/check").url == "/erasure/new/name"  # type: ignore[attr-defined]
+    assert client.post("/erasure/new/check").url == "/erasure/new/name"  # type: ignore[attr-defined]
     assert not Case.objects.exists()
 
 
 def test_changing_an_answer_leads_back_to_the_check_page(client: Client) -> None:
     answer_all(client)
-    page = text(client.get("/erasure/new/contact"))
+    page = text(client.get("/erasure/new/name"))
     assert factories.NAME in page
-    response = client.post("/erasure/new/contact", {**CONTACT, "name": "Other Name"})
+    assert '<a class="back" href="/erasure/new/check">' in page
+    response = client.post("/erasure/new/name", {"name": "Other Name"})
     assert response.url == "/erasure/new/check"  # type: ignore[attr-defined]
-    assert "Other Name" in text(client.get("/erasure/new/check"))
+    page = text(client.get("/erasure/new/check"))
+    assert "Other Name" in page
+    assert '<dd id="answer-aliases">Not provided</dd>' in page
+
+
+@pytest.mark.parametrize("step", ["who", "email", "what", "message"])
+def test_the_question_of_a_page_is_its_heading(client: Client, step: str) -> None:
+    page = text(client.get(f"/erasure/new/{step}"))
+    assert re.search(r"<legend><h1>|<h1><label for=", page)
+    assert "maxlength" not in page
 
 
 @pytest.mark.parametrize(
@@ -205,12 +220,12 @@ def test_changing_an_answer_leads_back_to_the_check_page(client: Client) -> None
     [
         ("who", {}, "#id_who_0"),
         ("who", {"who": "nobody"}, "#id_who_0"),
-        ("contact", {"name": "", "email": "a@b.example"}, "#id_name"),
-        ("contact", {"name": "A", "email": "not an address"}, "#id_email"),
-        ("contact", {"name": "A", "email": "a@\ufffe.com"}, "#id_email"),
-        ("contact", {"name": "A", "email": "a@b.example", "aliases": "x\n" * 21}, "#id_aliases"),
+        ("name", {"name": ""}, "#id_name"),
+        ("name", {"name": "A", "aliases": "x\n" * 21}, "#id_aliases"),
+        ("email", {"email": "not an address"}, "#id_email"),
+        ("email", {"email": "a@\ufffe.com"}, "#id_email"),
         ("what", {}, "#id_systems_0"),
-        ("what", {"systems": ["model"], "message": "x" * 2001}, "#id_message"),
+        ("message", {"message": "x" * 2001}, "#id_message"),
     ],
 )
 def test_wrong_answer_gives_an_error_summary_that_leads_to_the_field(
@@ -234,18 +249,43 @@ def test_sending_twice_makes_one_case(client: Client) -> None:
     assert Case.objects.count() == 1
 
 
-def test_purged_draft_is_explained(client: Client) -> None:
+def test_after_sending_the_browsers_back_says_that_it_was_sent(client: Client) -> None:
+    reference = send(client)
+    for step in ("check", "message", "name"):
+        page = text(client.get(f"/erasure/new/{step}"))
+        assert "Your request was sent" in page
+        assert f'href="/erasure/sent/{reference}"' in page
+        assert factories.NAME not in page
+    assert "Who is this request for?" in text(client.get("/erasure/new/who"))  # another one
+
+
+@pytest.mark.parametrize("step", ["who", "message", "check"])
+def test_a_draft_older_than_a_day_is_gone_and_the_page_says_so_once(
+    client: Client, step: str
+) -> None:
     answer_all(client)
-    Draft.objects.all().delete()
-    response = client.get("/erasure/new/check")
+    Draft.objects.update(created_at=timezone.now() - vault.DRAFT_LIFE)
+    response = client.get(f"/erasure/new/{step}")
     assert response.status_code == 410
-    assert "within 24 hours" in text(response)
+    assert "Your answers were deleted" in text(response)
+    assert client.get("/erasure/new/who").status_code == 200
+    assert not Case.objects.exists()
+
+
+def test_a_visitors_session_lasts_as_long_as_the_draft_and_an_hour_once_a_case_is_open(
+    client: Client,
+) -> None:
+    answer_all(client)
+    assert client.session.get_expiry_age() == 24 * 3600
+    case = opened(client)
+    assert client.session.get_expiry_age() == 3600
+    assert client.get(f"/status/{case.reference}").status_code == 200
+    client.post("/erasure/new/who", {"who": "myself"})
+    assert client.session.get_expiry_age() == 3600
 
 
 def test_typed_markup_is_shown_as_text(client: Client) -> None:
-    client.post("/erasure/new/who", {"who": "myself"})
-    client.post("/erasure/new/contact", {**CONTACT, "name": "<script>alert(1)</script>"})
-    client.post("/erasure/new/what", WHAT)
+    answer_all(client, name={"name": "<script>alert(1)</script>"})
     page = text(client.get("/erasure/new/check"))
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert" in page
@@ -299,6 +339,45 @@ def test_bookmarked_confirmation_is_the_same_for_any_reference(client: Client) -
     assert pages[0] == pages[1]
 
 
+def test_the_confirmation_is_kept_as_a_pdf_without_access_code_or_person(client: Client) -> None:
+    reference = send(client)
+    access_code = client.get(f"/erasure/sent/{reference}").context["access_code"]
+    path = f"/erasure/sent/{reference}/confirmation.pdf"
+    response = client.get(path, headers={"accept-language": "pl"})
+    assert response.headers["Content-Type"] == "application/pdf"
+    assert response.headers["Content-Disposition"] == f'attachment; filename="{reference}.pdf"'
+    assert response.headers["Cache-Control"] == "no-store"
+    case = Case.objects.get()
+    with pikepdf.open(io.BytesIO(response.content)) as pdf:
+        assert pdf.Root.MarkInfo.Marked
+        assert str(pdf.Root.Lang) == "pl"
+        with pdf.open_metadata() as said:
+            assert (said["pdfuaid:part"], said["pdfaid:part"]) == ("1", "3")
+    again = client.get(path, headers={"accept-language": "pl"})
+    assert again.content == response.content
+    with override("en"):
+        told = " ".join(words_told(case))
+        for wanted in (reference, sent.received_words(case), date_format(case.due, "j F Y")):
+            assert wanted in told
+    assert re.search(r"\d\d:\d\d CES?T", told)
+    for secret in (access_code, *factories.CANARIES):
+        assert secret not in told
+    stranger = Client().get(path)
+    assert stranger.url == f"/erasure/sent/{reference}"  # type: ignore[attr-defined]
+    assert Client().get(path.replace(reference, "ERQ-2026-999999")).status_code == 302
+
+
+def words_told(case: Case) -> Iterator[str]:
+    """Every text that the confirmation is typeset from."""
+    waiting: list[Any] = [sent.tell(case)]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        else:
+            waiting += value.values() if isinstance(value, dict) else value
+
+
 # --- The mailed code ----------------------------------------------------------------------------
 def test_mailed_code_confirms_the_address(client: Client) -> None:
     case = factories.open_case().case
@@ -339,7 +418,10 @@ def test_asking_for_a_new_code_tells_nothing_about_the_reference(client: Client)
         return re.sub(r'value="\w{64}"', "", text(response))
 
     assert answer(case.reference) == answer("ERQ-2026-999999")
-    assert client.post("/erasure/resend", {"reference": ""}).status_code == 422
+    response = client.post("/erasure/resend", {"reference": "", "code": ""})
+    assert response.status_code == 422
+    assert "Enter the reference" in text(response)
+    assert "Enter the code" not in text(response).split("confirm-form")[1]
 
 
 def test_code_page_offers_the_reference_of_this_session_and_one_time_code_filling(
@@ -429,6 +511,57 @@ def test_refused_case_has_no_erasure_stage(client: Client) -> None:
     assert page.count("Not part of this request.") == 2
 
 
+def test_a_refused_case_shows_its_answer_and_the_remedies_of_its_law(client: Client) -> None:
+    case = opened(client)
+    actor = factories.staff_actor(factories.make_staff("officer"))
+    factories.cases.record_identity(case_id=case.id, method="mailbox", note="", actor=actor)
+    factories.propose(case, outcome="refused")
+    factories.cases.approve_decision(case_id=case.id, actor_member=factories.make_staff("approver"))
+    factories.cases.send_answer(case_id=case.id, actor_member=factories.make_staff("officer"))
+    page = text(client.get(f"/status/{case.reference}"))
+    answer = case.letters.get(kind="refusal")
+    answered = page.partition('id="answered"')[2].partition("</div>")[0]
+    assert "Answer: refused" in answered
+    assert f"/status/{case.reference}/letters/{answer.pk}" in answered
+    remedies = page.partition('id="remedies"')[2].partition("</p>")[0]
+    assert django_settings.RTBF_AUTHORITY_NAME in remedies
+    assert "Art. 77 GDPR" in remedies
+    assert "Art. 79 GDPR" in remedies
+    assert "Expected by" not in page
+
+
+def test_an_extension_is_shown_with_its_reasons_and_the_new_date(client: Client) -> None:
+    case = opened(client)
+    clock.extend_case(
+        case_id=case.id,
+        cause="complexity",
+        reasons="Four models have to be measured, which takes six weeks.",
+        done="Your records are blocked and left out of training.",
+        actor_member=factories.make_staff("officer"),
+    )
+    case.refresh_from_db()
+    page = text(client.get(f"/status/{case.reference}"))
+    notice = page.partition('id="extension"')[2].partition("</div>")[0]
+    assert "the complexity of the request" in notice
+    assert "which takes six weeks" in notice
+    assert date_format(case.extension_due, "j F Y") in notice
+    assert page.count(f"Expected by {date_format(case.extension_due, 'j F Y')}") == 5
+
+
+def test_what_we_wait_for_comes_first_and_a_late_answer_is_said(client: Client) -> None:
+    case = opened(client)
+    identity.ask_identity(
+        case_id=case.id,
+        doubt="Two customers have this name.",
+        sufficient="The town of your contract.",
+        actor_member=factories.make_staff("officer"),
+    )
+    factories.due_on(case, timezone.localdate() - timezone.timedelta(days=1))
+    page = text(client.get(f"/status/{case.reference}"))
+    assert "Read our question" in page
+    assert page.index('id="late"') < page.index('id="question"') < page.index('id="stages"')
+
+
 # --- Limits -------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("path", "fields", "tries"),
@@ -462,7 +595,7 @@ HEADINGS = {
     "it": "Chieda di cancellare i Suoi dati personali",
     "pl": "Wniosek o usunięcie danych osobowych",
 }
-PUBLIC = ["/", "/erasure/new/who", "/erasure/new/contact", "/erasure/new/what", "/erasure/confirm"]
+PUBLIC = ["/", *(f"/erasure/new/{step}" for step in (*ANSWERS, "check")), "/erasure/confirm"]
 PUBLIC += ["/erasure/confirmed", "/status", "/privacy", "/accessibility", "/nothing-here"]
 PUBLIC += ["/transparency"]
 
@@ -511,10 +644,8 @@ def test_no_public_page_is_half_translated(client: Client, path: str, language: 
 @pytest.mark.parametrize("language", ["de", "pl"])
 def test_errors_and_the_language_of_letters_follow_the_page(client: Client, language: str) -> None:
     client.post("/language", {"language": language})
-    response = client.post(
-        "/erasure/new/contact", {"name": "", "email": "no", "aliases": "x" * 201}
-    )
-    page = text(response)
+    response = client.post("/erasure/new/name", {"name": "", "email": "no", "aliases": "x" * 201})
+    page = text(response) + text(client.post("/erasure/new/email", {"email": "no"}))
     assert response.status_code == 422
     for english in (
         "Enter the name",

@@ -19,14 +19,15 @@ from hypothesis import strategies as st
 
 from requests_app import audit, keys, receipts, selectors, vault
 from requests_app.actors import SYSTEM
-from requests_app.models import AuditOpening, Case, Checkpoint
+from requests_app.models import AuditEntry, AuditOpening, Case, Checkpoint
 from requests_app.services import cases
-from requests_app.verifier import canonical
+from requests_app.verifier import canonical, merkle
 from requests_app.verifier import receipts as formats
 from requests_app.verifier.__main__ import main
 from requests_app.verifier.errors import Invalid
 from requests_app.verifier.receipts import Opening, Receipt
 from tests import factories
+from tests.append_only import triggers_dropped
 from tests.factories import completed_case, confirmed_case
 from tests.requests_app.bundles import export, sign
 
@@ -365,3 +366,59 @@ def test_small_counts_are_not_told_apart(count: int, shown: str) -> None:
     assert months[0].received == shown
     assert {month.received for month in months[1:]} == {"fewer than 5"}
     assert timezone.localdate().replace(day=1) not in {month.first for month in months}
+
+
+# --- Step by step -------------------------------------------------------------------------------
+@pytest.mark.django_db
+def test_the_page_shows_every_step_from_the_entry_to_the_signed_root() -> None:
+    made = receipts.make_receipt(confirmed_case())
+    completed_case()
+    sign()
+    opened = receipts.open_receipt(made)
+    assert opened is not None
+    assert opened.checkpoint is not None
+    assert opened.leaf == merkle.leaf_hash(made.body).hex()
+    node = opened.leaf
+    for step in opened.walk:
+        assert node in (step.left, step.right)
+        left, right = bytes.fromhex(step.left), bytes.fromhex(step.right)
+        node = merkle.node_hash(left, right).hex()
+        assert node == step.both
+    assert node == bytes(opened.checkpoint.root).hex()
+    page = text(ask(receipts.receipt_file(made)))
+    walk = page.partition('id="walk"')[2].partition("</ol>")[0]
+    assert walk.count("<li>") == len(opened.walk) > 1
+    assert all(step.both in walk for step in opened.walk)
+    assert factories.NAME not in page
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_log_that_does_not_lead_to_its_signed_root_is_not_hidden() -> None:
+    confirmed_case()
+    sign()
+    assert 'id="broken"' not in text(Client().get("/transparency"))
+    with triggers_dropped():
+        last = AuditEntry.objects.latest("seq")
+        AuditEntry.objects.filter(pk=last.pk).update(leaf_hash=b"\0" * 32, nodes=b"\0" * 320)
+    page = text(Client().get("/transparency"))
+    size = Checkpoint.objects.latest("size").size
+    assert f"does not lead to the signed root of {size} entries" in page
+
+
+@pytest.mark.django_db
+def test_releases_are_public_in_whole_groups_of_five_without_place_or_day() -> None:
+    for _ in range(4):
+        factories.responding_case()
+    assert selectors.releases_in_fives() == []
+    assert "No group of five is complete yet" in text(Client().get("/transparency"))
+    for _ in range(2):
+        factories.responding_case()
+    listed = selectors.releases_in_fives()
+    entries = AuditEntry.objects.filter(type="release.registered").order_by("seq")
+    assert {each.leaf for each in listed} == {bytes(e.leaf_hash).hex() for e in entries[:5]}
+    page = text(Client().get("/transparency"))
+    table = page.partition('id="releases"')[2].partition("</table>")[0]
+    assert table.count("<tr>") == 6
+    assert all(each.release in table for each in listed)
+    assert str(timezone.localdate().year) in table
+    assert not [e for e in entries if f">{e.seq}<" in table or str(e.case_id) in table]

@@ -193,14 +193,11 @@ def walk(settings: Settings, server: redis.Redis[bytes]) -> Walked:
     a fault wherever one can strike."""
     client = Client()
     client.post("/erasure/new/who", {"who": "myself"})
-    contact = {
-        "name": PLANTED["name"],
-        "email": PLANTED["e-mail address"],
-        "aliases": PLANTED["alias"],
-    }
-    client.post("/erasure/new/contact", contact)
+    client.post("/erasure/new/name", {"name": PLANTED["name"], "aliases": PLANTED["alias"]})
+    client.post("/erasure/new/email", {"email": PLANTED["e-mail address"]})
     message = f"{PLANTED['message']}, {PLANTED['surname in ASCII']}"
-    client.post("/erasure/new/what", {"systems": ["model"], "message": message})
+    client.post("/erasure/new/what", {"systems": ["model"]})
+    client.post("/erasure/new/message", {"message": message})
     client.post("/erasure/new/check")
     case = Case.objects.get()
     access_code = client.get(f"/erasure/sent/{case.reference}").context["access_code"]
