@@ -109,14 +109,21 @@ def faults(catalogue: polib.POFile) -> list[str]:
         if not all(text.strip() for text in texts):
             found.append(f"missing: {entry.msgid}")
             continue
-        wanted = sorted(PLACEHOLDER.findall(entry.msgid))
+        sources = [entry.msgid, *[entry.msgid_plural or entry.msgid] * (len(texts) - 1)]
         found += [
             f"other placeholders: {entry.msgid}"
-            for text in texts
-            if sorted(PLACEHOLDER.findall(text)) != wanted
-            or ("%" in PLACEHOLDER.sub("", text)) != ("%" in PLACEHOLDER.sub("", entry.msgid))
+            for text, source in zip(texts, sources, strict=True)
+            if sorted(PLACEHOLDER.findall(text)) not in _wanted(source, entry)
+            or ("%" in PLACEHOLDER.sub("", text)) != ("%" in PLACEHOLDER.sub("", source))
         ]
     return found
+
+
+def _wanted(source: str, entry: polib.POEntry) -> list[list[str]]:
+    """The placeholders that a form may have: its source's; the first, which may be said of other
+    numbers than one, also those of the plural."""
+    of = [source, entry.msgid_plural] if source == entry.msgid and entry.msgid_plural else [source]
+    return [sorted(PLACEHOLDER.findall(each)) for each in of]
 
 
 def _folder() -> Path:
