@@ -147,7 +147,7 @@ class World:
         return path_of(name, reference=case.reference, **self.rows)
 
 
-def path_of(name: str, **values: object) -> str:
+def path_of(name: str, /, **values: object) -> str:
     """The address of a page with those of the values that it asks for."""
     wanted = next(each for each in urlpatterns if each.name == name).pattern.converters
     assert set(wanted) <= set(values), f"There is no row for the page “{name}”."
