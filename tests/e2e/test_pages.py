@@ -139,6 +139,7 @@ class World:
             "job_id": asked_for,
             "pseudonym": officer.pseudonym,
             "name": "completion",  # of a letter
+            "digest": done.runs.get().release_id,
         }
 
     def path(self, name: str) -> str:
@@ -147,7 +148,7 @@ class World:
         return path_of(name, reference=case.reference, **self.rows)
 
 
-def path_of(name: str, **values: object) -> str:
+def path_of(name: str, /, **values: object) -> str:
     """The address of a page with those of the values that it asks for."""
     wanted = next(each for each in urlpatterns if each.name == name).pattern.converters
     assert set(wanted) <= set(values), f"There is no row for the page “{name}”."
@@ -188,7 +189,12 @@ def test_pages_that_no_officer_may_open_have_no_barriers(
     admin = factories.make_staff(Role.ADMINISTRATOR)
     accounts.invite_member(email="new@controller.example", role="auditor", actor_member=admin)
     case = factories.completed_case()
-    rows = {"reference": case.reference, "pseudonym": factories.make_staff("officer").pseudonym}
+    factories.responding_case()  # a later release takes the place of the first
+    rows = {
+        "reference": case.reference,
+        "pseudonym": factories.make_staff(Role.OFFICER).pseudonym,
+        "digest": case.runs.get().release_id,
+    }
     windows: dict[Role, Page] = {}
     problems: list[str] = []
     for name, roles in permissions.PAGES.items():
