@@ -136,6 +136,8 @@ RTBF_KEEP_CLOSED_DAYS = int(env("RTBF_KEEP_CLOSED_DAYS", "90"))  # the time for 
 RTBF_LEASE_SECONDS = int(env("RTBF_LEASE_SECONDS", "60"))
 RTBF_SWEEP_SECONDS = int(env("RTBF_SWEEP_SECONDS", "10"))
 RTBF_MAX_LEASES = int(env("RTBF_MAX_LEASES", "3"))
+RTBF_LONGEST_TASK_HOURS = float(env("RTBF_LONGEST_TASK_HOURS", "24"))  # the worker then ends
+RTBF_SEND_TRIES = int(env("RTBF_SEND_TRIES", "20"))  # of one letter, notice or callback
 RTBF_RECHECK_DAYS = int(env("RTBF_RECHECK_DAYS", "30"))  # cases in force are measured again
 RTBF_RECHECK_CAP = int(env("RTBF_RECHECK_CAP", "100"))  # all of them up to this many, else a sample
 RTBF_VERIFICATION_PROFILE = env("RTBF_VERIFICATION_PROFILE", "fast")
@@ -258,8 +260,10 @@ CELERY_TASK_DEFAULT_QUEUE = "legal"
 CELERY_TASK_ROUTES = {"workers.*": {"queue": "model"}}
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# Late, so that a worker that dies gives its message back; what comes twice meets the row's lease.
+CELERY_TASK_ACKS_LATE = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {
-    "visibility_timeout": 6 * 3600,
+    "visibility_timeout": int(RTBF_LONGEST_TASK_HOURS * 3600) + 3600,
     "max_retries": 1,  # a page must not wait for a lost broker: the sweep sends the wake-up again
     "interval_start": 0,
 }

@@ -49,6 +49,8 @@ from workers.weights import load_served
 
 log = logging.getLogger(__name__)
 
+EXIT_TOO_LONG = 70
+
 
 @shared_task(name="workers.run_erasure")
 def run_erasure(run_id: str) -> None:
@@ -399,11 +401,19 @@ def seconds_left(began: tuple[int, float], now: tuple[int, float], total: int) -
 @contextmanager
 def heartbeat(extend: Callable[[], bool], what: str) -> Iterator[None]:
     """Keep a lease while a long step has nothing to report, by `extend`, until that says that it is
-    lost; ends with the block. `what` names the row in the log."""
+    lost; ends with the block. `what` names the row in the log.
+
+    After RTBF_LONGEST_TASK_HOURS it ends the process, since Celery's solo pool has no time limits:
+    what hangs would otherwise hold its row for ever. Whoever supervises the worker starts it anew.
+    """
     done = threading.Event()
+    end = time.monotonic() + settings.RTBF_LONGEST_TASK_HOURS * 3600
 
     def beat() -> None:
         while not done.wait(settings.RTBF_LEASE_SECONDS / 3):
+            if time.monotonic() > end:
+                log.critical("%s: longer than RTBF_LONGEST_TASK_HOURS; this worker ends", what)
+                os._exit(EXIT_TOO_LONG)
             try:
                 if not extend():
                     break
