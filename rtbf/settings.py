@@ -266,6 +266,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "visibility_timeout": int(RTBF_LONGEST_TASK_HOURS * 3600) + 3600,
     "max_retries": 1,  # a page must not wait for a lost broker: the sweep sends the wake-up again
     "interval_start": 0,
+    "socket_connect_timeout": 5,
 }
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BEAT_SCHEDULE = {
@@ -277,6 +278,11 @@ CELERY_BEAT_SCHEDULE = {
         "task": "workers.publish_restrictions",
         "schedule": RTBF_SWEEP_SECONDS,
         "options": {"queue": "legal", "expires": 2 * RTBF_SWEEP_SECONDS},
+    },
+    "note-alive": {
+        "task": "workers.note_alive",
+        "schedule": 30,
+        "options": {"queue": "model", "expires": 30},
     },
     "send-letters": {"task": "requests_app.send_letters", "schedule": RTBF_SWEEP_SECONDS},
     "remind-staff": {"task": "requests_app.remind_staff", "schedule": 3600},
@@ -294,6 +300,7 @@ CACHES = {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": "rtbf",
+        "OPTIONS": {"serializer": "rtbf.cache.JsonSerializer"},
     }
 }
 
@@ -417,17 +424,23 @@ SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = RTBF_PRODUCTION
 SECURE_SSL_REDIRECT = RTBF_PRODUCTION and env_bool("RTBF_SSL_REDIRECT", default=True)
+SECURE_REDIRECT_EXEMPT = ["^(healthz|readyz)$"]  # asked from inside, over plain HTTP
 SECURE_HSTS_SECONDS = 31_536_000 if RTBF_PRODUCTION else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = RTBF_PRODUCTION
 SECURE_HSTS_PRELOAD = RTBF_PRODUCTION
 if RTBF_PRODUCTION and env_bool("RTBF_BEHIND_PROXY", default=False):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
+# --- Being operated -----------------------------------------------------------------------------
+RTBF_METRICS_TOKEN = env("RTBF_METRICS_TOKEN", "")  # without one there is no /metrics
+RTBF_LOG_JSON = env_bool("RTBF_LOG_JSON", default=False)
 # --- Logging: to standard error, refusing first: no text that could be personal data -------------
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"scrubbed": {"()": "rtbf.scrubbing.Scrubbed"}},
+    "formatters": {
+        "scrubbed": {"()": f"rtbf.scrubbing.{'ScrubbedJson' if RTBF_LOG_JSON else 'Scrubbed'}"}
+    },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "scrubbed"}},
     "root": {"handlers": ["stderr"], "level": env("RTBF_LOG_LEVEL", "INFO")},
     "loggers": {

@@ -28,7 +28,7 @@ from celery import shared_task
 from django.conf import settings
 from django.db import DatabaseError, OperationalError, connection
 
-from requests_app.services import evidence_tables, restrictions, runs
+from requests_app.services import evidence_tables, restrictions, runs, wake
 from requests_app.services.errors import LeaseLost, ServiceError
 from requests_app.services.manifests import live_base
 from requests_app.services.run_values import ATTEMPTS, Lease, ProbeRow, RunInput
@@ -92,6 +92,11 @@ def publish_restrictions() -> None:
         else:
             people[str(person.case_id)] = found
     write_restrictions(Path(settings.RTBF_RELEASE_DIR), people)
+
+
+@shared_task(name="workers.note_alive")
+def note_alive() -> None:
+    """Nothing: that the model queue's worker took it up is what counts (`wake.last_seen`)."""
 
 
 def finish_badly(lease: Lease, error: str | None) -> None:
@@ -414,6 +419,7 @@ def heartbeat(extend: Callable[[], bool], what: str) -> Iterator[None]:
             if time.monotonic() > end:
                 log.critical("%s: longer than RTBF_LONGEST_TASK_HOURS; this worker ends", what)
                 os._exit(EXIT_TOO_LONG)
+            wake.note_seen("model")
             try:
                 if not extend():
                     break
