@@ -202,8 +202,12 @@ def _begin_again(row: Recheck | ExportJob) -> None:
 
 def _retry_letter(row_id: str, actor: str) -> None:
     letter = _freed(stuck_letters(), int(row_id))
-    data = {"letter": letter.pk, "kind": letter.kind}
-    audit.append_entry(type="letter.retried", actor=actor, case=letter.case, data=data)
+    audit.append_entry(
+        type="letter.retried",
+        actor=actor,
+        case=letter.case,
+        data={"letter": letter.pk, "kind": letter.kind},
+    )
     wake.send_after_commit("requests_app.send_letters")
 
 
@@ -216,8 +220,12 @@ def _retry_notice(row_id: str, actor: str) -> None:
 
 def _retry_callback(row_id: str, actor: str) -> None:
     row = _freed(stuck_callbacks(), int(row_id))
-    data = {"client": row.client_id, "request": str(row.subject_request_id)}
-    audit.append_entry(type="api.callback_retried", actor=actor, case=row.case, data=data)
+    audit.append_entry(
+        type="api.callback_retried",
+        actor=actor,
+        case=row.case,
+        data={"client": row.client_id, "request": str(row.subject_request_id)},
+    )
     wake.send_after_commit("requests_app.send_callbacks")
 
 
