@@ -170,6 +170,10 @@ RTBF_GATEWAY_KEY = (  # the playground's key at the gateway; in production there
     else env_secret("RTBF_GATEWAY_KEY", file_name="gateway_key")
 )
 DEBUG = env_bool("RTBF_DEBUG", default=False)
+if DEBUG and RTBF_PRODUCTION:
+    raise ImproperlyConfigured(
+        "RTBF_DEBUG shows settings and data to strangers: not in production."
+    )
 ALLOWED_HOSTS = env("RTBF_ALLOWED_HOSTS", "127.0.0.1,localhost,[::1],testserver").split(",")
 ROOT_URLCONF = "rtbf.urls"
 WSGI_APPLICATION = "rtbf.wsgi.application"
