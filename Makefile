@@ -69,7 +69,7 @@ test-e2e: setup-dev ## browser tests in Debian's Chromium; pictures of every pag
 	@$(PY) -m tests.e2e.chromium
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -m e2e -n $(JOBS)
 
-lint: setup-dev ## formatter, linter, types, import contracts, missing migrations, deployment check
+lint: setup-dev ## formatter, linter, bandit, types, import contracts, missing migrations, deployment check
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml rtbf requests_app workers benchmarks manage.py
