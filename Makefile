@@ -12,7 +12,7 @@ JOBS ?= 2
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-models demo run sample test test-faults test-e2e lint format bench bench-tofu erase clean
+.PHONY: help setup setup-dev setup-models demo run sample test test-faults test-e2e lint audit format bench bench-tofu erase clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -69,15 +69,21 @@ test-e2e: setup-dev ## browser tests in Debian's Chromium; pictures of every pag
 	@$(PY) -m tests.e2e.chromium
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -m e2e -n $(JOBS)
 
-lint: setup-dev ## formatter, linter, types, import contracts, missing migrations, deployment check
+lint: setup-dev ## formatter, linter, bandit, types, import contracts, missing migrations, deployment check
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
+	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml rtbf requests_app workers benchmarks manage.py
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(PY) manage.py makemigrations --check --dry-run
 	@RTBF_PRODUCTION=1 RTBF_CONTROLLER_NAME=lint RTBF_CONTROLLER_EMAIL=lint@controller.example \
 		RTBF_AUTHORITY_NAME=lint RTBF_BACKUP_DAYS=30 RTBF_GATE_KEY=unused RTBF_SECRET_KEY=$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(48))') \
 		$(PY) manage.py check --deploy --fail-level WARNING
+
+audit: setup setup-dev ## known vulnerabilities of the installed packages (asks the network)
+	@$(PYTHON) -m venv var/audit
+	@var/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	@PIPAPI_PYTHON_LOCATION=$(PY) var/audit/bin/pip-audit --local --vulnerability-service osv --progress-spinner off
 
 format: setup-dev ## format and fix what can be fixed
 	@$(BIN)/ruff format .

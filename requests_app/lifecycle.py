@@ -89,14 +89,14 @@ RECHECK_MOVES: dict[RecheckState, frozenset[RecheckState]] = {
     K.QUEUED: frozenset({K.RUNNING, K.FAILED}),
     K.RUNNING: frozenset({K.DONE, K.FAILED}),
     K.DONE: frozenset(),
-    K.FAILED: frozenset(),
+    K.FAILED: frozenset({K.QUEUED}),  # staff have it tried again
 }
 
 EXPORT_MOVES: dict[ExportState, frozenset[ExportState]] = {
     E.QUEUED: frozenset({E.RUNNING, E.FAILED}),
     E.RUNNING: frozenset({E.DONE, E.FAILED}),
     E.DONE: frozenset(),
-    E.FAILED: frozenset(),
+    E.FAILED: frozenset({E.QUEUED}),  # staff have it tried again
 }
 
 NOTICE_MOVES: dict[NoticeState, frozenset[NoticeState]] = {

@@ -25,7 +25,7 @@ from requests_app.services.restoring import why_not_served
 Handler = Callable[[HttpRequest], HttpResponse]
 
 logger = logging.getLogger(__name__)
-OPEN = "/healthz"  # answers for itself
+OPEN = ("/healthz", "/readyz", "/metrics")  # answer for themselves
 EVENT_STREAM = "text/event-stream"
 NOTE_SECONDS = 60  # how often the last activity of staff is written
 SECOND_FACTORS = [Authenticator.Type.TOTP, Authenticator.Type.WEBAUTHN]
@@ -38,7 +38,7 @@ def current_record(get_response: Handler) -> Handler:
     `manage.py replay_erasures` has destroyed again what the backup had forgotten."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
-        if request.path == OPEN or not (reason := why_not_served()):
+        if request.path in OPEN or not (reason := why_not_served()):
             return get_response(request)
         logger.critical("Not served: the database does not hold what was signed last.")
         page = render_to_string("503.html", {**controller(request), "reason": reason})

@@ -33,6 +33,7 @@ EXPORT = DECIDE | {Role.AUDITOR}
 CANCEL = DECIDE | {Role.ENGINEER}
 CASES = frozenset(Role) - {Role.ADMINISTRATOR}
 OPERATE = frozenset({Role.ENGINEER, Role.APPROVER})  # models and releases
+RUN_IT = frozenset({Role.ENGINEER, Role.ADMINISTRATOR})  # the installation
 ACCOUNTS = frozenset({Role.ADMINISTRATOR})
 
 PAGES: dict[str, frozenset[Role]] = {
@@ -102,6 +103,8 @@ PAGES: dict[str, frozenset[Role]] = {
     "settings_deadlines": frozenset(Role),
     "settings_roles": frozenset(Role),
     "settings_system": frozenset(Role),
+    "stuck": RUN_IT,
+    "stuck_retry": RUN_IT,
     "staff": ACCOUNTS,
     "staff_invite": ACCOUNTS,
     "staff_withdraw": ACCOUNTS,

@@ -9,19 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
-from typing import Any
+from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
 from django.core import signing
-from django.core.cache import cache
 from django.db import connection
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
-from redis.exceptions import RedisError
 
 from requests_app import selectors, vault
 from requests_app.lifecycle import CLOSED, CaseStatus, RunState
@@ -35,10 +32,10 @@ from requests_app.models import (
     StaffMember,
 )
 from requests_app.models.record import IS_OPEN
+from requests_app.services import wake
 from requests_app.services.errors import Invalid
 from requests_app.services.exemptions import due_reviews
 from requests_app.services.owners import OWNERS
-from requests_app.services.wake import WORKER_SEEN
 
 PAGE = 25
 COUNTED = 1000  # a larger count is told as "1,000+"
@@ -373,8 +370,5 @@ def health() -> Health:
 
 
 def _worker_seen() -> datetime | None:
-    try:
-        seen: Any = cache.get(WORKER_SEEN)
-    except RedisError:
-        return None
-    return datetime.fromisoformat(seen) if seen else None
+    seen = wake.last_seen("legal")
+    return None if seen is None else datetime.fromtimestamp(seen, tz=UTC)

@@ -31,7 +31,6 @@ from requests_app.services.run_rows import RUN_TASK
 @shared_task(name="requests_app.sweep_runs")
 def sweep_runs() -> None:
     """Wake every run that nobody works on; the message expires, since the next sweep repeats it."""
-    wake.note_worker()
     runs.drop_orphaned_steps()
     for run_id in runs.runs_to_wake():
         wake.send(RUN_TASK, run_id, queue="model", expires=2 * settings.RTBF_SWEEP_SECONDS)

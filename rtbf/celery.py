@@ -44,6 +44,7 @@ class OnCurrentRecord(Task):
         if why_not_served():
             log.critical("Not worked on: the database does not hold what was signed last.")
             return None
+        note_seen((self.request.delivery_info or {}).get("routing_key"))
         return super().__call__(*args, **kwargs)
 
 
@@ -58,6 +59,14 @@ def why_not_served() -> str:
     from requests_app.services.restoring import why_not_served as reason
 
     return reason()
+
+
+def note_seen(queue: str | None) -> None:
+    """See `wake.note_seen`; nothing for a task that was called without a message."""
+    from requests_app.services import wake
+
+    if queue in wake.QUEUES:
+        wake.note_seen(queue)
 
 
 signals.worker_init.connect(start_on_current_record)

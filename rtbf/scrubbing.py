@@ -9,11 +9,12 @@ only where it is an exception of this project, whose messages name ids and never
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import traceback
 from collections.abc import Mapping
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -38,6 +39,21 @@ class Scrubbed(logging.Formatter):
         if record.exc_info and record.exc_info[1] is not None:
             line = f"{line}\n{exception(record.exc_info[1])}"
         return line
+
+
+class ScrubbedJson(Scrubbed):
+    """The same as one JSON object a line: time, level, logger, message, and error if there is."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, tz=UTC).isoformat(),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": message(record),
+        }
+        if record.exc_info and record.exc_info[1] is not None:
+            line["error"] = exception(record.exc_info[1])
+        return json.dumps(line, ensure_ascii=False)
 
 
 def message(record: logging.LogRecord) -> str:

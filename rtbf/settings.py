@@ -136,6 +136,8 @@ RTBF_KEEP_CLOSED_DAYS = int(env("RTBF_KEEP_CLOSED_DAYS", "90"))  # the time for 
 RTBF_LEASE_SECONDS = int(env("RTBF_LEASE_SECONDS", "60"))
 RTBF_SWEEP_SECONDS = int(env("RTBF_SWEEP_SECONDS", "10"))
 RTBF_MAX_LEASES = int(env("RTBF_MAX_LEASES", "3"))
+RTBF_LONGEST_TASK_HOURS = float(env("RTBF_LONGEST_TASK_HOURS", "24"))  # the worker then ends
+RTBF_SEND_TRIES = int(env("RTBF_SEND_TRIES", "20"))  # of one letter, notice or callback
 RTBF_RECHECK_DAYS = int(env("RTBF_RECHECK_DAYS", "30"))  # cases in force are measured again
 RTBF_RECHECK_CAP = int(env("RTBF_RECHECK_CAP", "100"))  # all of them up to this many, else a sample
 RTBF_VERIFICATION_PROFILE = env("RTBF_VERIFICATION_PROFILE", "fast")
@@ -168,6 +170,10 @@ RTBF_GATEWAY_KEY = (  # the playground's key at the gateway; in production there
     else env_secret("RTBF_GATEWAY_KEY", file_name="gateway_key")
 )
 DEBUG = env_bool("RTBF_DEBUG", default=False)
+if DEBUG and RTBF_PRODUCTION:
+    raise ImproperlyConfigured(
+        "RTBF_DEBUG shows settings and data to strangers: not in production."
+    )
 ALLOWED_HOSTS = env("RTBF_ALLOWED_HOSTS", "127.0.0.1,localhost,[::1],testserver").split(",")
 ROOT_URLCONF = "rtbf.urls"
 WSGI_APPLICATION = "rtbf.wsgi.application"
@@ -258,10 +264,13 @@ CELERY_TASK_DEFAULT_QUEUE = "legal"
 CELERY_TASK_ROUTES = {"workers.*": {"queue": "model"}}
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# Late, so that a worker that dies gives its message back; what comes twice meets the row's lease.
+CELERY_TASK_ACKS_LATE = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {
-    "visibility_timeout": 6 * 3600,
+    "visibility_timeout": int(RTBF_LONGEST_TASK_HOURS * 3600) + 3600,
     "max_retries": 1,  # a page must not wait for a lost broker: the sweep sends the wake-up again
     "interval_start": 0,
+    "socket_connect_timeout": 5,
 }
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BEAT_SCHEDULE = {
@@ -273,6 +282,11 @@ CELERY_BEAT_SCHEDULE = {
         "task": "workers.publish_restrictions",
         "schedule": RTBF_SWEEP_SECONDS,
         "options": {"queue": "legal", "expires": 2 * RTBF_SWEEP_SECONDS},
+    },
+    "note-alive": {
+        "task": "workers.note_alive",
+        "schedule": 30,
+        "options": {"queue": "model", "expires": 30},
     },
     "send-letters": {"task": "requests_app.send_letters", "schedule": RTBF_SWEEP_SECONDS},
     "remind-staff": {"task": "requests_app.remind_staff", "schedule": 3600},
@@ -290,6 +304,7 @@ CACHES = {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": "rtbf",
+        "OPTIONS": {"serializer": "rtbf.cache.JsonSerializer"},
     }
 }
 
@@ -413,17 +428,23 @@ SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = RTBF_PRODUCTION
 SECURE_SSL_REDIRECT = RTBF_PRODUCTION and env_bool("RTBF_SSL_REDIRECT", default=True)
+SECURE_REDIRECT_EXEMPT = ["^(healthz|readyz)$"]  # asked from inside, over plain HTTP
 SECURE_HSTS_SECONDS = 31_536_000 if RTBF_PRODUCTION else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = RTBF_PRODUCTION
 SECURE_HSTS_PRELOAD = RTBF_PRODUCTION
 if RTBF_PRODUCTION and env_bool("RTBF_BEHIND_PROXY", default=False):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
+# --- Being operated -----------------------------------------------------------------------------
+RTBF_METRICS_TOKEN = env("RTBF_METRICS_TOKEN", "")  # without one there is no /metrics
+RTBF_LOG_JSON = env_bool("RTBF_LOG_JSON", default=False)
 # --- Logging: to standard error, refusing first: no text that could be personal data -------------
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"scrubbed": {"()": "rtbf.scrubbing.Scrubbed"}},
+    "formatters": {
+        "scrubbed": {"()": f"rtbf.scrubbing.{'ScrubbedJson' if RTBF_LOG_JSON else 'Scrubbed'}"}
+    },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "scrubbed"}},
     "root": {"handlers": ["stderr"], "level": env("RTBF_LOG_LEVEL", "INFO")},
     "loggers": {

@@ -28,7 +28,7 @@ from celery import shared_task
 from django.conf import settings
 from django.db import DatabaseError, OperationalError, connection
 
-from requests_app.services import evidence_tables, restrictions, runs
+from requests_app.services import evidence_tables, restrictions, runs, wake
 from requests_app.services.errors import LeaseLost, ServiceError
 from requests_app.services.manifests import live_base
 from requests_app.services.run_values import ATTEMPTS, Lease, ProbeRow, RunInput
@@ -48,6 +48,8 @@ from workers.verification import INCONCLUSIVE, decimal, recorded
 from workers.weights import load_served
 
 log = logging.getLogger(__name__)
+
+EXIT_TOO_LONG = 70
 
 
 @shared_task(name="workers.run_erasure")
@@ -90,6 +92,11 @@ def publish_restrictions() -> None:
         else:
             people[str(person.case_id)] = found
     write_restrictions(Path(settings.RTBF_RELEASE_DIR), people)
+
+
+@shared_task(name="workers.note_alive")
+def note_alive() -> None:
+    """Nothing: that the model queue's worker took it up is what counts (`wake.last_seen`)."""
 
 
 def finish_badly(lease: Lease, error: str | None) -> None:
@@ -399,11 +406,20 @@ def seconds_left(began: tuple[int, float], now: tuple[int, float], total: int) -
 @contextmanager
 def heartbeat(extend: Callable[[], bool], what: str) -> Iterator[None]:
     """Keep a lease while a long step has nothing to report, by `extend`, until that says that it is
-    lost; ends with the block. `what` names the row in the log."""
+    lost; ends with the block. `what` names the row in the log.
+
+    After RTBF_LONGEST_TASK_HOURS it ends the process, since Celery's solo pool has no time limits:
+    what hangs would otherwise hold its row for ever. Whoever supervises the worker starts it anew.
+    """
     done = threading.Event()
+    end = time.monotonic() + settings.RTBF_LONGEST_TASK_HOURS * 3600
 
     def beat() -> None:
         while not done.wait(settings.RTBF_LEASE_SECONDS / 3):
+            if time.monotonic() > end:
+                log.critical("%s: longer than RTBF_LONGEST_TASK_HOURS; this worker ends", what)
+                os._exit(EXIT_TOO_LONG)
+            wake.note_seen("model")
             try:
                 if not extend():
                     break

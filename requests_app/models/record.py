@@ -285,6 +285,8 @@ class Letter(models.Model):
     created_at = models.DateTimeField()
     sent_at = models.DateTimeField(null=True, blank=True)
     bounced_at = models.DateTimeField(null=True, blank=True)  # its announcement came back
+    tries = models.PositiveIntegerField(default=0)  # to mail its announcement
+    next_try_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         indexes = [

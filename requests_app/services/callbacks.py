@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from datetime import timedelta
-
-from django.db.models import F, Q
-from django.utils import timezone
 
 from requests_app import opendsr, outgoing, vault
 from requests_app.models import ApiClient, ApiRequest
-from requests_app.services import agent_requests, api_requests
+from requests_app.services import agent_requests, api_requests, tries
 
 logger = logging.getLogger(__name__)
 
-LONGEST_PAUSE = timedelta(hours=6)
 FINAL = (
     *(api_requests.COMPLETED, api_requests.CANCELLED),
     *(agent_requests.FULFILLED, agent_requests.DENIED, agent_requests.REVOKED),
@@ -25,13 +20,10 @@ FINAL = (
 def send_callbacks() -> int:
     """Tell of each new status, to OpenDSR clients signed; returns how many calls were taken.
 
-    A try is claimed by the time of the next one, which doubles up to six hours. Sealed cases have
-    no addresses left.
+    Tries are claimed (`tries`). Sealed cases have no addresses left.
     """
     done = 0
-    now = timezone.now()
-    due = Q(next_try_at=None) | Q(next_try_at__lte=now)
-    waiting = ApiRequest.objects.filter(due, case__vault_items__name="api/callbacks")
+    waiting = ApiRequest.objects.filter(tries.due(), case__vault_items__name="api/callbacks")
     waiting = waiting.filter(client__revoked_at=None).exclude(told_status__in=FINAL)
     if not opendsr.is_set_up():
         waiting = waiting.filter(client__role=ApiClient.Role.AGENT)
@@ -39,9 +31,8 @@ def send_callbacks() -> int:
         status = _status(row)
         if status == row.told_status:
             continue
-        pause = min(timedelta(minutes=2 ** min(row.tries, 10)), LONGEST_PAUSE)
-        free = ApiRequest.objects.filter(due, pk=row.pk, told_status=row.told_status)
-        if not free.update(next_try_at=now + pause, tries=F("tries") + 1):
+        untold = ApiRequest.objects.filter(pk=row.pk, told_status=row.told_status)
+        if not tries.claim(untold, tries=row.tries):
             continue
         try:
             for url in vault.get(row.case, "api/callbacks"):

@@ -27,7 +27,14 @@ from requests_app.models.exports import Level
 from requests_app.models.people import Role
 from requests_app.services import wake
 from requests_app.services.errors import Invalid, LeaseLost, NotFound
-from requests_app.services.leases import drop_lease, is_leased, lease_time, take_lease, used_up
+from requests_app.services.leases import (
+    TOO_MANY,
+    drop_lease,
+    is_leased,
+    lease_time,
+    take_lease,
+    used_up,
+)
 from requests_app.services.locking import require_role
 
 EXPORT_TASK = "requests_app.make_export"
@@ -126,7 +133,7 @@ def lease_export(*, job_id: UUID, owner: str) -> ExportLease | None:
     if job.state not in ACTIVE or is_leased(job):
         return None
     if used_up(job):
-        _fail(job, "too_many_leases")
+        _fail(job, TOO_MANY)
         return None
     if job.state == ExportState.QUEUED:
         move_export(job, ExportState.RUNNING)

@@ -13,6 +13,8 @@ from django.utils import timezone
 
 from requests_app.models.leases import Leased
 
+TOO_MANY = "too_many_leases"  # why a row ended that was taken up too often
+
 
 def lease_time() -> timedelta:
     return timedelta(seconds=settings.RTBF_LEASE_SECONDS)

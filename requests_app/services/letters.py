@@ -10,10 +10,10 @@ import hashlib
 import logging
 import smtplib
 from collections.abc import Mapping
+from datetime import timedelta
 from uuid import UUID
 
 from django.conf import settings
-from django.core.cache import cache
 from django.core.mail import EmailMessage
 from django.db import transaction
 from django.utils import timezone, translation
@@ -25,7 +25,7 @@ from requests_app import audit, vault
 from requests_app.actors import SYSTEM, Actor
 from requests_app.jurisdictions import profile
 from requests_app.models import Adapter, Case, Letter, SuppressionTag, VaultItem
-from requests_app.services import wake
+from requests_app.services import tries, wake
 from requests_app.services.errors import NotFound, WrongState
 from requests_app.services.letter_texts import (
     Fill,
@@ -42,6 +42,7 @@ from requests_app.services.locking import lock_case, require_actor
 logger = logging.getLogger(__name__)
 
 SENDING_SECONDS = 300  # how long one process may take over one mail
+FIRST_PAUSE = timedelta(seconds=SENDING_SECONDS)
 # ValueError (UnicodeError is one): an address or a text that no mail can carry
 MAIL_ERRORS = (smtplib.SMTPException, OSError, ValueError, vault.VaultError)
 
@@ -194,22 +195,21 @@ def send_pending_letters() -> int:
     """Announce by mail every letter not yet sent whose case has an address; returns how many.
 
     At least once: a letter counts as sent only after the mail server took it. The same letter
-    always has the same Message-ID. What hinders one letter hinders no other.
+    always has the same Message-ID. What hinders one letter hinders no other; after RTBF_SEND_TRIES
+    tries it waits for staff.
     """
     sent = 0
-    waiting = Letter.objects.filter(sent_at=None, case__vault_items__name="email")
+    waiting = Letter.objects.filter(tries.due(), sent_at=None, case__vault_items__name="email")
     for letter in waiting.select_related("case").order_by("created_at", "id"):
-        claim = f"letter:{letter.id}"
-        if not cache.add(claim, 1, timeout=SENDING_SECONDS):
-            continue  # another process is at it
+        unsent = Letter.objects.filter(pk=letter.pk, sent_at=None)
+        if not tries.claim(unsent, tries=letter.tries, first=FIRST_PAUSE):
+            continue  # another process is at it, or was
         try:
             _announcement(letter).send()
         except MAIL_ERRORS as problem:
             logger.warning("Letter %s not mailed (%s).", letter.pk, type(problem).__name__)
         else:
             sent += _mark_sent(letter.pk, by="mail", actor=SYSTEM)
-        finally:
-            cache.delete(claim)
     return sent
 
 

@@ -32,7 +32,14 @@ from requests_app.models import AuditEntry, Case, ErasureRun, Recheck, Release
 from requests_app.models.runs import Verdict
 from requests_app.services import wake
 from requests_app.services.errors import Invalid, LeaseLost, NotFound
-from requests_app.services.leases import drop_lease, is_leased, lease_time, take_lease, used_up
+from requests_app.services.leases import (
+    TOO_MANY,
+    drop_lease,
+    is_leased,
+    lease_time,
+    take_lease,
+    used_up,
+)
 from requests_app.services.locking import advance, lock_case
 from requests_app.services.manifests import Manifest, destroyed_key, read_manifest
 from requests_app.services.run_rows import fell_back, not_met_runs
@@ -213,7 +220,7 @@ def lease_recheck(*, recheck_id: UUID, owner: str) -> RecheckLease | None:
     if row.state not in ACTIVE or is_leased(row) or not row.release.is_live or waiting:
         return None
     if used_up(row):
-        _end(case, row, RecheckState.FAILED, verdict=Verdict.INCONCLUSIVE, why="too_many_leases")
+        _end(case, row, RecheckState.FAILED, verdict=Verdict.INCONCLUSIVE, why=TOO_MANY)
         return None
     if row.state == RecheckState.QUEUED:
         move_recheck(row, RecheckState.RUNNING)

@@ -12,7 +12,6 @@ import hmac
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from uuid import UUID
 
 from django.conf import settings
@@ -20,7 +19,6 @@ from django.core.exceptions import ValidationError
 from django.core.mail import EmailMessage
 from django.core.validators import validate_email
 from django.db import transaction
-from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext as _
@@ -32,7 +30,7 @@ from requests_app.jurisdictions import profile
 from requests_app.lifecycle import CaseStatus, MoveNotAllowed, NoticeState, move_notice
 from requests_app.models import Case, Letter, Recipient, RecipientNotice, ScopeItem, StaffMember
 from requests_app.models.people import Role
-from requests_app.services import wake
+from requests_app.services import tries, wake
 from requests_app.services.errors import Invalid, NotFound, WrongState
 from requests_app.services.letter_texts import SOURCE, complete
 from requests_app.services.letters import MAIL_ERRORS, word_letter, write_letter
@@ -49,7 +47,6 @@ logger = logging.getLogger(__name__)
 How, State = Recipient.How, NoticeState
 TASK = "requests_app.tell_recipients"
 NAME_LENGTH, REASON_LENGTH = 120, 2000
-LONGEST_PAUSE = timedelta(hours=6)
 SEND_ERRORS = (*MAIL_ERRORS, outgoing.OutgoingError, opendsr.OpenDsrError, Invalid)
 
 
@@ -261,18 +258,14 @@ def disclose_recipients(*, case_id: UUID, actor_member: StaffMember) -> Letter:
 def send_pending_notices() -> int:
     """Send every notice whose time has come; returns how many. One hinders no other.
 
-    A try is claimed by the time of the next one, which doubles from a minute up to six hours, so
-    that parallel sweeps do not send twice and a dead one does not block.
+    Tries are claimed (`tries`): pauses double from a minute up to six hours.
     """
     sent = 0
-    now = timezone.now()
-    due = Q(next_try_at=None) | Q(next_try_at__lte=now)
-    waiting = RecipientNotice.objects.filter(due, state=State.TO_SEND)
+    waiting = RecipientNotice.objects.filter(tries.due(), state=State.TO_SEND)
     waiting = waiting.exclude(recipient__how=How.HAND)
     for notice in waiting.select_related("recipient", "case").order_by("created_at", "id"):
-        pause = min(timedelta(minutes=2 ** min(notice.tries, 10)), LONGEST_PAUSE)
-        free = RecipientNotice.objects.filter(due, pk=notice.pk, state=State.TO_SEND)
-        if not free.update(next_try_at=now + pause, tries=F("tries") + 1):
+        unsent = RecipientNotice.objects.filter(pk=notice.pk, state=State.TO_SEND)
+        if not tries.claim(unsent, tries=notice.tries):
             continue
         try:
             by_call = notice.recipient.how == How.OPENDSR

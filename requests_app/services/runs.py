@@ -36,7 +36,7 @@ from requests_app.models.people import Role
 from requests_app.models.runs import Phase, Verdict
 from requests_app.services import rechecks, saved_steps
 from requests_app.services.errors import Invalid, WrongState
-from requests_app.services.leases import is_leased, lease_time, take_lease, used_up
+from requests_app.services.leases import TOO_MANY, is_leased, lease_time, take_lease, used_up
 from requests_app.services.locking import require_role
 from requests_app.services.manifests import Manifest, ManifestAdapter, put_live, read_manifest
 from requests_app.services.run_rows import (
@@ -114,7 +114,7 @@ def lease_run(*, run_id: UUID, owner: str) -> Lease | None:
         end_run(case, run, RunState.CANCELLED, error="cancelled", actor=WORKER.name)
         return None
     if used_up(run):
-        end_run(case, run, RunState.FAILED, error="too_many_leases", actor=SYSTEM.name)
+        end_run(case, run, RunState.FAILED, error=TOO_MANY, actor=SYSTEM.name)
         return None
     if run.state == RunState.QUEUED:
         move_run(run, RunState.RUNNING)

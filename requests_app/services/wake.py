@@ -1,21 +1,21 @@
-"""Waking the queue after commit. Messages carry ids only; a lost one costs one sweep interval."""
+"""Waking the queue after commit, and when its workers were last at work. Messages carry ids only; a
+lost one costs one sweep interval."""
 
 from __future__ import annotations
 
 import logging
+import time
 from functools import partial
 from uuid import UUID
 
 from celery import current_app
 from django.core.cache import cache
 from django.db import transaction
-from django.utils import timezone
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 logger = logging.getLogger(__name__)
-
-WORKER_SEEN = "worker:seen"  # in the cache: when the legal queue was last worked on, ISO 8601
+QUEUES = ("legal", "model")
 
 
 def send(task: str, *ids: UUID, queue: str = "legal", expires: int | None = None) -> None:
@@ -32,9 +32,18 @@ def send_after_commit(task: str, *ids: UUID, queue: str = "legal") -> None:
     transaction.on_commit(partial(send, task, *ids, queue=queue))
 
 
-def note_worker() -> None:
-    """Note that a worker of the legal queue is at work, for the start page."""
+def note_seen(queue: str) -> None:
+    """A worker of the queue is at work: for `last_seen` alone; a lost cache does no harm."""
     try:
-        cache.set(WORKER_SEEN, timezone.now().isoformat(), timeout=None)
+        cache.set(f"seen:{queue}", int(time.time()), timeout=None)
     except RedisError as problem:
-        logger.warning("The worker's time was not noted (%s).", type(problem).__name__)
+        logger.warning("Worker not noted (%s).", type(problem).__name__)
+
+
+def last_seen(queue: str) -> int | None:
+    """When a worker of the queue was last at work, in Unix seconds; None if nobody knows."""
+    try:
+        seen: int | None = cache.get(f"seen:{queue}")
+    except RedisError:
+        return None
+    return seen

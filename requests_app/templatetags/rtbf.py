@@ -239,6 +239,11 @@ EVENT_WORDS = {
     "export.requested": _("Export asked for"),
     "export.made": _("Export made"),
     "export.failed": _("Export failed"),
+    "export.retried": _("Export to be tried again"),
+    "recheck.retried": _("To be measured again after it failed"),
+    "letter.retried": _("Letter to be mailed again"),
+    "notice.retried": _("A recipient is to be tried again"),
+    "api.callback_retried": _("An API client is to be called again"),
     "export.downloaded": _("Export downloaded"),
     "export.removed": _("File of an export removed"),
 }

@@ -62,8 +62,8 @@ def test_who_decides_nothing_and_sees_nobody_is_written_down_once() -> None:
     of = {role: {name for name in PAGES if role in PAGES[name]} for role in Role}
     settings = {name for name in PAGES if name.startswith("settings")}
     assert of[Role.ADMINISTRATOR] == {
-        "today", "preferences", "staff", "staff_invite", "staff_withdraw", "staff_role",
-        "staff_deactivate",
+        "today", "preferences", "stuck", "stuck_retry", "staff", "staff_invite", "staff_withdraw",
+        "staff_role", "staff_deactivate",
     } | settings - {"settings_retention"}  # fmt: skip
     assert of[Role.AUDITOR] == {
         "today", "queue", "case", "exports", "export", "run", "run_progress", "run_evidence",
@@ -73,7 +73,7 @@ def test_who_decides_nothing_and_sees_nobody_is_written_down_once() -> None:
     } | settings  # fmt: skip
     of_exports = {"exports", "export", "reports", "report_jobs", "report_file"}
     assert of[Role.ENGINEER] == of[Role.AUDITOR] - of_exports | {
-        "run_cancel", "playground", "release_roll_back"
+        "run_cancel", "playground", "release_roll_back", "stuck", "stuck_retry"
     }  # fmt: skip
     personal = {"case_reveal", "case_letter", "case_identity", "case_mandate", "case_facts"}
     personal |= {"case_annex", "annexed_bundle", "case_records", "case_note"}

@@ -349,7 +349,7 @@ def test_colours_and_shortcuts_are_kept_by_the_server(officer: StaffMember) -> N
 def test_today_says_what_works_in_the_background(officer: StaffMember) -> None:
     client = as_staff(officer)
     assert "not seen" in text(client.get("/app/"))
-    wake.note_worker()
+    wake.note_seen("legal")
     factories.responding_case()
     page = re.sub(r"\s+", " ", text(client.get("/app/")))
     assert "last seen 0 minutes ago" in page

@@ -47,6 +47,19 @@ def test_a_public_host_signs_no_letter_as_the_example(missing: str, value: str |
     assert f"ImproperlyConfigured: Set {missing}" in done.stderr
 
 
+@pytest.mark.parametrize("secret", ["RTBF_SECRET_KEY", "RTBF_GATE_KEY"])
+def test_a_public_host_makes_no_secret_of_its_own(secret: str) -> None:
+    done = read_settings({**KEYS, **CONTROLLER, secret: ""})
+    assert done.returncode != 0
+    assert f"ImproperlyConfigured: Set {secret}" in done.stderr
+
+
+def test_a_public_host_shows_no_debug_pages() -> None:
+    done = read_settings({**KEYS, **CONTROLLER, "RTBF_DEBUG": "1"})
+    assert done.returncode != 0
+    assert "ImproperlyConfigured: RTBF_DEBUG" in done.stderr
+
+
 def test_a_public_host_mails_over_smtp_unless_told_otherwise() -> None:
     done = read_settings(KEYS | CONTROLLER)
     smtp = "django.core.mail.backends.smtp.EmailBackend privacy@quill.example"
