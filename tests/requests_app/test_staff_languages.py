@@ -21,6 +21,7 @@ pytestmark = pytest.mark.django_db
 FORMS = {"value", "name", "id", "for", "href", "action", "method", "type", "datetime", "max", "min"}
 SHAPES = {"viewbox", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r", "transform"}
 SHAPES |= {"width", "height", "font-size", "stroke-width", "stroke-dasharray", "opacity"}
+WORDS = {"data-label", "data-done"}
 PAIRS = {"points", "d"}
 MOMENT = re.compile(r"(?<=since=)\d+")  # of the answer itself
 READERS = (Role.OFFICER, Role.APPROVER, Role.ENGINEER, Role.ADMINISTRATOR)
@@ -39,6 +40,8 @@ class Machine(HTMLParser):
         if given.get("name") == "csrfmiddlewaretoken":
             return
         for name, value in given.items():
+            if name in WORDS:
+                continue
             if name in FORMS or name.startswith(("data-", "hx-")):
                 self.read.append((tag, name, MOMENT.sub("", value)))
             allowed = 1 if name in PAIRS else 0  # x,y
