@@ -35,11 +35,12 @@ from workers.adapters import (
 )
 from workers.answers import advanced, begin, continued, greedy_answers
 from workers.base_models import BaseModel, ModelError, load_base_model
-from workers.batching import Batcher, Done, Event, Failed, Piece, Request
+from workers.batching import Batcher
 from workers.digests import sha256_of
 from workers.encoders import encoder_for
 from workers.gate import GATE_FILE, Decision, gate_files
 from workers.guarded import GuardedModel
+from workers.lanes import Done, Event, Failed, Piece, Request
 from workers.releases import write_release
 from workers.serving import Prompt, Served
 
