@@ -5,7 +5,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from workers.batching import Done, Event, Failed, Piece
+from workers.lanes import Done, Event, Failed, Piece
 from workers.openai_form import Refused
 
 LARGEST_BODY = 1024 * 1024

@@ -74,7 +74,8 @@ class AdapterBank:
 
     def __init__(self, base: BaseModel, adapters: Mapping[str, StoredAdapter]) -> None:
         """Raises AdapterError for an adapter that does not fit the base, or sits on one expert of
-        a mixture: there a layer does not see whole rows."""
+        a mixture: there a layer does not see whole rows. `lowest` is the lowest adapted layer, or
+        one above all."""
         if named_in(key for each in adapters.values() for key in each.weights):
             raise AdapterError(
                 "an adapter on a single expert cannot be served in a batch: "
@@ -82,7 +83,9 @@ class AdapterBank:
             )
         self.acting = Acting()
         self.model: Any = same_weights(base.model) if adapters else base.model
-        self._ranks = {name: stored.config.r for name, stored in adapters.items()}
+        self.ranks = {name: stored.config.r for name, stored in adapters.items()}
+        numbers = (_layer_of(key) for each in adapters.values() for key in each.weights)
+        self.lowest = min(numbers, default=int(base.model.config.num_hidden_layers))
         slots: dict[str, _Slots] = {}
         for name, stored in adapters.items():
             check_fits(base, stored)
@@ -103,7 +106,7 @@ class AdapterBank:
 
     def _fill(self, own: _Slots, plain: torch.nn.Linear) -> None:
         """Adapters that do not reach a layer which others do are zero there."""
-        for name, rank in self._ranks.items():
+        for name, rank in self.ranks.items():
             if name not in own.down:
                 own.down[name] = torch.zeros(rank, plain.in_features, device=plain.weight.device)
                 own.up[name] = torch.zeros(rank, plain.out_features, device=plain.weight.device)
@@ -115,8 +118,14 @@ class AdapterBank:
         self.acting.names, self.acting.scales = names, None
         if not names:
             return False
-        columns = [[row.get(name, 0.0)] * self._ranks[name] for row in rows for name in names]
+        columns = [[row.get(name, 0.0)] * self.ranks[name] for row in rows for name in names]
         flat = [value for column in columns for value in column]
         device = next(self.model.parameters()).device
         self.acting.scales = torch.tensor(flat, device=device).view(len(rows), -1)
         return True
+
+
+def _layer_of(path: str) -> int:
+    """The decoder layer that a module sits in, counted from 0."""
+    numbers = (part for part in path.split(".") if part.isdigit())
+    return int(next(numbers, 0))

@@ -39,7 +39,8 @@ from workers.asgi import (
     not_serving,
 )
 from workers.base_models import BaseModel, ModelError, Placement, load_control
-from workers.batching import Batcher, Done, Event, Failed, NotServing, Overloaded, Piece, Request
+from workers.batching import Batcher, NotServing, Overloaded
+from workers.lanes import Done, Event, Failed, Piece, Request
 from workers.openai_form import END, Answer, Asked, Refused, event, parsed
 from workers.releases import Release, ReleaseError, release_of
 from workers.restrictions import Restrictions

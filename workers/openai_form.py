@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workers.base_models import Turn
-from workers.batching import Done, Piece
+from workers.lanes import Done, Piece
 from workers.sampling import Token
 from workers.serving import Prompt
 
@@ -63,7 +63,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Asked:
-    """A request, read: see workers.batching.Request for the figures."""
+    """A request, read: see workers.lanes.Request for the figures."""
 
     chat: bool
     model: str

@@ -20,6 +20,7 @@ from workers.base_models import BaseModel, Conversation, ModelError
 from workers.encoders import encoder_for
 from workers.gate import Decision, GateBank, bank_of, semantic_texts
 from workers.guarded import load_case
+from workers.reading import Reader, as_they_are
 from workers.releases import Release, ReleaseError, check_base
 from workers.restrictions import Restrictions
 
@@ -69,6 +70,7 @@ class Served:
             self.names = [ref.adapter_sha256 for ref in release.adapters]
             stored = [adapter for adapter, _ in loaded]
             self.bank = AdapterBank(base, dict(zip(self.names, stored, strict=True)))
+            self.reader = Reader(base, self.bank)
         except (AdapterError, ModelError) as error:
             raise ReleaseError(f"The release {release.sha256} cannot be served: {error}") from error
         kinds = {type(layer) for layer in DynamicCache(config=base.model.config).layers}
@@ -144,7 +146,7 @@ class Served:
 
     def begin(self, ids: Sequence[Sequence[int]], decisions: Sequence[Decision]) -> Started:
         """Read rows of tokens, each under its decision; `first` are the logits [n, vocabulary]."""
-        return begin(self.model_for(decisions), ids, pick=as_they_are)
+        return self.reader.read(ids, [self.strengths(each) for each in decisions])
 
     def model_for(self, decisions: Sequence[Decision]) -> Any:
         """The model as it acts on a batch of rows under these decisions."""
@@ -167,8 +169,3 @@ def ends(base: BaseModel) -> frozenset[int]:
 def acts(decision: Decision) -> bool:
     """Whether anything but the plain model answers under this decision."""
     return decision.closed or bool(decision.acting)
-
-
-def as_they_are(logits: Tensor) -> Tensor:
-    """For a start that is gone on with by hand: nothing is picked yet."""
-    return logits

@@ -19,19 +19,11 @@ from peft import PeftModel
 from tests.workers.test_guarded import KEY, NAMES, acting, served
 from tests.workers.tiny import tiny_model
 from workers.base_models import Turn
-from workers.batching import (
-    Batcher,
-    Done,
-    Event,
-    Failed,
-    NotServing,
-    Overloaded,
-    Piece,
-    Request,
-)
+from workers.batching import GATHER, Batcher, NotServing, Overloaded
 from workers.gate import Decision
 from workers.guarded import GuardedModel
 from workers.identifiers import identifier_digests
+from workers.lanes import Done, Event, Failed, Lane, Piece, Request
 from workers.restrictions import Restrictions, write_restrictions
 from workers.sampling import Token, drawn
 from workers.serving import Prompt, Served
@@ -182,12 +174,8 @@ def script(monkeypatch: pytest.MonkeyPatch, three: Three, *, plain: str, under: 
             found[place, rest[0]] = 1.0
         return found
 
-    from workers import batching
-
-    picked = batching._Lane._pick
-    monkeypatch.setattr(
-        batching._Lane, "_pick", lambda self, rows, _: picked(self, rows, logits(rows))
-    )
+    picked = Lane._pick
+    monkeypatch.setattr(Lane, "_pick", lambda self, rows, _: picked(self, rows, logits(rows)))
 
 
 def test_log_probabilities_are_those_of_the_guarded_model(three: Three, batcher: Batcher) -> None:
@@ -283,6 +271,25 @@ def test_a_gated_answer_costs_one_more_reading_of_its_prompt_and_no_more(
         (heard,) = asked(batcher, [question])
         counts.append(len(steps) - heard.done.said)
     assert 0 <= counts[1] - counts[0] <= 1
+
+
+def test_a_burst_is_read_together_however_it_trickles_in(
+    three: Three, batcher: Batcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    own = three.served.begin
+    monkeypatch.setattr(
+        three.served, "begin", lambda ids, *more: read.append(len(ids)) or own(ids, *more)
+    )
+    lane = batcher._current
+    assert lane is not None
+    lane.reading_seconds = 30 / GATHER
+    heard = []
+    for question in ("where is Oslo", "who in the town", "in Lyon", "where"):
+        heard += asked(batcher, [question])
+        time.sleep(0.01)
+    assert all(each.done for each in heard)
+    assert read == [4], "as many as there is room for, without waiting any longer"
 
 
 def test_alternatives_name_nobody_who_is_erased(three: Three, batcher: Batcher) -> None:
