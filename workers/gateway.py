@@ -25,6 +25,8 @@ from django.db import DatabaseError, close_old_connections
 from requests_app.services import gateway as record
 from requests_app.services.errors import ServiceError
 from requests_app.services.serving import note_served
+from workers import shared_files
+from workers.adapters import AdapterError
 from workers.answers import greedy_answers
 from workers.asgi import (
     HungUp,
@@ -85,6 +87,7 @@ class Follower:
     def look(self) -> None:
         """Serve what is in force; nothing where that is not known, not allowed or not possible."""
         try:
+            shared_files.fetch_restrictions()
             wanted = record.to_serve(self.model_name)
             if not wanted.blocked and not self._is_loaded(wanted):
                 self._load(wanted)
@@ -95,11 +98,11 @@ class Follower:
                 self._shut("what is in force may not be served")
             self._seen = time.monotonic()
             self._note()
-        except (DatabaseError, OSError) as error:
-            log.error("the record cannot be read: %s", type(error).__name__)
+        except (DatabaseError, OSError, shared_files.StorageAway) as error:
+            log.error("record or shared storage cannot be read: %s", type(error).__name__)
             if time.monotonic() - self._seen > BLIND_SECONDS:
-                self._shut("the record cannot be read")
-        except (ReleaseError, ModelError, ServiceError):
+                self._shut("record or shared storage cannot be read")
+        except (AdapterError, ReleaseError, ModelError, ServiceError):
             log.exception("what is in force cannot be loaded")
             self._shut("what is in force cannot be loaded")
 
@@ -117,6 +120,7 @@ class Follower:
             release = Release(NOTHING, base.name, base.sha256, base.tokenizer_sha256, (), None)
         else:
             release = release_of(wanted.manifest)
+            shared_files.fetch(release.adapters)
         self.served = Served(
             base,
             release,
@@ -126,6 +130,7 @@ class Follower:
         )
         self.batcher.serve(self.served)
         self._noted = float("-inf")
+        shared_files.remove_retired()
         log.info("the release %s is served", release.sha256)
 
     def _base(self, wanted: record.ToServe, root: Path) -> BaseModel:
