@@ -1,9 +1,9 @@
 """Two workers on two simulated machines erase cases of one model at the same time.
 
-Each machine has folders of its own (adapters, releases, saved steps) and shares PostgreSQL, Redis and
-a storage of adapters with the other. Both are woken for every run, as by beat. Afterwards the chain
-of releases must be one line without a fork, each case within its thresholds in the release in force,
-its adapter orthogonal to those before it, and every case's bundle must verify offline.
+Each machine has folders of its own (adapters, releases, saved steps) and shares PostgreSQL, Redis
+and a storage of adapters with the other. Both are woken for every run, as by beat. Afterwards the
+chain of releases must be one line without a fork, each case within its thresholds in the release in
+force, its adapter orthogonal to those before it, and every case's bundle must verify offline.
 
 Training is real; of each person `FACTS` facts are given, for speed. The control never saw the first
 twenty people; beyond them it knows the person as the model does, which only shows in the verdict.
@@ -79,6 +79,7 @@ def installed(root: Path) -> Iterator[Stack]:
             "RTBF_ADAPTER_OPTIONS": f'{{"location": "{root / "shared"}"}}',
             "RTBF_LOG_LEVEL": "WARNING",
             "RTBF_RECHECK_CAP": "0",
+            "RTBF_CODE_MAILS_PER_DAY": str(10 * CASES),  # all are of one address
             "OMP_NUM_THREADS": "1",
         }
         stack = Stack(url="", var_dir=root, env={**os.environ, **shared})

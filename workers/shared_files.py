@@ -5,9 +5,9 @@ release first fetches what its own folder lacks, and checks it by its digests be
 place. Without that setting the folders are all there is, and nothing here acts.
 
 Adapters are personal data. On the shared storage each file is sealed (AES-256-GCM, bound to its
-name) under a key made of RTBF_GATE_KEY, which the storage never sees. They stay in force after their
-case was sealed, so no key of the case can protect them: `remove_retired` deletes them, here and
-there, once nothing needs them.
+name) under a key made of RTBF_GATE_KEY, which the storage never sees. They stay in force after
+their case was sealed, so no key of the case can protect them: `remove_retired` deletes them, here
+and there, once nothing needs them.
 """
 
 from __future__ import annotations
