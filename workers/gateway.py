@@ -137,6 +137,7 @@ class Follower:
             adapters_root=Path(settings.RTBF_ADAPTER_DIR),
             key=str(settings.RTBF_GATE_KEY).encode(),
             restrictions=Restrictions(root),
+            before=self.served,
         )
         self.batcher.serve(self.served)
         self._noted = float("-inf")

@@ -47,7 +47,8 @@ VLLM = """
      --upstream http://vllm:8000 --base base
 
 The router needs Python and httpx. It refuses what vLLM cannot do: two adapters on one prompt, an
-answer in pieces. An adapter that the gate would let act at half strength acts fully. As soon as another release goes live, it answers 503: export again.
+answer in pieces. An adapter that the gate would let act at half strength acts fully. As soon as
+another release goes live, it answers 503: export again.
 """
 WHOLE = """
 from_pretrained loads this folder. All cases of the release are in these weights themselves (merged

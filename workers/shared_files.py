@@ -18,7 +18,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -70,6 +70,26 @@ def put(refs: Sequence[AdapterRef]) -> None:
             except OSError as error:
                 raise AdapterError(f"{folder / name} cannot be read ({error.strerror}).") from error
             _put(storage, f"{folder.name}/{name}", content)
+
+
+def put_missing() -> int:
+    """Put what is in force and lies in this machine's folder on a storage that lost it; how many
+    adapters that were (docs/operations.md, “Drills”). Raises AdapterError."""
+    storage = shared()
+    refs = [
+        AdapterRef(str(each.case_id), each.sha256, each.gate_sha256)
+        for each in manifests.all_in_force()
+    ]
+    if storage is None:
+        return 0
+    here = [ref for ref in refs if ref.folder(adapters_root()).is_dir()]
+    lost = [
+        ref
+        for ref in here
+        if not _asked(partial(storage.exists, f"{ref.folder(Path()).name}/{GATE_FILE}"))
+    ]
+    put(lost)
+    return len(lost)
 
 
 def fetch(refs: Sequence[AdapterRef]) -> int:
@@ -148,7 +168,7 @@ def remove_retired(*, everywhere: bool = False) -> int:
             shutil.rmtree(root / name, ignore_errors=True)
         if name in there and storage is not None:
             for file in FILES:
-                _asked(lambda file=file, name=name: storage.delete(f"{name}/{file}"))  # type: ignore[misc]
+                _asked(partial(storage.delete, f"{name}/{file}"))
             _remove_folder(storage, name)
         removed += 1
     if removed:

@@ -135,6 +135,12 @@ def references(case_ids: Iterable[UUID]) -> str:
     return ", ".join(rows.values_list("reference", flat=True))
 
 
+def all_in_force() -> list[ManifestAdapter]:
+    """Every adapter that a live release names, of all models."""
+    live = Release.objects.filter(is_live=True)
+    return [each for row in live for each in read_manifest(bytes(row.manifest)).adapters]
+
+
 def retired_adapters(folders: Collection[str]) -> list[str]:
     """Those of the adapter folders, by name, that nothing needs any more, sorted.
 

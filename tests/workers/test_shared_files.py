@@ -1,5 +1,6 @@
 """Adapters on storage that two machines share, each with a folder of its own."""
 
+import shutil
 import time
 from pathlib import Path
 
@@ -194,6 +195,9 @@ def test_an_adapter_goes_from_all_places_once_its_case_is_sealed_and_no_release_
         is_live=True, created_at=timezone.now(),
     )  # fmt: skip
     assert shared_files.remove_retired(everywhere=True) == 0  # it is in force
+    assert shared_files.put_missing() == 0
+    shutil.rmtree(there)
+    assert shared_files.put_missing() == 1  # the storage had lost it
     assert (here.is_dir(), there.is_dir()) == (True, True)
     release.is_live = False
     release.save()
