@@ -1,16 +1,13 @@
 """``manage.py export_release``: the release in force as files for PEFT, vLLM or from_pretrained."""
 
-import argparse
-import json
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
-from requests_app import selectors
+from requests_app.commands import ToldCommand, member_named
 from requests_app.services import gateway as record
 from requests_app.services.errors import ServiceError
 from workers import shared_files
@@ -20,25 +17,25 @@ from workers.release_export import FORMATS, ExportRefused, export_release
 from workers.releases import ReleaseError, release_of
 from workers.weights import load_served
 
-REFUSED = 2
-EXAMPLES = """examples:
-  python manage.py export_release --model smollm2-135m --to export --format vllm --by ed
-      adapters for vLLM and a router that asks the gate which one may act: export/README.txt
-  python manage.py export_release --model demo --to export --format merged
-      weights for from_pretrained, where all cases are merged or exact
 
-The gate stays behind: no other server does what the gateway does, and README.txt says what each
-cannot do. Exit 0: done; 2: refused, and nothing was written.
-"""
-
-
-class Command(BaseCommand):
-    help = "Writes the release in force on a model as files for another server."
-
-    def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
-        return super().create_parser(
-            *args, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs
-        )
+class Command(ToldCommand):
+    help = (
+        "Writes the release in force on a model as files for another server. The gate stays behind:"
+        " no other server does what the gateway does, and README.txt in the folder says what each"
+        " cannot do."
+    )
+    examples = (
+        (
+            "export_release --model smollm2-135m --to export --format vllm --by ed",
+            "adapters for vLLM, and a router that asks the gate which one may act",
+        ),
+        (
+            "export_release --model demo --to export --format merged",
+            "weights for from_pretrained, where all cases are merged or exact",
+        ),
+    )
+    exits = "0: done; 1: refused, and nothing was written; 2: the command line is wrong"
+    reports = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--model", required=True, help="as in RTBF_MODELS")
@@ -52,9 +49,7 @@ class Command(BaseCommand):
         parser.add_argument("--by", metavar="USERNAME", help="the engineer or approver in the log")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        member = selectors.active_staff(options["by"]) if options["by"] else None
-        if options["by"] and member is None:
-            raise CommandError(f"There is no member of staff {options['by']} who is active.")
+        member = member_named(options["by"]) if options["by"] else None
         model, root = options["model"], Path(settings.RTBF_RELEASE_DIR)
         try:
             wanted = record.to_serve(model)
@@ -63,9 +58,8 @@ class Command(BaseCommand):
             release = release_of(wanted.manifest)
             shared_files.fetch(release.adapters)
             weights = root / "weights" / wanted.base_sha256
-            base = load_served(model, wanted.base_sha256, root)
             export_release(
-                base,
+                load_served(model, wanted.base_sha256, root),
                 release,
                 manifest=wanted.manifest,
                 form=options["format"],
@@ -82,7 +76,7 @@ class Command(BaseCommand):
                 ),
             )
         except (AdapterError, ExportRefused, ModelError, ReleaseError, ServiceError) as error:
-            self.stderr.write(str(error))
-            sys.exit(REFUSED)
+            raise CommandError(str(error)) from None
         found = {"model": model, "release": release.sha256, "format": options["format"]}
-        self.stdout.write(json.dumps(found | {"adapters": len(release.adapters)}))
+        line = f"The release {release.sha256} is in {options['to']}; README.txt says what it is."
+        self.tell(found | {"adapters": len(release.adapters)}, options, line)
