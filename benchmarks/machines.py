@@ -173,7 +173,7 @@ def found(root: Path, owners: dict[str, set[int]]) -> dict[str, Any]:
         chain.append(at.digest)
         at = at.parent
     named = list(read_manifest(bytes(live.manifest)).adapters) if live else []
-    parents = Counter(run.release.parent_id for run in within)
+    parents = Counter(run.release.parent_id for run in within if run.release)
     by_machine = Counter(pid for run, pids in owners.items() if run != "at once" for pid in pids)
     return {
         "runs": len(runs),
@@ -183,7 +183,13 @@ def found(root: Path, owners: dict[str, set[int]]) -> dict[str, Any]:
         "runs_by_machine": sorted(by_machine.values()),
         "runs_at_the_same_time_at_most_one": max(0, max(owners["at once"]) - 1),
         "seconds_a_run": round(
-            sum((r.finished_at - r.started_at).total_seconds() for r in runs) / len(runs), 1
+            sum(
+                (run.finished_at - run.started_at).total_seconds()
+                for run in runs
+                if run.finished_at and run.started_at
+            )
+            / len(runs),
+            1,
         ),
         "forks": sum(count > 1 for count in parents.values()),
         "off_the_chain": len({run.release_id for run in within} ^ set(chain)),

@@ -36,7 +36,7 @@ from workers.adapters import (
 )
 from workers.base_models import BaseModel, load_base_model
 from workers.digests import sha256_of
-from workers.encoders import encoder_for
+from workers.encoders import own_encoder
 from workers.gate import GATE_FILE, Gate, gate_files
 from workers.identifiers import identifier_digests
 from workers.releases import Release, release_of, write_release
@@ -122,7 +122,8 @@ def stored(base: BaseModel, root: Path, number: int) -> AdapterRef:
         key: torch.randn(each.shape, generator=draw) * 0.02 for key, each in _template.items()
     }
     files = {**_files, WEIGHTS_FILE: safetensors.torch.save(weights, {"format": "pt"})}
-    encoder = encoder_for(base)
+    encoder = own_encoder(base)
+    assert encoder.width is not None
     rows = torch.nn.functional.normalize(torch.randn(ROWS, encoder.width, generator=draw), dim=1)
     names = [f"Person{number} Surname{number * 7919 % 104729}"]
     gate = Gate(identifier_digests(names, KEY), encoder.name, rows, 0.98, 0.99, "")
@@ -157,6 +158,7 @@ def register(base: BaseModel, refs: Sequence[AdapterRef], root: Path, number: in
     """Seconds of the end of one run, on top of `refs` in force."""
     from requests_app.models import Release as Row
     from requests_app.services import runs
+    from rtbf.made_up_runs import PROBES
     from tests import factories
 
     put_in_force(base, refs, root)
@@ -179,7 +181,7 @@ def register(base: BaseModel, refs: Sequence[AdapterRef], root: Path, number: in
     wrote = time.perf_counter() - started
     runs.record_evidence(
         lease, evidence={"release": release.sha256}, verdict="within_thresholds",
-        probes=factories.PROBES,
+        probes=PROBES,
     )  # fmt: skip
     manifest = (root / "releases" / f"{release.sha256}.json").read_bytes()
     started = time.perf_counter()
@@ -219,7 +221,13 @@ def fill(refs: Sequence[AdapterRef], cases: int) -> None:
     from requests_app.models import Adapter, Case, ErasureRun, Release, StaffMember
 
     owners = [StaffMember.objects.order_by("id")[0].pk]
-    values = {"cases": cases, "days": 1826, "kept": 90, "owners": owners, "staff": 1}
+    values: dict[str, Any] = {
+        "cases": cases,
+        "days": 1826,
+        "kept": 90,
+        "owners": owners,
+        "staff": 1,
+    }
     with connection.cursor() as cursor:
         cursor.execute(SUBJECTS, values)
         cursor.execute(CASE_ROWS.replace("'ERQ-'", "'OLD-'"), values)

@@ -18,7 +18,7 @@ from workers.answers import Started, begin, some_of, stop_tokens
 from workers.bank import AdapterBank, Strengths
 from workers.base_models import BaseModel, Conversation, ModelError
 from workers.encoders import encoder_for
-from workers.gate import Decision, GateBank, bank_of, semantic_texts
+from workers.gate import Decision, Gate, GateBank, bank_of, semantic_texts
 from workers.guarded import load_case
 from workers.releases import Release, ReleaseError, check_base
 from workers.restrictions import Restrictions
@@ -66,7 +66,7 @@ class Served:
         try:
             if before is not None and before.base is not base:
                 before = None
-            self._read = {} if before is None else {**before._read}
+            self._read: dict[tuple[str, str], Gate] = {} if before is None else {**before._read}
             new = [ref for ref in release.adapters if _files_of(ref) not in self._read]
             adapters: dict[str, StoredAdapter] = {}
             for ref in new:
@@ -82,7 +82,7 @@ class Served:
             # The cases of a cluster share one adapter.
             self.names = [ref.adapter_sha256 for ref in release.adapters]
             kept = set(self.names) - adapters.keys()
-            self.bank = AdapterBank(
+            self.bank: AdapterBank = AdapterBank(
                 base, adapters, kept=kept, before=None if before is None else before.bank
             )
         except (AdapterError, ModelError) as error:
