@@ -117,6 +117,8 @@ RTBF_JURISDICTION = env("RTBF_JURISDICTION", "EU")  # whose law counts the deadl
 RTBF_HOLIDAY_COUNTRY = env("RTBF_HOLIDAY_COUNTRY", "BE")
 RTBF_ESCALATION_MAIL = env("RTBF_ESCALATION_MAIL", "")  # empty: each case officer
 RTBF_MODELS = env("RTBF_MODELS", "demo").split(",")  # base models in service, by name
+# Those of them that this machine's worker takes runs of; none named: all.
+RTBF_WORKER_MODELS = [name for name in env("RTBF_WORKER_MODELS", "").split(",") if name]
 RTBF_PHONE_PREFIX = env("RTBF_PHONE_PREFIX", "32")  # of phone numbers given without a country
 RTBF_LOG_ORIGIN = env("RTBF_LOG_ORIGIN", "rtbf.example/log/embedded")
 RTBF_PUBLIC_URL = env("RTBF_PUBLIC_URL", "http://127.0.0.1:8000")
@@ -288,6 +290,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 30,
         "options": {"queue": "model", "expires": 30},
     },
+    "remove-retired-adapters": {
+        "task": "workers.remove_retired_adapters",
+        "schedule": 3600,
+        "options": {"queue": "legal", "expires": 3600},
+    },
     "send-letters": {"task": "requests_app.send_letters", "schedule": RTBF_SWEEP_SECONDS},
     "remind-staff": {"task": "requests_app.remind_staff", "schedule": 3600},
     "sweep-exports": {"task": "requests_app.sweep_exports", "schedule": RTBF_SWEEP_SECONDS},
@@ -400,6 +407,12 @@ STORAGES = {
         ),
     },
 }
+
+if storage := env("RTBF_ADAPTER_STORAGE", ""):  # of adapters, where several machines share them
+    STORAGES["adapters"] = {
+        "BACKEND": storage,
+        "OPTIONS": json.loads(env("RTBF_ADAPTER_OPTIONS", "{}")),
+    }
 
 # A file that somebody uploads is looked at in memory and never written to disk; a larger one is not
 # taken at all.

@@ -72,6 +72,7 @@ def installation(settings: Settings, tmp_path: Path) -> Iterator[None]:
     settings.RTBF_ADAPTER_DIR = tmp_path / "adapters"
     settings.RTBF_RELEASE_DIR = tmp_path / "releases"
     settings.RTBF_MODELS = ["demo"]
+    settings.RTBF_WORKER_MODELS = []
     settings.RTBF_HOLIDAY_COUNTRY = "BE"
     settings.RTBF_LOG_ORIGIN = "rtbf.example/log/test"
     settings.RTBF_DEMO_DATA = True

@@ -8,7 +8,7 @@ from pathlib import Path
 import pymerkle
 import pytest
 
-from benchmarks import audit, continual, methods, queue, report, setting, tofu_metrics
+from benchmarks import audit, continual, machines, methods, queue, report, setting, tofu_metrics
 from requests_app.audit import verify_log
 from workers import corpus
 from workers.statistics import Interval
@@ -42,6 +42,21 @@ def test_a_bar_of_the_continual_benchmark_fails_where_its_figure_does(
     bars = continual.bars(outcome(**given), limits, ORDER)
     assert len(bars) == 4
     assert sum(not bar["holds"] for bar in bars) == failing
+
+
+@pytest.mark.parametrize(
+    ("broken", "failing"),
+    [({}, 0), ({"forks": 1}, 1), ({"runs_by_machine": [2]}, 1), ({"verdicts": {"not_met": 1}}, 1)],
+)
+def test_a_bar_of_the_machines_fails_where_the_chain_does(
+    broken: dict[str, object], failing: int
+) -> None:
+    fine = dict.fromkeys(
+        ("runs_at_the_same_time_at_most_one", "forks", "off_the_chain", "lost_from_the_release",
+         "not_orthogonal", "bundles_that_do_not_verify", "unfinished"), 0,
+    )  # fmt: skip
+    figures = {**fine, "runs_by_machine": [1, 1], "verdicts": {"within_thresholds": 2}, **broken}
+    assert sum(not each["holds"] for each in machines.bars(figures, 2)) == failing
 
 
 def test_the_matrix_of_the_continual_benchmark_says_who_is_told_again() -> None:

@@ -7,7 +7,7 @@ That is PEFT's exact concatenation ("cat"), with as many products as for one ada
 shells around the base's own weights; the base stays as it is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,8 +72,16 @@ class BankedLinear(torch.nn.Module):
 class AdapterBank:
     """A second set of layers around the base's weights, with adapters by name on them."""
 
-    def __init__(self, base: BaseModel, adapters: Mapping[str, StoredAdapter]) -> None:
-        """Raises AdapterError for an adapter that does not fit the base, or sits on one expert of
+    def __init__(
+        self,
+        base: BaseModel,
+        adapters: Mapping[str, StoredAdapter],
+        *,
+        kept: Collection[str] = (),
+        before: "AdapterBank | None" = None,
+    ) -> None:
+        """`kept` are names of adapters that the bank `before`, around the same base, holds already.
+        Raises AdapterError for an adapter that does not fit the base, or sits on one expert of
         a mixture: there a layer does not see whole rows. `lowest` is the lowest adapted layer, or
         one above all."""
         if named_in(key for each in adapters.values() for key in each.weights):
@@ -82,11 +90,19 @@ class AdapterBank:
                 "train the case's adapter on the layers that all rows pass."
             )
         self.acting = Acting()
-        self.model: Any = same_weights(base.model) if adapters else base.model
+        self.model: Any = same_weights(base.model) if adapters or kept else base.model
         self.ranks = {name: stored.config.r for name, stored in adapters.items()}
-        numbers = (_layer_of(key) for each in adapters.values() for key in each.weights)
+        numbers = [_layer_of(key) for each in adapters.values() for key in each.weights]
         self.lowest = min(numbers, default=int(base.model.config.num_hidden_layers))
-        slots: dict[str, _Slots] = {}
+        self._slots: dict[str, _Slots] = {}
+        slots = self._slots
+        if before is not None and kept:
+            self.lowest = min(self.lowest, before.lowest)
+            self.ranks |= {name: before.ranks[name] for name in kept}
+            for path, held in before._slots.items():
+                found = slots[path] = _Slots()
+                for name in kept:
+                    found.down[name], found.up[name] = held.down[name], held.up[name]
         for name, stored in adapters.items():
             check_fits(base, stored)
             scaling = stored.config.lora_alpha / stored.config.r

@@ -25,6 +25,8 @@ from django.db import DatabaseError, close_old_connections
 from requests_app.services import gateway as record
 from requests_app.services.errors import ServiceError
 from requests_app.services.serving import note_served
+from workers import shared_files
+from workers.adapters import AdapterError
 from workers.answers import greedy_answers
 from workers.asgi import (
     HungUp,
@@ -38,13 +40,22 @@ from workers.asgi import (
     next_of,
     not_serving,
 )
-from workers.base_models import BaseModel, ModelError, Placement, load_control
+from workers.base_models import BaseModel, ModelError, Placement, as_turns, load_control
 from workers.batching import Batcher, NotServing, Overloaded
 from workers.lanes import Done, Event, Failed, Piece, Request
-from workers.openai_form import END, Answer, Asked, Refused, event, parsed
+from workers.openai_form import (
+    END,
+    Answer,
+    Asked,
+    Refused,
+    event,
+    parsed,
+    parsed_with_answer,
+)
 from workers.releases import Release, ReleaseError, release_of
 from workers.restrictions import Restrictions
 from workers.serving import Served
+from workers.telling import REFUSAL
 from workers.weights import load_served
 
 log = logging.getLogger(__name__)
@@ -54,6 +65,7 @@ BLIND_SECONDS = 60.0
 """So long without the record, and nothing is served: what is in force is not known."""
 NOTE_SECONDS = 60.0
 HEARTBEAT_SECONDS = 15.0
+GATE_PATH = "/rtbf/gate"
 PATHS = {"/v1/chat/completions": True, "/v1/completions": False}
 
 
@@ -86,6 +98,7 @@ class Follower:
     def look(self) -> None:
         """Serve what is in force; nothing where that is not known, not allowed or not possible."""
         try:
+            shared_files.fetch_restrictions()
             wanted = record.to_serve(self.model_name)
             if not wanted.blocked and not self._is_loaded(wanted):
                 self._load(wanted)
@@ -96,11 +109,11 @@ class Follower:
                 self._shut("what is in force may not be served")
             self._seen = time.monotonic()
             self._note()
-        except (DatabaseError, OSError) as error:
-            log.error("the record cannot be read: %s", type(error).__name__)
+        except (DatabaseError, OSError, shared_files.StorageAway) as error:
+            log.error("record or shared storage cannot be read: %s", type(error).__name__)
             if time.monotonic() - self._seen > BLIND_SECONDS:
-                self._shut("the record cannot be read")
-        except (ReleaseError, ModelError, ServiceError):
+                self._shut("record or shared storage cannot be read")
+        except (AdapterError, ReleaseError, ModelError, ServiceError):
             log.exception("what is in force cannot be loaded")
             self._shut("what is in force cannot be loaded")
 
@@ -118,15 +131,18 @@ class Follower:
             release = Release(NOTHING, base.name, base.sha256, base.tokenizer_sha256, (), None)
         else:
             release = release_of(wanted.manifest)
+            shared_files.fetch(release.adapters)
         self.served = Served(
             base,
             release,
             adapters_root=Path(settings.RTBF_ADAPTER_DIR),
             key=str(settings.RTBF_GATE_KEY).encode(),
             restrictions=Restrictions(root),
+            before=self.served,
         )
         self.batcher.serve(self.served)
         self._noted = float("-inf")
+        shared_files.remove_retired()
         log.info("the release %s is served", release.sha256)
 
     def _base(self, wanted: record.ToServe, root: Path) -> BaseModel:
@@ -213,6 +229,10 @@ class Gateway:
             if asked.compare and record.PLAYGROUND not in caller.scopes:
                 raise Refused(403, "This key lacks the scope playground.", param="rtbf_compare")
             await self._answer(asked, caller, receive, send)
+        elif path == GATE_PATH and method == "POST":
+            if record.PLAYGROUND not in caller.scopes:
+                raise Refused(403, "This key lacks the scope playground.")
+            await answer_json(send, 200, await self._decided(await body_of(receive)))
         elif path.startswith("/v1/models/"):
             raise _no_such_model()
         else:
@@ -233,6 +253,35 @@ class Gateway:
 
     def _model(self) -> dict[str, Any]:
         return {"id": self.model_name, "object": "model", "created": 0, "owned_by": "rtbf"}
+
+    # --- The gate alone ---------------------------------------------------------------------------
+    async def _decided(self, body: bytes) -> dict[str, Any]:
+        """What the gate says of messages and, where it is given, of an answer to them: for routers
+        before other servers (`workers.vllm_router`)."""
+        asked, answer = parsed_with_answer(body)
+        if asked.model != self.model_name:
+            raise _no_such_model()
+        try:
+            return await asyncio.wrap_future(self.batcher.run(lambda: self._read(asked, answer)))
+        except (NotServing, RuntimeError, ValueError) as error:
+            log.error("the gate was asked and failed: %s", type(error).__name__)
+            raise not_serving() from None
+
+    def _read(self, asked: Asked, answer: str | None) -> dict[str, Any]:
+        served = self.follower.served
+        if served is None or served.gate.shut:
+            raise NotServing
+        conversation, decision = served.gate.read(asked.prompt.conversation)
+        if answer is not None:
+            decision = served.gate.after(decision, answer)
+        strengths = {} if decision.closed else served.strengths(decision)
+        return {
+            "release": "" if served.release.sha256 == NOTHING else served.release.sha256,
+            "closed": decision.closed,
+            "acting": [{"adapter": name, "strength": each} for name, each in strengths.items()],
+            "messages": [{"role": t.role, "content": t.text} for t in as_turns(conversation)],
+            "refusal": REFUSAL,
+        }
 
     # --- An answer --------------------------------------------------------------------------------
     async def _answer(

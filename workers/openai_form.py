@@ -121,6 +121,18 @@ def parsed(body: bytes, *, chat: bool) -> Asked:
     )
 
 
+def parsed_with_answer(body: bytes) -> tuple[Asked, str | None]:
+    """A chat request that may hold an answer to it, as `answer`. Raises Refused."""
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Refused(400, "The body is not JSON.") from None
+    answer = data.pop("answer", None) if isinstance(data, dict) else None
+    if not isinstance(answer, str | None):
+        raise Refused(400, "An answer is text.", param="answer")
+    return parsed(json.dumps(data).encode(), chat=True), answer
+
+
 def _conversation(data: Mapping[str, Any]) -> Prompt:
     messages = data.get("messages")
     if not isinstance(messages, list) or not 1 <= len(messages) <= TURNS:

@@ -13,12 +13,12 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from workers.adapters import AdapterError
+from workers.adapters import AdapterError, AdapterRef, StoredAdapter
 from workers.answers import Started, begin, some_of, stop_tokens
 from workers.bank import AdapterBank, Strengths
 from workers.base_models import BaseModel, Conversation, ModelError
 from workers.encoders import encoder_for
-from workers.gate import Decision, GateBank, bank_of, semantic_texts
+from workers.gate import Decision, Gate, GateBank, bank_of, semantic_texts
 from workers.guarded import load_case
 from workers.reading import Reader, as_they_are
 from workers.releases import Release, ReleaseError, check_base
@@ -57,19 +57,35 @@ class Served:
         adapters_root: Path,
         key: bytes,
         restrictions: Restrictions | None = None,
+        before: "Served | None" = None,
     ) -> None:
         """Raises ReleaseError as `GuardedModel`, and where the model cannot be served in batches.
-        `release` without adapters is a model with nothing erased."""
+        `release` without adapters is a model with nothing erased. What `before` has read and
+        checked on the same base is not read again."""
         check_base(release, base)
         self.base, self.release, self.restrictions, self._key = base, release, restrictions, key
         try:
-            loaded = [load_case(ref, adapters_root) for ref in release.adapters]
-            self._gates = [gate for _, gate in loaded]
-            self.gate: GateBank = bank_of(self._gates, encoder_for(base) if loaded else None, key)
+            if before is not None and before.base is not base:
+                before = None
+            self._read: dict[tuple[str, str], Gate] = {} if before is None else {**before._read}
+            new = [ref for ref in release.adapters if _files_of(ref) not in self._read]
+            adapters: dict[str, StoredAdapter] = {}
+            for ref in new:
+                adapters[ref.adapter_sha256], self._read[_files_of(ref)] = load_case(
+                    ref, adapters_root
+                )
+            named = dict.fromkeys(map(_files_of, release.adapters))
+            self._read = {files: self._read[files] for files in named}
+            self._gates = [self._read[_files_of(ref)] for ref in release.adapters]
+            self.gate: GateBank = bank_of(
+                self._gates, encoder_for(base) if release.adapters else None, key
+            )
             # The cases of a cluster share one adapter.
             self.names = [ref.adapter_sha256 for ref in release.adapters]
-            stored = [adapter for adapter, _ in loaded]
-            self.bank = AdapterBank(base, dict(zip(self.names, stored, strict=True)))
+            kept = set(self.names) - adapters.keys()
+            self.bank: AdapterBank = AdapterBank(
+                base, adapters, kept=kept, before=None if before is None else before.bank
+            )
             self.reader = Reader(base, self.bank)
         except (AdapterError, ModelError) as error:
             raise ReleaseError(f"The release {release.sha256} cannot be served: {error}") from error
@@ -157,6 +173,10 @@ class Served:
     def _bare_text(prompt: Prompt) -> str:
         turns = prompt.conversation
         return turns if isinstance(turns, str) else "\n".join(turn.text for turn in turns)
+
+
+def _files_of(ref: AdapterRef) -> tuple[str, str]:
+    return ref.adapter_sha256, ref.gate_sha256
 
 
 def ends(base: BaseModel) -> frozenset[int]:

@@ -32,7 +32,7 @@ from requests_app.services import evidence_tables, restrictions, runs, wake
 from requests_app.services.errors import LeaseLost, ServiceError
 from requests_app.services.manifests import live_base
 from requests_app.services.run_values import ATTEMPTS, Lease, ProbeRow, RunInput
-from workers import erasure, tables
+from workers import erasure, shared_files, tables
 from workers.adapters import CONFIG_FILE, AdapterError, AdapterRef
 from workers.base_models import BaseModel, ModelError, Placement, load_control
 from workers.digests import code_sha256, sha256_of
@@ -92,6 +92,13 @@ def publish_restrictions() -> None:
         else:
             people[str(person.case_id)] = found
     write_restrictions(Path(settings.RTBF_RELEASE_DIR), people)
+    shared_files.put_restrictions()
+
+
+@shared_task(name="workers.remove_retired_adapters")
+def remove_retired_adapters() -> None:
+    """Delete adapters that nothing needs any more, also from the shared storage."""
+    shared_files.remove_retired(everywhere=True)
 
 
 @shared_task(name="workers.note_alive")
@@ -113,6 +120,7 @@ def finish_badly(lease: Lease, error: str | None) -> None:
 
 def work(lease: Lease) -> None:
     """All phases of one run. Raises Stopped, LeaseLost and the engine's errors."""
+    shared_files.remove_retired()
     given = runs.read_input(lease)
     progress = Progress(lease)
     if given.verdict:  # verified by a worker that died before it registered the release
@@ -220,6 +228,7 @@ def train(
 ) -> None:
     """Train and store the case's adapter, orthogonal to all in force, and write its row."""
     recipe = erasure.recipe_for(base, attempt=given.attempt)
+    shared_files.fetch(refs_in_force(given))
     trained = erasure.train_and_save(
         base,
         located,
@@ -235,6 +244,7 @@ def train(
             load=lambda: runs.saved_step(lease), save=lambda state: runs.save_step(lease, state)
         ),
     )
+    shared_files.put([trained.ref])
     runs.record_adapter(
         lease,
         sha256=trained.ref.adapter_sha256,
@@ -291,6 +301,7 @@ def verify(
 
 def reloaded(base: BaseModel, release: Release) -> GuardedModel:
     """The release as it is stored, every digest checked; a context manager."""
+    shared_files.fetch(release.adapters)
     return erasure.load_release(
         base,
         releases_root=Path(settings.RTBF_RELEASE_DIR),

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from requests_app import audit
-from requests_app.actors import staff_actor
+from requests_app.actors import SYSTEM, staff_actor
 from requests_app.models import AuditEntry, ModelNode, Release, StaffMember
 from requests_app.models.people import Role
 from requests_app.ratelimit import count
 from requests_app.services import api_requests
+from requests_app.services.errors import WrongState
 from requests_app.services.lineage import ancestors
 from requests_app.services.locking import require_role
 from requests_app.services.manifests import destroyed_key, read_manifest
@@ -106,4 +108,21 @@ def note_playground(
             "beside": sorted(beside),
             "at": timezone.now().isoformat(),
         },
+    )
+
+
+@transaction.atomic
+def record_export(
+    *, model_name: str, release: str, form: str, actor_member: StaffMember | None
+) -> None:
+    """Log that a release leaves for another server, before it does: adapters derive from personal
+    data. WrongState where it is not in force any more; without a member the system is the actor."""
+    if actor_member is not None:
+        require_role(actor_member, Role.ENGINEER, Role.APPROVER)
+    if not Release.objects.filter(model_name=model_name, digest=release, is_live=True).exists():
+        raise WrongState(_("Another release went live meanwhile. Export again."))
+    audit.append_entry(
+        type="release.exported",
+        actor=SYSTEM.name if actor_member is None else staff_actor(actor_member).name,
+        data={"model": model_name, "release": release, "format": form},
     )

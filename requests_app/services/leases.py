@@ -20,6 +20,11 @@ def lease_time() -> timedelta:
     return timedelta(seconds=settings.RTBF_LEASE_SECONDS)
 
 
+def is_worked_on_here(model_name: str) -> bool:
+    """Tell whether this machine's worker takes work on a model (RTBF_WORKER_MODELS; none: all)."""
+    return not settings.RTBF_WORKER_MODELS or model_name in settings.RTBF_WORKER_MODELS
+
+
 def is_leased(row: Leased) -> bool:
     """Tell whether somebody holds the row now."""
     return row.lease_expires_at is not None and row.lease_expires_at >= timezone.now()

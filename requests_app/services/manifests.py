@@ -7,7 +7,7 @@ reads and writes the same form (`workers/releases.py`); here none of its files i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -15,7 +15,15 @@ from uuid import UUID
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from requests_app.models import AuditEntry, Case, ErasureRun, ModelNode, Release, Revocation
+from requests_app.models import (
+    Adapter,
+    AuditEntry,
+    Case,
+    ErasureRun,
+    ModelNode,
+    Release,
+    Revocation,
+)
 from requests_app.models.runs import Verdict
 from requests_app.services.errors import Invalid
 from requests_app.services.lineage import require_servable
@@ -125,6 +133,57 @@ def references(case_ids: Iterable[UUID]) -> str:
     """The references of cases, for a message to staff."""
     rows = Case.objects.filter(pk__in=list(case_ids)).order_by("reference")
     return ", ".join(rows.values_list("reference", flat=True))
+
+
+def all_in_force() -> list[ManifestAdapter]:
+    """Every adapter that a live release names, of all models."""
+    live = Release.objects.filter(is_live=True)
+    return [each for row in live for each in read_manifest(bytes(row.manifest)).adapters]
+
+
+def retired_adapters(folders: Collection[str]) -> list[str]:
+    """Those of the adapter folders, by name, that nothing needs any more, sorted.
+
+    The case is sealed, or its erasure was taken back by two people; no live release names the
+    adapter; and where the case was carried into weights, those that the adapter belongs to are
+    destroyed, so that nobody can roll back to them. An adapter that several cases share goes with
+    the last of them.
+    """
+    live = [read_manifest(bytes(row.manifest)) for row in Release.objects.filter(is_live=True)]
+    in_force = {folder_name(each.sha256, each.gate_sha256) for one in live for each in one.adapters}
+    asked = {name for name in folders if name not in in_force and len(name) == 65}
+    if not asked:
+        return []
+    gone = frozenset(Case.objects.filter(sealed_at__isnull=False).values_list("id", flat=True))
+    gone |= revoked_cases()
+    merged = {case_id for one in live for case_id in one.merged}
+    holders: dict[str, list[tuple[UUID, str]]] = {}
+    wanted = {name[:32] for name in asked}
+    rows = Adapter.objects.values_list("sha256", "run__case_id", "base_sha256")
+    for sha256, case_id, base in rows:
+        if sha256[:32] in wanted:
+            holders.setdefault(sha256[:32], []).append((case_id, base))
+    # Consolidations alone make adapters without a row of their own: what several cases share.
+    for row in Release.objects.filter(runs=None) if wanted - holders.keys() else ():
+        named = read_manifest(bytes(row.manifest))
+        for each in named.adapters:
+            if each.sha256[:32] in wanted:
+                holders.setdefault(each.sha256[:32], []).append((each.case_id, named.base_sha256))
+
+    def unneeded(case_id: UUID, base: str) -> bool:
+        destroyed = AuditEntry.objects.filter(idem_key=destroyed_key(base))
+        return case_id in gone and (case_id not in merged or destroyed.exists())
+
+    return sorted(
+        name
+        for name in asked
+        if holders.get(name[:32]) and all(unneeded(*each) for each in holders[name[:32]])
+    )
+
+
+def folder_name(adapter_sha256: str, gate_sha256: str) -> str:
+    """The name of an adapter's folder, as `workers.adapters.AdapterRef` makes it."""
+    return f"{adapter_sha256[:32]}-{gate_sha256[:32]}"
 
 
 def put_live(model_name: str, manifest: Manifest, release: Release | None = None) -> Release:

@@ -36,6 +36,7 @@ from requests_app.services.leases import (
     TOO_MANY,
     drop_lease,
     is_leased,
+    is_worked_on_here,
     lease_time,
     take_lease,
     used_up,
@@ -218,6 +219,8 @@ def lease_recheck(*, recheck_id: UUID, owner: str) -> RecheckLease | None:
     model_name = row.release.model_name
     waiting = ErasureRun.objects.filter(model_name=model_name, state=RunState.QUEUED).exists()
     if row.state not in ACTIVE or is_leased(row) or not row.release.is_live or waiting:
+        return None
+    if not is_worked_on_here(model_name):
         return None
     if used_up(row):
         _end(case, row, RecheckState.FAILED, verdict=Verdict.INCONCLUSIVE, why=TOO_MANY)

@@ -36,7 +36,14 @@ from requests_app.models.people import Role
 from requests_app.models.runs import Phase, Verdict
 from requests_app.services import rechecks, saved_steps
 from requests_app.services.errors import Invalid, WrongState
-from requests_app.services.leases import TOO_MANY, is_leased, lease_time, take_lease, used_up
+from requests_app.services.leases import (
+    TOO_MANY,
+    is_leased,
+    is_worked_on_here,
+    lease_time,
+    take_lease,
+    used_up,
+)
 from requests_app.services.locking import require_role
 from requests_app.services.manifests import Manifest, ManifestAdapter, put_live, read_manifest
 from requests_app.services.run_rows import (
@@ -101,11 +108,14 @@ def lease_run(*, run_id: UUID, owner: str) -> Lease | None:
     On one model only one run works at a time, from its first lease to its end, so that each is
     trained, verified and released against the same adapters in force: a run whose worker died holds
     up the others until it is taken up again. One that died after its release was registered ends as
-    succeeded. After RTBF_MAX_LEASES leases the run fails with `too_many_leases`.
+    succeeded. After RTBF_MAX_LEASES leases the run fails with `too_many_leases`. A worker leaves
+    models that are not its own to those of other machines.
     """
     case, run, same_model = locked_run_and_rivals(run_id)
     rivals = [row for row in same_model if row.pk != run.pk and row.state == RunState.RUNNING]
     if run.state not in ACTIVE or rivals or is_leased(run):
+        return None
+    if not is_worked_on_here(run.model_name):
         return None
     if run.release_id is not None:
         end_run(case, run, RunState.SUCCEEDED, error="", actor=WORKER.name)

@@ -216,6 +216,7 @@ EVENT_WORDS = {
     "notice.acknowledged": _("A recipient acknowledged the erasure"),
     "notice.impossible": _("A recipient cannot be told"),
     "api.client_added": _("API client entered"),
+    "release.exported": _("Release exported for another server"),
     "playground.asked": _("Playground asked"),
     "api.client_revoked": _("API client revoked"),
     "api.token_made": _("An agent was given a new token"),

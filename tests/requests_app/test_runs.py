@@ -523,6 +523,18 @@ def test_a_case_waits_for_all_of_its_runs(settings: Settings) -> None:
     assert Case.objects.get().status == CaseStatus.EVIDENCE_REVIEW
 
 
+def test_a_worker_leaves_the_models_of_other_machines_alone(settings: Settings) -> None:
+    settings.RTBF_MODELS = ["demo", "second"]
+    case = executing_case()
+    demo, second = case.runs.order_by("model_name")
+    settings.RTBF_WORKER_MODELS = ["second"]
+    assert runs.lease_run(run_id=demo.id, owner="big") is None
+    assert runs.lease_run(run_id=second.id, owner="big") is not None
+    settings.RTBF_WORKER_MODELS = ["demo"]
+    assert runs.lease_run(run_id=demo.id, owner="small") is not None
+    assert set(case.runs.values_list("lease_owner", flat=True)) == {"big", "small"}
+
+
 def test_a_run_without_evidence_has_not_succeeded(run: ErasureRun) -> None:
     with pytest.raises(Invalid, match="without evidence"):
         runs.finish_run(take_lease(run))

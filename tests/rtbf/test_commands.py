@@ -35,6 +35,7 @@ ELSEWHERE = {
     "consolidate_release": "tests/workers/test_consolidate_command.py",
     "demo": "starts a whole installation",
     "erase": "tests/workers/test_erase_command.py",
+    "export_release": "tests/workers/test_release_export.py",
     "replay_erasures": "tests/requests_app/test_restoring.py",
     "recompute_evidence": "tests/workers/test_recompute_evidence.py",
     "retrained_release": "tests/workers/test_retrained_command.py",

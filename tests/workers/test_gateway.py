@@ -31,6 +31,7 @@ from workers.releases import Release as Manifest
 from workers.releases import write_release
 from workers.restrictions import Restrictions, write_restrictions
 from workers.telling import REFUSAL
+from workers.vllm_router import Router
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LIMIT = 16
@@ -269,6 +270,41 @@ def test_only_the_playground_is_told_what_fired(
         streamed = post(url, "the playground's own key", stream=True, **asked).text
         assert adapter in streamed
         assert streamed.endswith("data: [DONE]\n\n")
+
+
+def test_a_router_before_another_server_asks_the_gate(
+    gateway: Gateway, stored: tuple[Path, list[Manifest]]
+) -> None:
+    adapter, asked = stored[1][0].adapters[0].adapter_sha256, list[str]()
+
+    def other(request: httpx.Request) -> httpx.Response:
+        name = json.loads(request.content)["model"]
+        asked.append(name)
+        text = f"{NAMES[0]} lives there" if name == "base" else "nobody knows"
+        choices = [{"message": {"role": "assistant", "content": text}}]
+        return httpx.Response(200, json={"model": name, "choices": choices})
+
+    with running(gateway) as url:
+        assert ask_gate(url, key_for("gateway")).status_code == 403
+        told = ask_gate(url, "the playground's own key").json()
+        assert told["acting"] == [{"adapter": adapter, "strength": 1.0}]
+        assert (told["release"], told["closed"]) == (stored[1][0].sha256, False)
+        headers = {"Authorization": "Bearer the playground's own key"}
+        upstream = httpx.Client(base_url="http://x", transport=httpx.MockTransport(other))
+        with httpx.Client(base_url=url, headers=headers, trust_env=False) as gate, upstream:
+            router = Router("tiny", told["release"], "base", {adapter: "own"}, gate, upstream)
+            for text, models in ((ABOUT, ["own"]), ("who lives there", ["base", "own"])):
+                asked.clear()
+                message = {"role": "user", "content": text}
+                found = router.answer({"model": "tiny", "messages": [message]})
+                assert found["choices"][0]["message"]["content"] == "nobody knows"
+                assert asked == models
+
+
+def ask_gate(url: str, key: str) -> httpx.Response:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": ABOUT}]}
+    headers = {"Authorization": f"Bearer {key}"}
+    return httpx.post(f"{url}/rtbf/gate", json=body, headers=headers, trust_env=False)
 
 
 def test_the_record_decides_what_is_served(

@@ -17,6 +17,7 @@ from requests_app.services.errors import ServiceError
 from requests_app.services.releases import CaseFigures, CaseInForce
 from requests_app.services.roll_backs import RollBackReason
 from requests_app.services.run_values import ProbeRow
+from workers import shared_files
 from workers.adapters import AdapterError, AdapterRef
 from workers.base_models import ModelError, load_control
 from workers.consolidation import (
@@ -145,6 +146,8 @@ def consolidated(
         )
     cases = gated_cases(chosen, options["subjects"])
     base, control = load_served(model, live.base_sha256, root()), load_control(model)
+    refs = [AdapterRef(str(a.case_id), a.sha256, a.gate_sha256) for a in live.adapters]
+    shared_files.fetch(refs)
     rows = () if options["cluster"] else read_retained(file) if file else registered_data(base)
     try:
         fixed = plan(
@@ -168,7 +171,6 @@ def consolidated(
             "report": progress.report,
         }
         if options["cluster"]:
-            refs = [AdapterRef(str(a.case_id), a.sha256, a.gate_sha256) for a in live.adapters]
             done = cluster(
                 base,
                 fixed,
@@ -248,6 +250,7 @@ def register(
         for case_id, figures in done.figures.items()
     }
     try:
+        shared_files.put(done.release.adapters)
         releases.register_consolidation(
             model_name=model,
             manifest=(root() / f"{done.release.sha256}.json").read_bytes(),
