@@ -209,6 +209,8 @@ def send_pending_letters() -> int:
         if not tries.claim(unsent, tries=letter.tries, first=FIRST_PAUSE):
             continue  # another process is at it, or was
         try:
+            if not waiting.filter(pk=letter.pk).exists():
+                continue  # another process has done it since they were listed
             _announcement(letter).send()
         except MAIL_ERRORS as problem:
             logger.warning("Letter %s not mailed (%s).", letter.pk, type(problem).__name__)
@@ -222,7 +224,9 @@ def send_pending_letters() -> int:
 
 def _is_away(problem: Exception) -> bool:
     """Whether it was no answer at all, and not a refusal of this mail."""
-    return isinstance(problem, OSError) and not isinstance(problem, smtplib.SMTPException)
+    if isinstance(problem, smtplib.SMTPException):  # smtplib says so of a time that ran out
+        return isinstance(problem, smtplib.SMTPServerDisconnected)
+    return isinstance(problem, OSError)
 
 
 def record_letter_posted(*, letter_id: int, actor: Actor) -> None:
