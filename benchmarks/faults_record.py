@@ -133,8 +133,10 @@ def entries() -> tuple[dict[UUID, Counter[str]], dict[str, Counter[str]]]:
 
     of_cases: dict[UUID, Counter[str]] = {}
     of_runs: dict[str, Counter[str]] = {}
-    rows = AuditEntry.objects.filter(case_id__isnull=False)
-    for case_id, kind, body in rows.values_list("case_id", "type", "body").iterator():
+    rows = AuditEntry.objects.order_by("seq").values_list("case_id", "type", "body")
+    for case_id, kind, body in rows.iterator():
+        if case_id is None:
+            continue
         of_cases.setdefault(case_id, Counter())[kind] += 1
         if kind in (*AT_MOST_ONCE_A_RUN, *ENDS_OF_A_RUN, "run.queued"):
             of_runs.setdefault(json.loads(bytes(body))["data"]["run"], Counter())[kind] += 1

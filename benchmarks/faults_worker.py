@@ -27,7 +27,7 @@ from requests_app.models import ErasureRun  # noqa: E402
 from requests_app.models.runs import Verdict  # noqa: E402
 from requests_app.services import rechecks, runs  # noqa: E402
 from requests_app.services.run_values import Lease, RunInput  # noqa: E402
-from tests import factories  # noqa: E402
+from rtbf import made_up_runs  # noqa: E402
 from workers import rechecks as recheck_task  # noqa: E402
 from workers import tasks  # noqa: E402
 from workers.adapters import AdapterRef, store_files  # noqa: E402
@@ -54,37 +54,42 @@ def run_command(command: list[str], log: str, *, is_model: bool) -> None:
 
 def without_engine() -> None:
     """Replace the engine in this process; what calls it stays."""
-    tasks.measure_and_record = measure_and_record
-    tasks.base_model = lambda name: None
-    tasks.manifest_of = manifest_of
-    tasks.reloaded = lambda base, release: nullcontext()
-    recheck_task.work = recheck
+    replaced: dict[str, Any] = {
+        "measure_and_record": measure_and_record,
+        "base_model": lambda name: None,
+        "manifest_of": manifest_of,
+        "reloaded": lambda base, release: nullcontext(),
+    }
+    vars(tasks).update(replaced)
+    vars(recheck_task).update(work=recheck)
 
 
 def measure_and_record(lease: Lease, given: RunInput, progress: tasks.Progress) -> None:
     """In place of locating, training and verifying: the same calls, the same files, made-up
     figures."""
     run = ErasureRun.objects.select_related("case").get(pk=lease.run_id)
-    runs.record_protocol(lease, protocol=factories.protocol(run))
+    runs.record_protocol(lease, protocol=made_up_runs.protocol(run))
     if given.adapter is None:
         for step in range(STEPS):
             progress.report("train", step + 1, STEPS, {"loss": 1.0 / (step + 1)})
             runs.save_step(lease, str(step).encode())
             time.sleep(STEP_SECONDS)
         ref = AdapterRef(
-            str(run.case_id), factories.digest("adapter", run.id), factories.digest("gate", run.id)
+            str(run.case_id),
+            made_up_runs.digest("adapter", run.id),
+            made_up_runs.digest("gate", run.id),
         )
         files = {"adapter_model.safetensors": ref.adapter_sha256.encode(), "gate.json": b"{}"}
         store_files(ref.folder(Path(settings.RTBF_ADAPTER_DIR)), files)
-        factories.record_adapter(lease, run)
+        made_up_runs.record_adapter(lease, run)
     progress.report("verify", 1, 1, {})
     time.sleep(STEP_SECONDS)
     verdict = verdict_of(run)
     runs.record_evidence(
         lease,
-        evidence=factories.evidence(run, verdict=verdict),
+        evidence=made_up_runs.evidence(run, verdict=verdict),
         verdict=verdict,
-        probes=factories.probes(verdict),
+        probes=made_up_runs.probes(verdict),
     )
 
 
@@ -97,7 +102,7 @@ def verdict_of(run: ErasureRun) -> Verdict:
 def manifest_of(base: Any, given: RunInput, own: AdapterRef) -> Release:
     """All adapters in force, then this run's, written to the release store."""
     run = ErasureRun.objects.get(pk=given.run_id)
-    raw = factories.manifest(run, own.adapter_sha256)
+    raw = made_up_runs.manifest(run, own.adapter_sha256)
     return store_manifest(Path(settings.RTBF_RELEASE_DIR), raw)
 
 
