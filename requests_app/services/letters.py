@@ -209,8 +209,6 @@ def send_pending_letters() -> int:
         if not tries.claim(unsent, tries=letter.tries, first=FIRST_PAUSE):
             continue  # another process is at it, or was
         try:
-            if not waiting.filter(pk=letter.pk).exists():
-                continue  # another process has done it since they were listed
             _announcement(letter).send()
         except MAIL_ERRORS as problem:
             logger.warning("Letter %s not mailed (%s).", letter.pk, type(problem).__name__)

@@ -272,7 +272,7 @@ def test_a_mail_server_that_hangs_holds_up_one_sweep_for_three_mails_and_no_long
     assert Letter.objects.filter(sent_at=None).count() == 5
     mails.manner = TAKES
     settings.EMAIL_TIMEOUT = 10
-    assert letters.send_pending_letters() == 5
+    assert letters.send_pending_letters() == 2  # those that were not tried yet
 
 
 def test_a_flushed_cache_may_repeat_a_mail_and_never_what_the_record_says(
