@@ -49,7 +49,8 @@ def crash(server: Any, *, down: float = 0.0) -> None:
     time.sleep(down)
     for _ in range(STARTS):  # a busy machine takes longer than the wheel waits
         with suppress(subprocess.SubprocessError):
-            return server.ensure_postgres_running()
+            server.ensure_postgres_running()
+            return
     raise OSError("PostgreSQL did not start again")
 
 
