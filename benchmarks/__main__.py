@@ -15,7 +15,10 @@ from pathlib import Path
 from benchmarks import field
 
 FOLDER = Path(__file__).parent
-NOT_A_BENCHMARK = {"__main__", "hf_trainer", "report", "setting", "tofu_metrics", "tofu_models"}
+NOT_A_BENCHMARK = {
+    "__main__", "faults_injected", "faults_people", "faults_record", "faults_worker", "hf_trainer",
+    "report", "setting", "tofu_metrics", "tofu_models",
+}  # fmt: skip
 
 
 def runs() -> dict[str, list[str]]:

@@ -136,6 +136,12 @@ def case_entries(case_id: UUID) -> list[AuditEntry]:
     return list(AuditEntry.objects.filter(case_id=case_id).order_by("case_seq"))
 
 
+def log_size() -> int:
+    """How many entries the log has now."""
+    size: int | None = LogHead.objects.filter(id=1).values_list("size", flat=True).first()
+    return size or 0
+
+
 def root(size: int) -> bytes:
     """Root of the first `size` entries. LogError if there are fewer."""
     return _roots([(0, size)])[0]
@@ -346,7 +352,7 @@ def _locked_head() -> _Head:
             f"This database holds the log {head.origin}, but RTBF_LOG_ORIGIN is "
             f"{settings.RTBF_LOG_ORIGIN}. Set it back: an origin never changes."
         )
-    if problem := external.why_behind(head.size):
+    if problem := external.why_behind(lambda: head.size):
         raise LogError(problem)
     if head.size == 0:
         _, head = _append(head, type="log.started", actor=SYSTEM, data={"origin": head.origin})

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -65,9 +65,10 @@ def _read(path: Path, *version: int) -> Signed:
     return Signed(head=head, note=note, vkey=key.vkey)
 
 
-def why_behind(size: int) -> str:
-    """Why a database with a log of `size` entries must not be used as the record, for staff; empty
-    if it is not behind."""
+def why_behind(size_of_log: Callable[[], int]) -> str:
+    """Why a database with a log of so many entries must not be used as the record, for staff; empty
+    if it is not behind. The size is asked for after the checkpoint was read: what is signed in
+    between must not look as if the database lacked it."""
     try:
         signed = last_checkpoint()
     except ExternalError as problem:
@@ -79,7 +80,7 @@ def why_behind(size: int) -> str:
             f"{settings.RTBF_CHECKPOINT_FILE} is of the log {signed.head.origin}, but"
             f" RTBF_LOG_ORIGIN is {settings.RTBF_LOG_ORIGIN}. Set one of them to what belongs."
         )
-    if size < signed.head.size:
+    if (size := size_of_log()) < signed.head.size:
         return (
             f"The log in this database has {size} entries, but {signed.head.size} were signed: an"
             " older backup was restored. Run `manage.py replay_erasures`."

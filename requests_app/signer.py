@@ -67,8 +67,7 @@ def open_signer(folder: Path) -> Iterator[Signer]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SignerRefused(f"Another signer is at work in {folder}; stop it first.") from None
-        head = LogHead.objects.filter(id=1).first()
-        if problem := external.why_behind(head.size if head else 0):
+        if problem := external.why_behind(audit.log_size):
             raise SignerRefused(problem)
         signed, held = _read_state(folder)
         if signed is None and Checkpoint.objects.exists():

@@ -268,7 +268,11 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # Late, so that a worker that dies gives its message back; what comes twice meets the row's lease.
 CELERY_TASK_ACKS_LATE = True
+# A server that hangs, or is behind a cut line, counts as one that is away. Workers wait for
+# messages a second at a time, far below that.
+REDIS_TIMEOUTS = {"socket_timeout": 5, "socket_connect_timeout": 5}
 CELERY_BROKER_TRANSPORT_OPTIONS = {
+    **REDIS_TIMEOUTS,
     "visibility_timeout": int(RTBF_LONGEST_TASK_HOURS * 3600) + 3600,
     "max_retries": 1,  # a page must not wait for a lost broker: the sweep sends the wake-up again
     "interval_start": 0,
@@ -311,7 +315,7 @@ CACHES = {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": "rtbf",
-        "OPTIONS": {"serializer": "rtbf.cache.JsonSerializer"},
+        "OPTIONS": {**REDIS_TIMEOUTS, "serializer": "rtbf.cache.JsonSerializer"},
     }
 }
 

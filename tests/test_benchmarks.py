@@ -8,7 +8,18 @@ from pathlib import Path
 import pymerkle
 import pytest
 
-from benchmarks import audit, continual, machines, methods, queue, report, setting, tofu_metrics
+from benchmarks import (
+    audit,
+    continual,
+    faults,
+    faults_injected,
+    machines,
+    methods,
+    queue,
+    report,
+    setting,
+    tofu_metrics,
+)
 from requests_app.audit import verify_log
 from workers import corpus
 from workers.statistics import Interval
@@ -179,3 +190,16 @@ def test_a_bar_of_the_queue_benchmark_fails_where_its_figure_does(
         "deep": {"0.5": {"times faster": usual["faster"]}},
     }
     assert sum(not bar["holds"] for bar in queue.bars(figures)) == failing
+
+
+def test_a_bar_of_the_fault_benchmark_fails_where_something_was_lost_doubled_or_not_tried() -> None:
+    fine = {
+        "cases": 2, "cases_answered": 2, "lost": [], "doubled": [], "wrong_deadlines": [],
+        "log_problems": [], "faults": dict.fromkeys(faults_injected.FAULTS, 1),
+    }  # fmt: skip
+    assert all(bar["holds"] for bar in faults.bars(fine))
+    for change in (
+        {"cases_answered": 1}, {"lost": ["ERQ-1"]}, {"doubled": ["ERQ-1"]}, {"faults": {}},
+        {"wrong_deadlines": ["ERQ-1"]}, {"log_problems": ["Entry 3 is missing."]},
+    ):  # fmt: skip
+        assert sum(not bar["holds"] for bar in faults.bars({**fine, **change})) == 1

@@ -19,7 +19,8 @@ from uuid import UUID
 
 from celery import shared_task
 from django.conf import settings
-from django.db import DatabaseError, OperationalError
+from django.db import Error as DatabaseProblem
+from django.db import InterfaceError, OperationalError
 
 from requests_app.services import rechecks, serving
 from requests_app.services.errors import LeaseLost, ServiceError
@@ -32,7 +33,7 @@ from workers.guarded import GuardedModel
 from workers.protocol import PRIMARY
 from workers.releases import Release, ReleaseError, read_release, store_manifest
 from workers.subjects import Fact, Subject
-from workers.tasks import control_model, heartbeat, placement, reloaded, weights
+from workers.tasks import control_model, heartbeat, placement, reloaded, short_cause, weights
 from workers.verification import INCONCLUSIVE, recorded
 from workers.weights import load_kept
 
@@ -60,17 +61,18 @@ def measure_row(lease: RecheckLease, served: Served) -> bool:
     except LeaseLost:
         log.warning("recheck %s: another worker took over", lease.recheck_id)
         return True
-    except OperationalError as error:  # the database is away or busy: the sweep wakes the row again
+    except (OperationalError, InterfaceError) as error:  # the database is away or busy: the sweep
+        # wakes the row again
         log.error("recheck %s interrupted: %s", lease.recheck_id, type(error).__name__)
         return False
     except (AdapterError, ModelError, ReleaseError, ServiceError) as error:  # ours: no data in them
         ending = str(error)
     except Exception as error:  # noqa: BLE001  (the text may quote the person's data)
-        ending = f"unexpected error: {type(error).__name__}"
+        ending = short_cause(error)
     log.error("recheck %s: %s", lease.recheck_id, ending)
     try:
         rechecks.fail_recheck(lease, error=ending)
-    except (LeaseLost, DatabaseError) as problem:
+    except (LeaseLost, DatabaseProblem) as problem:
         log.error("recheck %s: not written (%s)", lease.recheck_id, type(problem).__name__)
     return True
 

@@ -108,9 +108,12 @@ def store_manifest(root: Path, manifest: bytes) -> Release:
     try:
         root.mkdir(parents=True, exist_ok=True)
         handle, unfinished = tempfile.mkstemp(dir=root, prefix=".unfinished-")
-        with os.fdopen(handle, "wb") as file:
-            file.write(manifest)
-        Path(unfinished).replace(root / f"{sha256}.json")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(manifest)
+            Path(unfinished).replace(root / f"{sha256}.json")
+        finally:  # after the renaming there is nothing of that name
+            Path(unfinished).unlink(missing_ok=True)
     except OSError as error:
         raise ReleaseError(
             f"{root} cannot be written ({error.strerror}): check its rights and space."

@@ -8,6 +8,7 @@ is not measured twice. Exceptions may quote what was asked, so only their kind i
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import platform
@@ -26,7 +27,8 @@ import torch
 import transformers
 from celery import shared_task
 from django.conf import settings
-from django.db import DatabaseError, OperationalError, connection
+from django.db import Error as DatabaseProblem
+from django.db import InterfaceError, OperationalError, connection
 
 from requests_app.services import evidence_tables, restrictions, runs, wake
 from requests_app.services.errors import LeaseLost, ServiceError
@@ -50,6 +52,7 @@ from workers.weights import load_served
 log = logging.getLogger(__name__)
 
 EXIT_TOO_LONG = 70
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @shared_task(name="workers.run_erasure")
@@ -69,7 +72,8 @@ def run_erasure(run_id: str) -> None:
     except LeaseLost:
         log.warning("run %s: another worker took over; nothing was written twice", run_id)
         return
-    except OperationalError as error:  # the database is away or busy: the sweep wakes the run again
+    except (OperationalError, InterfaceError) as error:  # the database is away or busy: the sweep
+        # wakes the run again
         log.error("run %s interrupted: %s", run_id, type(error).__name__)
         return
     except Stopped:
@@ -77,7 +81,7 @@ def run_erasure(run_id: str) -> None:
     except (AdapterError, ModelError, ReleaseError, ServiceError) as error:  # ours: no data in them
         ending = str(error)
     except Exception as error:  # noqa: BLE001  (the text may quote the person's data)
-        ending = f"unexpected error: {type(error).__name__}"
+        ending = short_cause(error)
     finish_badly(lease, ending)
 
 
@@ -106,6 +110,16 @@ def note_alive() -> None:
     """Nothing: that the model queue's worker took it up is what counts (`wake.last_seen`)."""
 
 
+def short_cause(error: Exception) -> str:
+    """What ended a run, for staff and without the exception's text, which may quote somebody."""
+    no_memory = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+    if no_memory or isinstance(error, torch.OutOfMemoryError):
+        return "out of memory: give the model worker more, or choose a smaller model"
+    if isinstance(error, OSError) and error.errno in FULL:
+        return "no space is left on the worker's disk: free some and run again"
+    return f"unexpected error: {type(error).__name__}"
+
+
 def finish_badly(lease: Lease, error: str | None) -> None:
     """Write that the run was stopped (None) or failed; a lost lease leaves it to the next one."""
     log.error("run %s: %s", lease.run_id, error or "stopped")
@@ -114,7 +128,7 @@ def finish_badly(lease: Lease, error: str | None) -> None:
             runs.stop_run(lease)
         else:
             runs.fail_run(lease, error=error)
-    except (LeaseLost, DatabaseError) as problem:
+    except (LeaseLost, DatabaseProblem) as problem:
         log.error("run %s: its end was not written (%s)", lease.run_id, type(problem).__name__)
 
 
@@ -434,8 +448,9 @@ def heartbeat(extend: Callable[[], bool], what: str) -> Iterator[None]:
             try:
                 if not extend():
                     break
-            except DatabaseError as error:
+            except DatabaseProblem as error:
                 log.warning("%s: lease not extended (%s)", what, type(error).__name__)
+                connection.close()  # a broken one would stay broken until the end
         connection.close()
 
     thread = threading.Thread(target=beat, daemon=True)

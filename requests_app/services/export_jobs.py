@@ -15,7 +15,6 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -31,6 +30,7 @@ from requests_app.services.leases import (
     TOO_MANY,
     drop_lease,
     is_leased,
+    is_to_wake,
     lease_time,
     take_lease,
     used_up,
@@ -41,7 +41,6 @@ EXPORT_TASK = "requests_app.make_export"
 EXPORTERS = (Role.OFFICER, Role.APPROVER, Role.AUDITOR)
 ACTIVE = (ExportState.QUEUED, ExportState.RUNNING)
 KEPT = timedelta(days=7)
-WAKE_AFTER = timedelta(seconds=5)
 NAME = re.compile(r"[a-z0-9_]{1,48}")
 
 
@@ -116,11 +115,8 @@ def _check_period(level: str, first: date, last: date) -> None:
 # --- Making -------------------------------------------------------------------------------------
 def exports_to_wake() -> list[UUID]:
     """Jobs that somebody should take up: queued and not picked up, or left by a killed worker."""
-    now = timezone.now()
-    waiting = Q(state=ExportState.QUEUED, created_at__lt=now - WAKE_AFTER)
-    orphaned = Q(state=ExportState.RUNNING, lease_expires_at__lt=now)
-    rows = ExportJob.objects.filter(waiting | orphaned).order_by("created_at", "id")
-    return list(rows.values_list("id", flat=True))
+    rows = ExportJob.objects.filter(is_to_wake(ExportState.QUEUED, ExportState.RUNNING))
+    return list(rows.order_by("created_at", "id").values_list("id", flat=True))
 
 
 @transaction.atomic

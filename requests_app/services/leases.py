@@ -9,11 +9,13 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.conf import settings
+from django.db.models import Q
 from django.utils import timezone
 
 from requests_app.models.leases import Leased
 
 TOO_MANY = "too_many_leases"  # why a row ended that was taken up too often
+WAKE_AFTER = timedelta(seconds=5)
 
 
 def lease_time() -> timedelta:
@@ -26,8 +28,20 @@ def is_worked_on_here(model_name: str) -> bool:
 
 
 def is_leased(row: Leased) -> bool:
-    """Tell whether somebody holds the row now."""
-    return row.lease_expires_at is not None and row.lease_expires_at >= timezone.now()
+    """Tell whether somebody holds the row now. Nobody does by a lease that ends later than one can
+    be given out (with room for clocks that differ): the clock was put back since, and would let a
+    dead worker hold the row for as long."""
+    now, expires = timezone.now(), row.lease_expires_at
+    return expires is not None and now <= expires <= now + 2 * lease_time()
+
+
+def is_to_wake(queued: str, running: str) -> Q:
+    """The rows in these states that somebody should take up: queued for over five seconds, or by
+    the clock not queued yet; running without somebody who holds them."""
+    now = timezone.now()
+    waiting = Q(created_at__lt=now - WAKE_AFTER) | Q(created_at__gt=now)
+    held = Q(lease_expires_at__gte=now, lease_expires_at__lte=now + 2 * lease_time())
+    return Q(state=queued) & waiting | Q(state=running) & ~held
 
 
 def take_lease(row: Leased, *, owner: str) -> None:

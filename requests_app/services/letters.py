@@ -45,6 +45,7 @@ SENDING_SECONDS = 300  # how long one process may take over one mail
 FIRST_PAUSE = timedelta(seconds=SENDING_SECONDS)
 # ValueError (UnicodeError is one): an address or a text that no mail can carry
 MAIL_ERRORS = (smtplib.SMTPException, OSError, ValueError, vault.VaultError)
+AWAY_TRIES = 3  # then a sweep leaves the rest to the next: each costs EMAIL_TIMEOUT
 
 
 def write_letter(case: Case, kind: str, fill: Fill, *, language: str = "") -> Letter:
@@ -158,9 +159,9 @@ def send_pending_codes() -> int:
 
     A code is taken out of the vault before it is mailed, so it is never sent twice; if the mail
     server refuses, it is put back for the next sweep, until it runs out. What hinders one code
-    hinders no other.
+    hinders no other; a mail server that does not answer ends the sweep after three.
     """
-    sent = 0
+    sent = away = 0
     for case_id in VaultItem.objects.filter(name="code").values_list("case_id", flat=True):
         try:
             taken = _take_code(case_id)
@@ -186,6 +187,9 @@ def send_pending_codes() -> int:
                 case = lock_case(case_id)
                 if case.code_digest and not vault.has(case, "code"):
                     vault.put(case, "code", code)
+            away += _is_away(problem)
+            if away == AWAY_TRIES:
+                break
         else:
             sent += 1
     return sent
@@ -196,9 +200,9 @@ def send_pending_letters() -> int:
 
     At least once: a letter counts as sent only after the mail server took it. The same letter
     always has the same Message-ID. What hinders one letter hinders no other; after RTBF_SEND_TRIES
-    tries it waits for staff.
+    tries it waits for staff. A mail server that does not answer ends the sweep after three.
     """
-    sent = 0
+    sent = away = 0
     waiting = Letter.objects.filter(tries.due(), sent_at=None, case__vault_items__name="email")
     for letter in waiting.select_related("case").order_by("created_at", "id"):
         unsent = Letter.objects.filter(pk=letter.pk, sent_at=None)
@@ -208,9 +212,19 @@ def send_pending_letters() -> int:
             _announcement(letter).send()
         except MAIL_ERRORS as problem:
             logger.warning("Letter %s not mailed (%s).", letter.pk, type(problem).__name__)
+            away += _is_away(problem)
+            if away == AWAY_TRIES:
+                break
         else:
             sent += _mark_sent(letter.pk, by="mail", actor=SYSTEM)
     return sent
+
+
+def _is_away(problem: Exception) -> bool:
+    """Whether it was no answer at all, and not a refusal of this mail."""
+    if isinstance(problem, smtplib.SMTPException):  # smtplib says so of a time that ran out
+        return isinstance(problem, smtplib.SMTPServerDisconnected)
+    return isinstance(problem, OSError)
 
 
 def record_letter_posted(*, letter_id: int, actor: Actor) -> None:

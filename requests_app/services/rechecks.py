@@ -21,7 +21,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Max, Q
+from django.db.models import F, Max
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -36,6 +36,7 @@ from requests_app.services.leases import (
     TOO_MANY,
     drop_lease,
     is_leased,
+    is_to_wake,
     is_worked_on_here,
     lease_time,
     take_lease,
@@ -53,7 +54,6 @@ REOPENED_FROM = (CaseStatus.RESPONDING, CaseStatus.COMPLETED)
 MEASURED = frozenset({Verdict.WITHIN, Verdict.NOT_MET, Verdict.INCONCLUSIVE})
 NEWEST = 20
 SEED_LIMIT = 2**31
-WAKE_AFTER = timedelta(seconds=5)
 WHY_LENGTH = 200
 SEALED = "the case is sealed: its data is gone"
 SUPERSEDED = "another release went live before this was measured"
@@ -172,10 +172,8 @@ def next_due(release: Release) -> datetime | None:
 
 def rechecks_to_wake() -> list[UUID]:
     """One row of each live release that has some that somebody should take up."""
-    now = timezone.now()
-    waiting = Q(state=RecheckState.QUEUED, created_at__lt=now - WAKE_AFTER)
-    orphaned = Q(state=RecheckState.RUNNING, lease_expires_at__lt=now)
-    rows = Recheck.objects.filter(waiting | orphaned, release__is_live=True)
+    waiting = is_to_wake(RecheckState.QUEUED, RecheckState.RUNNING)
+    rows = Recheck.objects.filter(waiting, release__is_live=True)
     found = rows.order_by("-created_at", "-id").values_list("release_id", "id")
     return sorted(dict(found).values())
 

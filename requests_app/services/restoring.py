@@ -95,10 +95,10 @@ def why_not_served() -> str:
 
     Cheap enough for every request: one row, and the root only once for each new checkpoint.
     """
-    head = LogHead.objects.filter(id=1).first()
-    if problem := external.why_behind(head.size if head else 0):
+    if problem := external.why_behind(audit.log_size):
         return problem
     signed = external.last_checkpoint()
+    head = LogHead.objects.filter(id=1).first()
     if signed is None or head is None or signed.note in _agreed:
         return ""
     if _root_at(head, signed.head.size) != signed.head.root:

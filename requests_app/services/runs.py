@@ -10,13 +10,12 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Max, Q
+from django.db.models import Max
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -39,6 +38,7 @@ from requests_app.services.errors import Invalid, WrongState
 from requests_app.services.leases import (
     TOO_MANY,
     is_leased,
+    is_to_wake,
     is_worked_on_here,
     lease_time,
     take_lease,
@@ -95,7 +95,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-WAKE_AFTER = timedelta(seconds=5)
 ERROR_LENGTH = 200
 MEASURED = frozenset({Verdict.WITHIN, Verdict.NOT_MET, Verdict.INCONCLUSIVE})
 
@@ -149,11 +148,8 @@ def is_cancelled(lease: Lease) -> bool:
 
 def runs_to_wake() -> list[UUID]:
     """Runs that somebody should take up: queued for over five seconds, or with an expired lease."""
-    now = timezone.now()
-    waiting = Q(state=RunState.QUEUED, created_at__lt=now - WAKE_AFTER)
-    orphaned = Q(state=RunState.RUNNING, lease_expires_at__lt=now)
-    rows = ErasureRun.objects.filter(waiting | orphaned).order_by("created_at", "id")
-    return list(rows.values_list("id", flat=True))
+    rows = ErasureRun.objects.filter(is_to_wake(RunState.QUEUED, RunState.RUNNING))
+    return list(rows.order_by("created_at", "id").values_list("id", flat=True))
 
 
 # --- Reading and progress -----------------------------------------------------------------------
@@ -213,8 +209,12 @@ def add_event(
 
 @transaction.atomic
 def save_step(lease: Lease, state: bytes) -> None:
-    """Keep the state of training for the next worker if this one dies; the last one counts."""
-    saved_steps.write_step(held_run(lease), state)
+    """Keep the state of training for the next worker if this one dies; the last one counts. A disk
+    without space costs that worker the steps since, and not this one its run."""
+    try:
+        saved_steps.write_step(held_run(lease), state)
+    except OSError as problem:
+        logger.warning("run %s: a step was not saved (%s)", lease.run_id, problem.strerror)
 
 
 @transaction.atomic

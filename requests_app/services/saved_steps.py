@@ -20,13 +20,17 @@ OURS = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def write_step(run: ErasureRun, state: bytes) -> None:
-    """Replace the run's saved step: the new one complete, or the old one."""
+    """Replace the run's saved step: the new one complete, or the old one. OSError if it cannot be
+    written."""
     path = _path(run.id)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     partial = path.with_name(f"{run.id}.{run.fence}.unfinished")
-    with open(os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(vault.seal_bytes(run.case, _name(run), state))
-    partial.replace(path)
+    try:
+        with open(os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(vault.seal_bytes(run.case, _name(run), state))
+        partial.replace(path)
+    finally:  # after the renaming there is nothing of that name
+        partial.unlink(missing_ok=True)
 
 
 def read_step(run: ErasureRun) -> bytes | None:

@@ -91,11 +91,9 @@ def check(request: HttpRequest) -> HttpResponse:
     problem = ""
     if request.method == "POST":
         try:
-            opened = _send(_draft_id(request), answers)
+            return redirect("erasure_sent", reference=_send(request, answers))
         except Invalid as refused:
             problem = str(refused)
-        else:
-            return _remember_sent(request, opened)
     context = {
         "who": WHO[answers["who"]["who"]],
         "names": answers["name"],
@@ -118,17 +116,22 @@ def _gone(request: HttpRequest) -> HttpResponse:
     return render(request, "public/draft_gone.html", context, status=410 if expired else 200)
 
 
-def _send(draft_id: UUID | None, answers: dict[str, Any]) -> OpenedCase:
-    """Open the case and use up the draft in one transaction, so that two clicks make one case."""
+def _send(request: HttpRequest, answers: dict[str, Any]) -> str:
+    """Open the case and use up the draft, and note it in the session; returns the reference.
+
+    In one transaction: two clicks make one case, and somebody whose answer got lost on the way is
+    shown reference and access code when they send again.
+    """
     who, names = answers["who"]["who"], answers["name"]
     note = SENDER_NOTE.get(who, "")
     message = "\n".join(filter(None, [note, answers["message"]["message"]]))
+    draft_id = _draft_id(request)
     with transaction.atomic():
         draft = Draft.objects.select_for_update().filter(pk=draft_id) if draft_id else None
         if draft is None or not draft.exists():
             raise Invalid(_("This request was sent already."))
         vault.delete_draft(draft_id)
-        return open_case(
+        opened = open_case(
             intake=Intake(
                 name=names["name"],
                 email=answers["email"]["email"],
@@ -142,16 +145,18 @@ def _send(draft_id: UUID | None, answers: dict[str, Any]) -> OpenedCase:
             channel=Channel.FORM,
             actor=SUBJECT,
         )
+        _remember_sent(request, opened)
+    return opened.case.reference
 
 
-def _remember_sent(request: HttpRequest, opened: OpenedCase) -> HttpResponse:
-    reference = opened.case.reference
-    request.session.pop(DRAFT, None)
-    request.session[SENT] = [*request.session.get(SENT, []), reference]
+def _remember_sent(request: HttpRequest, opened: OpenedCase) -> None:
+    session, reference = request.session, opened.case.reference
+    session.pop(DRAFT, None)
+    session[SENT] = [*session.get(SENT, []), reference]
     # encrypted until it is shown: the session lies in the database, its back-ups and its log
     draft = vault.save_draft(None, {"code": opened.access_code})
-    request.session[SHOWN_ONCE] = {**request.session.get(SHOWN_ONCE, {}), reference: str(draft.id)}
-    return redirect("erasure_sent", reference=reference)
+    session[SHOWN_ONCE] = {**session.get(SHOWN_ONCE, {}), reference: str(draft.id)}
+    session.save()
 
 
 def _draft_id(request: HttpRequest) -> UUID | None:

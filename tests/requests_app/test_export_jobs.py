@@ -20,6 +20,7 @@ from requests_app.models import AuditEntry, ExportJob, Release, StaffMember
 from requests_app.services import export_jobs
 from requests_app.services.errors import Invalid, LeaseLost, NotAllowed, NotFound
 from requests_app.services.export_jobs import ExportLease
+from requests_app.services.leases import WAKE_AFTER
 from tests import factories
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -247,7 +248,7 @@ def test_waiting_jobs_are_woken_by_the_sweep(
 ) -> None:
     job = ask(auditor)
     assert export_jobs.exports_to_wake() == []  # its own message is on the way
-    ExportJob.objects.update(created_at=timezone.now() - export_jobs.WAKE_AFTER * 2)
+    ExportJob.objects.update(created_at=timezone.now() - WAKE_AFTER * 2)
     tasks.sweep_exports()
     (message,) = queue_messages("legal")
     assert message["args"] == [str(job.id)]

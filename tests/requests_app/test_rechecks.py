@@ -21,6 +21,7 @@ from requests_app.models import AuditEntry, Case, ErasureRun, Recheck, Release, 
 from requests_app.models.runs import Verdict
 from requests_app.services import cases, manifests, rechecks, releases, roll_backs, runs
 from requests_app.services.errors import Invalid, LeaseLost, NotFound
+from requests_app.services.leases import WAKE_AFTER
 from requests_app.services.locking import lock_case
 from requests_app.services.rechecks import NEWEST, RECHECK_TASK, RecheckLease
 from requests_app.verifier import canonical
@@ -190,7 +191,7 @@ def test_the_sweep_wakes_one_row_of_each_live_release_and_ends_what_was_supersed
     responding_case()
     stale = row_of(first)
     responding_case()
-    Recheck.objects.update(created_at=timezone.now() - rechecks.WAKE_AFTER * 2)
+    Recheck.objects.update(created_at=timezone.now() - WAKE_AFTER * 2)
     tasks.sweep_rechecks()
     (message,) = [m for m in factories.take_messages("model") if m["task"] == RECHECK_TASK]
     assert Recheck.objects.get(pk=message["args"][0]).release == live()

@@ -26,6 +26,7 @@ from requests_app.models import (
 from requests_app.models.runs import Phase, Verdict
 from requests_app.services import runs
 from requests_app.services.errors import Invalid, LeaseLost, NotAllowed, NotFound, WrongState
+from requests_app.services.leases import WAKE_AFTER
 from requests_app.services.manifests import ManifestAdapter, read_manifest
 from requests_app.services.run_values import without_floats
 from requests_app.verifier import canonical
@@ -180,7 +181,7 @@ def test_an_unknown_run_is_not_found() -> None:
 
 def test_the_sweep_finds_what_waits_and_what_was_orphaned(run: ErasureRun) -> None:
     assert runs.runs_to_wake() == []
-    ErasureRun.objects.update(created_at=timezone.now() - runs.WAKE_AFTER * 2)
+    ErasureRun.objects.update(created_at=timezone.now() - WAKE_AFTER * 2)
     assert runs.runs_to_wake() == [run.id]
     lease = take_lease(run)
     assert runs.runs_to_wake() == []

@@ -17,7 +17,7 @@ from pytest_django.fixtures import Settings
 from requests_app import tasks, vault
 from requests_app.models import Draft, ErasureRun, StaffMember
 from requests_app.services import wake
-from requests_app.services.runs import WAKE_AFTER
+from requests_app.services.leases import WAKE_AFTER
 from rtbf import celery_app
 from tests import factories
 
