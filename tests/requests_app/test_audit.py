@@ -240,7 +240,7 @@ def test_nodes_that_are_wrong_are_named_after_all_else_and_made_anew(
     with pytest.raises(CommandError, match="--rebuild-nodes"):
         call_command("verify_log")
     call_command("verify_log", rebuild_nodes=True)
-    assert "written anew: 1" in capsys.readouterr().out
+    assert "written anew: 1" in capsys.readouterr().err
     assert audit.root(10) == audit.read_log().root
 
 

@@ -90,7 +90,7 @@ def test_the_answer_page_shows_the_letter_or_what_is_missing(
     officer: StaffMember, settings: Any
 ) -> None:
     case = factories.responding_case(language="pl")
-    client, path = in_german(as_staff(officer, case)), f"/app/cases/{case.reference}/answer"
+    client, path = as_staff(officer, case), f"/app/cases/{case.reference}/answer"
     page = client.get(path).content.decode()
     assert "NASZA ODPOWIEDŹ: WNIOSEK ZOSTAŁ UWZGLĘDNIONY" in page
     assert 'lang="pl"' in page

@@ -13,7 +13,7 @@ import pytest
 
 from requests_app.verifier.checks import verify
 from requests_app.verifier.errors import Invalid
-from tests import factories
+from rtbf.made_up_runs import SHORT
 from tests.requests_app.bundles import Made, Written, made_bundle, operator_bundle
 
 pytestmark = pytest.mark.django_db
@@ -55,9 +55,9 @@ def add(written: Written, kind: str, data: dict[str, Any], *, before: str, actor
 
 def fell_short(written: Written) -> None:
     """Measured as short in file and log alike; the verdict stays."""
-    unseen(written).update(factories.SHORT, outcome="short")
+    unseen(written).update(SHORT, outcome="short")
     unseen(written).pop("holds")
-    logged(written).update(factories.SHORT)
+    logged(written).update(SHORT)
 
 
 def _plan_again(written: Written, **changes: Any) -> None:

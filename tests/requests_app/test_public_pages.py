@@ -676,13 +676,3 @@ def test_status_page_follows_the_visitor_and_names_the_language_of_a_letter(
     letter = case.letters.get()
     download = client.get(f"/status/{case.reference}/letters/{letter.pk}")
     assert download.headers["Content-Language"] == "en"
-
-
-def test_staff_pages_and_the_log_in_are_english_throughout(client: Client) -> None:
-    client.force_login(factories.make_staff("officer"))
-    for path in ("/app/", "/app/cases", "/app/cases/new"):
-        page = text(client.get(path, headers={"accept-language": "de"}))
-        assert '<html lang="en">' in page
-        assert "Zum Hauptinhalt" not in page
-        assert 'class="languages' not in page
-    assert "Log in" in text(Client(headers={"accept-language": "de"}).get("/accounts/login/"))
