@@ -255,7 +255,7 @@ def consolidate(
     when no case or not every case holds, Stopped, and the errors of the stores; nothing new is then
     left under `root` or `adapters_root`.
     """
-    if not isinstance(fixed.recipe, JointRecipe):
+    if isinstance(fixed.recipe, Recipe | Retrained):
         raise ValueError("this plan is not for consolidated weights")
     deltas = joint_deltas(
         base,
