@@ -11,10 +11,9 @@ from datetime import datetime
 from typing import Any
 
 from django.conf import settings
-from django.core.cache.backends.locmem import LocMemCache
 from django.utils import timezone
 
-from requests_app.services import letters, wake
+from requests_app.services import wake
 
 
 @contextmanager
@@ -33,10 +32,8 @@ def no_waking() -> Iterator[None]:
 
 @contextmanager
 def no_mail() -> Iterator[None]:
-    """The addresses are invented: nothing is sent, nothing fills the outbox, and no cache server is
-    needed to keep two senders apart."""
-    nowhere = setting(EMAIL_BACKEND="django.core.mail.backends.dummy.EmailBackend")
-    with nowhere, replaced(letters, "cache", LocMemCache("sample", {})):
+    """The addresses are invented: nothing is sent, nothing fills the outbox."""
+    with setting(EMAIL_BACKEND="django.core.mail.backends.dummy.EmailBackend"):
         yield
 
 
