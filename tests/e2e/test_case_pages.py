@@ -10,7 +10,7 @@ from requests_app import keys
 from requests_app.models import ErasureRun, RunEvent, StaffMember
 from requests_app.services import notes
 from tests import factories
-from tests.e2e.test_pages import Picture, Window, barriers, check_everywhere, too_wide
+from tests.e2e.pages import Picture, Window, barriers, check_everywhere, too_wide
 from tests.requests_app import bundles
 
 pytestmark = [pytest.mark.e2e, pytest.mark.django_db(transaction=True)]

@@ -9,7 +9,7 @@ from pytest_django.fixtures import Settings
 from requests_app.models.people import Role
 from rtbf.stack import free_port
 from tests import factories
-from tests.e2e.test_pages import Picture, Window, barriers, refused_by_policy, too_wide
+from tests.e2e.pages import Picture, Window, barriers, too_wide
 from tests.workers import test_gateway
 from tests.workers.test_gateway import ABOUT, running
 from workers.gateway import Gateway
@@ -46,4 +46,3 @@ def test_an_engineer_sees_what_acted_and_is_told_when_no_gateway_runs(
     expect(page.locator("#problem")).to_be_visible()
     expect(page.get_by_label("Question")).to_have_value("where is Oslo")
     assert not barriers(page)
-    assert not refused_by_policy(page)

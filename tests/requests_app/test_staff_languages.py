@@ -68,7 +68,8 @@ def test_staff_choose_the_language_of_their_pages_and_their_browser_does_until_t
     assert '<html lang="en"' in client.get("/app/").content.decode()
     first = client.get("/app/", headers={"Accept-Language": "de"}).content.decode()
     assert '<html lang="de"' in first
-    assert 'name="language" value="fr"' in first
+    assert 'name="language" value="fr"' not in first  # chosen under Preferences
+    assert 'name="language" value="fr"' in client.get("/app/preferences").content.decode()
     client.post("/language", {"language": "fr", "next": "/app/"})
     chosen = client.get("/app/", headers={"Accept-Language": "de"}).content.decode()
     assert '<html lang="fr"' in chosen
