@@ -59,7 +59,8 @@ def watch(context: BrowserContext, found: list[str]) -> None:
     """Write down what went wrong behind any page of a window.
 
     A page may answer 4xx, since a test may want that; what belongs to a page may not. What leaving
-    a page breaks off (a poll), or a download does, is no failure.
+    a page breaks off (a poll), or a download does, is no failure; nor that a test takes the network
+    away.
     """
 
     def answered(response: Response) -> None:
@@ -72,7 +73,7 @@ def watch(context: BrowserContext, found: list[str]) -> None:
             found.append(f"console: {message.text}")  # of resources, `answered` knows more
 
     def failed(request: Request) -> None:
-        if request.failure != "net::ERR_ABORTED":
+        if request.failure not in ("net::ERR_ABORTED", "net::ERR_INTERNET_DISCONNECTED"):
             found.append(f"{request.failure} for {request.url}")
 
     context.on("response", answered)

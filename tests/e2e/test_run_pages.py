@@ -108,7 +108,7 @@ def test_lost_updates_are_said_and_so_is_that_they_are_back(
 ) -> None:
     run = factories.executing_case().runs.get()
     page = open_window(member=officer)
-    page.route("**/stream*", lambda route: route.abort())
+    page.route("**/stream*", lambda route: route.abort("internetdisconnected"))
     page.goto(f"/app/runs/{run.pk}")
     words = page.locator("#run-words")
     expect(words).to_have_text("Live updates stopped; reconnecting")
