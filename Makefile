@@ -62,8 +62,9 @@ test: setup-dev setup-models ## the whole test suite: SQLite, then the database 
 	@$(PY) -m tests.postgres $(PY) -m pytest -m "database and not alone" -n $(JOBS) --dist loadfile
 	@$(PY) -m tests.postgres $(PY) -m pytest -m "database and alone"
 
-test-faults: setup-dev ## every fault at every point; `make test` has some of them
+test-faults: setup-dev setup-models ## every fault at every point, and what takes minutes; `make test` has the rest
 	@$(PY) -m pytest tests/faults
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -m whole --ignore=tests/faults
 
 test-e2e: setup-dev ## browser tests in Debian's Chromium; pictures of every page in var/screenshots
 	@$(PY) -m tests.e2e.chromium

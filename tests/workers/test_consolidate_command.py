@@ -136,6 +136,7 @@ def test_a_case_goes_from_gated_to_merged_and_the_next_run_begins_on_the_new_wei
     assert tasks.base_model("demo").sha256 == before.base_sha256
 
 
+@pytest.mark.whole
 def test_two_cases_come_to_share_one_adapter_and_a_third_keeps_its_own(
     settings: Settings, engineer: StaffMember, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -97,6 +97,7 @@ def test_a_run_killed_after_its_evidence_registers_exactly_what_was_verified() -
         assert types.count(once) == 1
 
 
+@pytest.mark.whole
 def test_three_attempts_that_train_too_little_end_as_not_met_on_one_plan(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
