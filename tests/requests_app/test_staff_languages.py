@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db
 FORMS = {"value", "name", "id", "for", "href", "action", "method", "type", "datetime", "max", "min"}
 SHAPES = {"viewbox", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r", "transform"}
 SHAPES |= {"width", "height", "font-size", "stroke-width", "stroke-dasharray", "opacity"}
-WORDS = {"data-label", "data-done"}
+WORDS = {"data-label", "data-done", "data-lost", "data-stopped"}
 PAIRS = {"points", "d"}
 MOMENT = re.compile(r"(?<=since=)\d+")  # of the answer itself
 READERS = (Role.OFFICER, Role.APPROVER, Role.ENGINEER, Role.ADMINISTRATOR)
