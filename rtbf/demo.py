@@ -195,7 +195,7 @@ class Story:
     def run_path(self, reference: str) -> str:
         officer = self.at("officer")
         officer.open(f"/app/cases/{reference}")
-        found = re.findall(r'data-run="([0-9a-f-]{36})".*?<td>(\d+)</td>', officer.page)
+        found = re.findall(r'data-run="([0-9a-f-]{36})" data-number="(\d+)"', officer.page)
         if not found:
             raise DemoError(f"{reference} has no erasure run.")
         return f"/app/runs/{max(found, key=lambda row: int(row[1]))[0]}"

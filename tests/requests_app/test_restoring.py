@@ -369,7 +369,7 @@ def test_a_checkpoint_of_another_log_stops_serving(settings: Settings) -> None:
 
 def exported_log(first: int) -> bytes:
     """The internal export of the audit log, from an entry on."""
-    day = timezone.localdate()
+    day = timezone.now().date()  # the days of the log are in UTC
     job = ExportJob(export="audit_log", level="internal", first=day, last=day)
     lines = b"".join(exports.load_job("audit_log").render(extract.gather(job))).splitlines(True)
     return b"".join([lines[0], *lines[1 + first :]])

@@ -39,6 +39,7 @@ from requests_app.models import (
     Checkpoint,
     ErasureRun,
     ExportJob,
+    Letter,
     RecordMatch,
     Release,
     TrainingSet,
@@ -89,6 +90,7 @@ def private_redis(
     folder = tmp_path_factory.mktemp("redis")
     (folder / "log").mkdir()
     running = Stack(url="", var_dir=folder, env={})
+    before = celery_app.conf.broker_url
     try:
         url = start_redis(running)
         settings.CACHES = {
@@ -102,6 +104,7 @@ def private_redis(
         client.close()
         celery_app.pool.force_close_all()
     finally:
+        celery_app.conf.broker_url = before
         cache.close()
         settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
         running.stop()
@@ -243,6 +246,7 @@ def walk(settings: Settings, server: redis.Redis[bytes]) -> Walked:
     cases.send_answer(case_id=case.id, actor_member=officer)
     with refused_mail(settings):
         assert letters.send_pending_letters() == 0
+    Letter.objects.update(next_try_at=None)  # the pause after a refusal is over
     assert letters.send_pending_letters() == 2
     assert letters.send_pending_letters() == 0
     prepare(case)
