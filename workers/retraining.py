@@ -2,7 +2,7 @@
 
 The training is the operator's own; what makes it exact is on what it was done, which the record
 holds (`requests_app.services.retraining`). Here every case in force is measured on the new weights,
-without an adapter, by a protocol that was fixed before anybody looked at them.
+without an adapter, by a protocol that is logged before they are measured.
 """
 
 from dataclasses import replace

@@ -7,7 +7,6 @@ weights of before go into quarantine. Nothing here can see a training; the limit
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,8 +27,6 @@ from requests_app.services.manifests import EXACT, put_live, read_manifest, refe
 from requests_app.services.rechecks import queue_rechecks
 from requests_app.services.releases import CaseFigures, lock_model, locked_cases, locked_live
 from requests_app.verifier import canonical
-
-DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -119,24 +116,36 @@ def register_retrained(
 
 
 def _check_training(trained_on: TrainedOn, cases: frozenset[UUID]) -> None:
-    """Invalid unless the log holds the report as clear, after all cases were on the list."""
-    if not DIGEST.fullmatch(trained_on.build):
-        raise Invalid(_("Name the build by its SHA-256, 64 hexadecimal digits."))
-    entry = AuditEntry.objects.filter(idem_key=f"training.gated/{trained_on.gate_report}").first()
-    body: Any = canonical.loads(bytes(entry.body), file="entry") if entry else None
-    if body is None or body["data"]["verdict"] != "clear":
+    """Invalid unless the log holds a clear report about this very build, and all cases were on the
+    list, with all their identifiers, before it was made."""
+    report = AuditEntry.objects.filter(idem_key=f"training.gated/{trained_on.gate_report}").first()
+    said = _data(report) if report else {}
+    if report is None or said["verdict"] != "clear":
         raise Invalid(
             _(
                 "The log holds no clear report of the training gate with this digest: run"
                 " manage.py training_gate on the build, with --report."
             )
         )
-    listed = SuppressionTag.objects.filter(case_id__in=cases)
-    if unknown := cases - {*listed.values_list("case_id", flat=True)}:
+    if said.get("build") != trained_on.build:
+        raise Invalid(_("The report of the training gate is about another build."))
+    listed = SuppressionTag.objects.filter(case_id__in=cases).values_list("case_id", flat=True)
+    later = AuditEntry.objects.filter(
+        type="suppression.changed", case_id__in=cases, seq__gt=report.seq
+    )
+    added = {row.case_id for row in later if row.case_id and _data(row)["added"]}
+    if unknown := (cases - {*listed}) | added:
         raise Invalid(
             _(
-                "Not on the suppression list: %(cases)s. The gate could not have found them: record"
-                " their identifiers, run the gate again and train on what it lets pass."
+                "Not on the suppression list when the gate looked: %(cases)s. It could not have"
+                " found them: record their identifiers, run the gate again and train on what it"
+                " lets pass."
             )
             % {"cases": references(unknown)}
         )
+
+
+def _data(entry: AuditEntry) -> Mapping[str, Any]:
+    body: Any = canonical.loads(bytes(entry.body), file="entry")
+    found: Mapping[str, Any] = body["data"]
+    return found

@@ -135,8 +135,8 @@ def source_of(name: str) -> tuple[Source, dict[str, str]]:
 
 
 @transaction.atomic
-def record_gate(*, envelope: bytes, training_set: str, clear: bool) -> None:
-    """Log that a build was looked through, by the digest of the signed report."""
+def record_gate(*, envelope: bytes, training_set: str, clear: bool, build: str) -> None:
+    """Log that a build was looked through, by its digest and that of the signed report."""
     sha256 = hashlib.sha256(envelope).hexdigest()
     audit.append_entry(
         type="training.gated",
@@ -144,6 +144,7 @@ def record_gate(*, envelope: bytes, training_set: str, clear: bool) -> None:
         data={
             "set": training_set,
             "report": sha256,
+            "build": build,
             "verdict": "clear" if clear else "found",
         },
         idem_key=f"training.gated/{sha256}",

@@ -33,10 +33,9 @@ NEW = factories.digest("new weights")
 WITHIN = CaseFigures(Verdict.WITHIN, factories.PROBES)
 
 
-def gate_report(*, clear: bool = True) -> str:
+def gate_report(envelope: bytes = b"clear", *, clear: bool = True) -> str:
     """A report of the training gate in the log, by its digest."""
-    envelope = b"clear" if clear else b"found"
-    record_gate(envelope=envelope, training_set="", clear=clear)
+    record_gate(envelope=envelope, training_set="", clear=clear, build=BUILD)
     return hashlib.sha256(envelope).hexdigest()
 
 
@@ -138,13 +137,14 @@ def test_what_is_not_shown_is_not_released(engineer: StaffMember) -> None:
         parents=[before.base_sha256],
         actor_member=engineer,
     )
-    clear, found = gate_report(), gate_report(clear=False)
+    clear, found = gate_report(), gate_report(b"found", clear=False)
     short = CaseFigures(Verdict.NOT_MET, factories.PROBES)
     alone = factories.manifest_of([], merged=[case.id], base=NEW, parent=before.digest)
     refused: list[tuple[dict[str, Any], str]] = [
         ({"trained_on": TrainedOn(found, BUILD)}, "no clear report"),
         ({"trained_on": TrainedOn("0" * 64, BUILD)}, "no clear report"),
-        ({"trained_on": TrainedOn(clear, "build.jsonl")}, "by its SHA-256"),
+        ({"trained_on": TrainedOn(clear, "build.jsonl")}, "about another build"),
+        ({"trained_on": TrainedOn(clear, factories.digest("other"))}, "about another build"),
         ({"trained_on": TrainedOn(clear, BUILD, before.base_sha256)}, "had seen the data"),
         ({"trained_on": TrainedOn(clear, BUILD, factories.digest("copy"))}, "had seen the data"),
         ({"trained_on": TrainedOn(clear, BUILD, "1" * 64)}, "not registered"),
@@ -156,8 +156,13 @@ def test_what_is_not_shown_is_not_released(engineer: StaffMember) -> None:
         with pytest.raises(Invalid, match=why):
             retrained(engineer, **changes)
     SuppressionTag.objects.filter(case_id=other.id).delete()
-    with pytest.raises(Invalid, match=f"Not on the suppression list: {other.reference}"):
+    with pytest.raises(Invalid, match=f"when the gate looked: {other.reference}"):
         retrained(engineer)
+    late = factories.responding_case()
+    with pytest.raises(Invalid, match=late.reference):  # listed after the gate looked
+        retrained(engineer, trained_on=TrainedOn(clear, BUILD))
+    before = manifests.live_manifest("demo")
+    assert before is not None
     stale = factories.manifest_of([], merged=[*before.cases], base=NEW, parent="c" * 64)
     with pytest.raises(WrongState, match="Another release"):
         retrained(engineer, manifest=stale)

@@ -33,6 +33,7 @@ def build_of(path: Path, *, without: str) -> None:
 def test_a_case_goes_from_gated_to_exact_on_weights_that_never_saw_the_person(
     settings: Settings,
     engineer: StaffMember,
+    approver: StaffMember,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
@@ -87,7 +88,7 @@ def test_a_case_goes_from_gated_to_exact_on_weights_that_never_saw_the_person(
     assert not any(question in log for question, _ in FACTS)
 
     call_command(
-        "consolidate_release", "--model=demo", f"--by={engineer.username}", "--roll-back",
+        "consolidate_release", "--model=demo", f"--by={approver.username}", "--roll-back",
         before.digest,
     )  # fmt: skip
     assert manifests.level_of(case.id, "demo") == "gated"

@@ -89,7 +89,12 @@ class Command(ToldCommand):
                 found, cleaned, held=held, training_set=name, key=attest_key()
             )
             options["report"].write_bytes(envelope)
-            training.record_gate(envelope=envelope, training_set=name, clear=not judged.hits)
+            training.record_gate(
+                envelope=envelope,
+                training_set=name,
+                clear=not judged.hits,
+                build=judged.sha256,
+            )
         self._tell(found, judged, options)
         return FOUND if judged.hits else HOLDS
 

@@ -41,6 +41,14 @@ if TYPE_CHECKING:
     from requests_app.models import StaffMember
 
 REFUSED = 2
+REFUSALS = (
+    AdapterError,
+    ConsolidationError,
+    ModelError,
+    ReleaseError,
+    ServiceError,
+    SubjectError,
+)
 
 
 class Command(ToldCommand):
@@ -114,14 +122,7 @@ class Command(ToldCommand):
             else:
                 with Progress() as progress:
                     found = consolidated(options, member, progress)
-        except (
-            AdapterError,
-            ConsolidationError,
-            ModelError,
-            ReleaseError,
-            ServiceError,
-            SubjectError,
-        ) as error:
+        except REFUSALS as error:
             self.stderr.write(str(error))
             sys.exit(REFUSED)
         self.stdout.write(json.dumps(found, indent=None if options["json"] else 1))
@@ -242,13 +243,6 @@ def register(
     done: Consolidation, fixed: Plan, *, model: str, plan_sha256: str, member: "StaffMember"
 ) -> None:
     """Put the release in force in the record, or remove what was made."""
-    cases = {
-        UUID(case_id): CaseFigures(
-            verdict=figures["verdict"],
-            probes=tuple(ProbeRow(**row) for row in probe_results(figures)),
-        )
-        for case_id, figures in done.figures.items()
-    }
     try:
         shared_files.put(done.release.adapters)
         releases.register_consolidation(
@@ -256,12 +250,23 @@ def register(
             manifest=(root() / f"{done.release.sha256}.json").read_bytes(),
             plan_sha256=plan_sha256,
             retained=fixed.record()["retained"]["kind"],
-            cases=cases,
+            cases=case_figures(done),
             actor_member=member,
         )
     except BaseException:  # whatever it was: what is not in force must not lie about
         done.abandon()
         raise
+
+
+def case_figures(done: Consolidation) -> dict[UUID, CaseFigures]:
+    """What was measured of each case, as the record takes it."""
+    return {
+        UUID(case_id): CaseFigures(
+            verdict=figures["verdict"],
+            probes=tuple(ProbeRow(**row) for row in probe_results(figures)),
+        )
+        for case_id, figures in done.figures.items()
+    }
 
 
 def destroyed(model: str, member: "StaffMember") -> dict[str, Any]:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from django.conf import settings
 from django.core.management.base import CommandParser
@@ -14,14 +13,10 @@ from django.core.management.base import CommandParser
 from requests_app import training_gate
 from requests_app.commands import ToldCommand, member_named
 from requests_app.services import releases, retraining, suppression
-from requests_app.services.errors import ServiceError
-from requests_app.services.releases import CaseFigures
 from requests_app.services.retraining import TrainedOn
-from requests_app.services.run_values import ProbeRow
 from requests_app.training_data import DataError, file_sha256
 from requests_app.training_gate import GateRefused
-from workers.adapters import AdapterError
-from workers.base_models import ModelError, load_control
+from workers.base_models import load_control
 from workers.consolidation import (
     Consolidation,
     ConsolidationError,
@@ -31,16 +26,15 @@ from workers.consolidation import (
     registered_data,
 )
 from workers.management.commands.consolidate_release import (
+    REFUSALS,
     REFUSED,
+    case_figures,
     gated_cases,
     root,
     with_references,
 )
 from workers.management.commands.erase import Progress
-from workers.releases import ReleaseError
-from workers.results import probe_results
 from workers.retraining import load_retrained, release_retrained
-from workers.subjects import SubjectError
 from workers.weights import load_served, quarantine
 
 if TYPE_CHECKING:
@@ -94,17 +88,7 @@ class Command(ToldCommand):
         try:
             with Progress() as progress:
                 found = retrained(options, member, progress)
-        except (
-            AdapterError,
-            ConsolidationError,
-            DataError,
-            GateRefused,
-            ModelError,
-            OSError,
-            ReleaseError,
-            ServiceError,
-            SubjectError,
-        ) as error:
+        except (*REFUSALS, DataError, GateRefused, OSError) as error:
             self.stderr.write(str(error))
             sys.exit(REFUSED)
         self.stdout.write(json.dumps(found, indent=None if options["json"] else 1))
@@ -202,13 +186,7 @@ def register(
             manifest=(root() / f"{done.release.sha256}.json").read_bytes(),
             plan_sha256=plan_sha256,
             trained_on=trained_on,
-            cases={
-                UUID(case_id): CaseFigures(
-                    verdict=figures["verdict"],
-                    probes=tuple(ProbeRow(**row) for row in probe_results(figures)),
-                )
-                for case_id, figures in done.figures.items()
-            },
+            cases=case_figures(done),
             actor_member=member,
         )
     except BaseException:  # whatever it was: what is not in force must not lie about
