@@ -10,22 +10,20 @@ The gateway's start is a process of its own.
 import argparse
 import hashlib
 import json
-import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import django
 import torch
 
 from benchmarks import report, setting
-from tests.postgres import postgres_url
+from benchmarks.on_postgres import installed
 from workers.adapters import (
     WEIGHTS_FILE,
     AdapterRef,
@@ -51,7 +49,7 @@ REPEATS = 7
 
 def measure(adapters: int, cases: int) -> report.Measured:
     """Seconds of each step with few and with all, of the gateway's start, and its memory."""
-    with setting.scratch() as root, installed(root):
+    with setting.scratch() as root, installed(root, RTBF_CODE_MAILS_PER_DAY="100000"):
         base = load_base_model("demo")
         started = time.perf_counter()
         refs = [stored(base, root / "adapters", number) for number in range(adapters + REPEATS)]
@@ -77,35 +75,19 @@ def bars(figures: dict[str, Any]) -> list[dict[str, Any]]:
     return [*rows, bar(name, seconds, START_SECONDS, seconds <= START_SECONDS)]
 
 
-@contextmanager
-def installed(root: Path) -> Iterator[None]:
-    with postgres_url() as url:
-        os.environ |= {
-            "DJANGO_SETTINGS_MODULE": "rtbf.settings",
-            "DATABASE_URL": url,
-            "RTBF_VAR_DIR": str(root),
-            "EMAIL_BACKEND": "django.core.mail.backends.locmem.EmailBackend",
-            "RTBF_LOG_LEVEL": "ERROR",
-            "RTBF_CODE_MAILS_PER_DAY": "100000",
-        }
-        (root / "static").mkdir()
-        django.setup()
-        from django.conf import settings
-        from django.core.management import call_command
-        from django.db import connection
-
-        settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
-        call_command("migrate", verbosity=0)
-        try:
-            yield
-        finally:
-            connection.close()
-
-
 # --- Adapters -----------------------------------------------------------------------------------
 KEY = setting.KEY
-_files: dict[str, bytes] = {}
-_template: dict[str, torch.Tensor] = {}
+
+
+@cache
+def template(base: BaseModel) -> tuple[dict[str, bytes], dict[str, torch.Tensor]]:
+    """The files of an adapter that was never trained, and its weights."""
+    import safetensors.torch
+
+    model = attach_adapter(base, earlier=[], seed=1)
+    files = adapter_files(model)
+    detach_adapter(model)
+    return files, safetensors.torch.load(files[WEIGHTS_FILE])
 
 
 def stored(base: BaseModel, root: Path, number: int) -> AdapterRef:
@@ -113,15 +95,9 @@ def stored(base: BaseModel, root: Path, number: int) -> AdapterRef:
     import safetensors.torch
 
     draw = torch.Generator().manual_seed(number)
-    if not _template:
-        model = attach_adapter(base, earlier=[], seed=1)
-        _files.update(adapter_files(model))
-        detach_adapter(model)
-        _template.update(safetensors.torch.load(_files[WEIGHTS_FILE]))
-    weights = {
-        key: torch.randn(each.shape, generator=draw) * 0.02 for key, each in _template.items()
-    }
-    files = {**_files, WEIGHTS_FILE: safetensors.torch.save(weights, {"format": "pt"})}
+    empty, shapes = template(base)
+    weights = {key: torch.randn(each.shape, generator=draw) * 0.02 for key, each in shapes.items()}
+    files = {**empty, WEIGHTS_FILE: safetensors.torch.save(weights, {"format": "pt"})}
     encoder = own_encoder(base)
     assert encoder.width is not None
     rows = torch.nn.functional.normalize(torch.randn(ROWS, encoder.width, generator=draw), dim=1)

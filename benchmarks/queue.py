@@ -13,8 +13,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 import django
 
 from benchmarks import report, setting
-from tests.postgres import postgres_url
+from benchmarks.on_postgres import installed
 from workers.summaries import bar
 
 NAME = "queue"
@@ -123,7 +122,7 @@ AROUND = (
 
 def measure(cases: int) -> report.Measured:
     """Milliseconds and queries of each page, growth of the process, and pairs at deep pages."""
-    with setting.scratch() as root, installed(root):
+    with setting.scratch() as root, installed(root, RTBF_MODELS="demo,newer,unused"):
         seconds = fill(cases)
         client = staff_client()
         addresses = pages(client)
@@ -148,32 +147,6 @@ def bars(figures: dict[str, Any]) -> list[dict[str, Any]]:
     faster = figures["deep"][str(DEEP[1])]["times faster"]
     name = "page in the middle, times faster than Paginator"
     return [*found, bar(name, faster, TIMES_FASTER, faster >= TIMES_FASTER)]
-
-
-@contextmanager
-def installed(root: Path) -> Iterator[None]:
-    """An installation of its own on PostgreSQL, migrated."""
-    with postgres_url() as url:
-        os.environ |= {
-            "DJANGO_SETTINGS_MODULE": "rtbf.settings",
-            "DATABASE_URL": url,
-            "RTBF_VAR_DIR": str(root),
-            "RTBF_MODELS": "demo,newer,unused",
-            "EMAIL_BACKEND": "django.core.mail.backends.locmem.EmailBackend",
-            "RTBF_LOG_LEVEL": "ERROR",
-        }
-        (root / "static").mkdir()
-        django.setup()
-        from django.conf import settings
-        from django.core.management import call_command
-        from django.db import connection
-
-        settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
-        call_command("migrate", verbosity=0)
-        try:
-            yield
-        finally:
-            connection.close()
 
 
 def fill(cases: int) -> float:

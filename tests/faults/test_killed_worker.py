@@ -97,7 +97,7 @@ def one_result(stack: Stack, reference: str) -> str:
     [
         pytest.param(1, "locate", marks=pytest.mark.whole),
         pytest.param(2, "train", marks=pytest.mark.whole),
-        (3, "verify"),
+        pytest.param(3, "verify", marks=pytest.mark.whole),
     ],
 )
 def test_a_run_killed_in_any_phase_ends_in_exactly_one_result(
