@@ -111,9 +111,9 @@ AROUND = (
     "WHERE status IN ('executing', 'evidence_review', 'responding', 'completed', 'sealed')",
     # the answer of each that was completed; one in ten thousand came back
     "INSERT INTO requests_app_letter (case_id, kind, language, template_version, sha256,"
-    " created_at, sent_at, bounced_at) SELECT id, 'erasure', language, '1', '', completed_at,"
-    " completed_at, CASE WHEN hashtext(reference) %% 10000 = 0 THEN completed_at END"
-    " FROM requests_app_case WHERE completed_at IS NOT NULL",
+    " created_at, sent_at, tries, bounced_at) SELECT id, 'erasure', language, '1', '',"
+    " completed_at, completed_at, 1, CASE WHEN hashtext(reference) %% 10000 = 0 THEN completed_at"
+    " END FROM requests_app_case WHERE completed_at IS NOT NULL",
     "INSERT INTO requests_app_casekey (case_id, destroyed_at) "
     "SELECT id, sealed_at FROM requests_app_case WHERE status = 'sealed'",
     "VACUUM ANALYZE",

@@ -356,14 +356,14 @@ class Health:
 
 def health() -> Health:
     """When the worker was last seen, what waits for it, and what was signed last."""
-    letters = Letter.objects.filter(sent_at=None)
-    oldest = letters.order_by("created_at").values_list("created_at", flat=True).first()
+    letters = Letter.objects.filter(sent_at=None).order_by("created_at")
+    waiting = letters.values_list("created_at", flat=True)[: COUNTED + 1]
     signed = Checkpoint.objects.order_by("-size").first()
     return Health(
         worker_seen=_worker_seen(),
         runs_waiting=ErasureRun.objects.filter(state=RunState.QUEUED)[: COUNTED + 1].count(),
-        letters_waiting=letters.order_by()[: COUNTED + 1].count(),
-        oldest_letter=oldest,
+        letters_waiting=len(waiting),
+        oldest_letter=waiting[0] if waiting else None,
         signed_at=signed.created_at if signed else None,
         signed_size=signed.size if signed else 0,
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.utils import timezone
 
 from requests_app.models import Release, ServingProcess
@@ -52,31 +54,34 @@ def note_served(*, process: str, kind: str, model_name: str, digest: str) -> Non
 
 def served(model_name: str) -> list[Served]:
     """What the processes of the last day said of a model, gateways first."""
-    live = Release.objects.filter(model_name=model_name, is_live=True).first()
-    rows = ServingProcess.objects.filter(model_name=model_name).order_by("kind", "process")
-    return [_judged(row, live) for row in rows]
+    rows = _with_declared().filter(model_name=model_name).order_by("kind", "process")
+    return [_judged(row) for row in rows]
 
 
 def differing() -> list[ServingProcess]:
     """The processes that serve something else than what is in force, for every staff page."""
-    live = {
-        each.model_name: each for each in Release.objects.filter(is_live=True).defer("manifest")
-    }
-    recent = ServingProcess.objects.filter(seen_at__gte=timezone.now() - SILENT_AFTER)
-    rows = recent.order_by("model_name", "process")
-    return [row for row in rows if _judged(row, live.get(row.model_name)).differs]
+    recent = _with_declared().filter(seen_at__gte=timezone.now() - SILENT_AFTER)
+    return [row for row in recent.order_by("model_name", "process") if _judged(row).differs]
 
 
-def _judged(row: ServingProcess, live: Release | None) -> Served:
+def _with_declared() -> QuerySet[Any]:
+    """The processes with `declared`, the digest of the release in force on their model, and
+    `live_since`: one query, since every staff page asks."""
+    live = Release.objects.filter(model_name=OuterRef("model_name"), is_live=True)
+    return ServingProcess.objects.annotate(
+        declared=Subquery(live.values("digest")[:1]),
+        live_since=Subquery(live.values("live_since")[:1]),
+    )
+
+
+def _judged(row: Any) -> Served:
     silent = row.seen_at < timezone.now() - SILENT_AFTER
-    declared = live.digest if live else ""
-    since = live.live_since if live else None
-    swapping = since is not None and row.seen_at < since + SWAP_TIME
+    swapping = row.live_since is not None and row.seen_at < row.live_since + SWAP_TIME
     return Served(
         process=row.process,
         kind=row.get_kind_display(),
         digest=row.digest,
         seen_at=row.seen_at,
         is_silent=silent,
-        differs=not silent and row.digest != declared and not swapping,
+        differs=not silent and row.digest != (row.declared or "") and not swapping,
     )
