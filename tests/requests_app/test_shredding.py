@@ -99,6 +99,7 @@ def private_redis(
         celery_app.conf.broker_url = url
         monkeypatch.setattr(celery_app, "_pool", None)
         monkeypatch.setattr(celery_app.amqp, "_producer_pool", None)
+        assert celery_app.connection_for_write().as_uri().startswith(url.partition(":")[0])
         client = redis.Redis.from_url(url)
         yield client
         client.close()

@@ -50,7 +50,7 @@ def no_database(settings: Settings, patch: pytest.MonkeyPatch) -> None:
 
 
 def no_broker(settings: Settings, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(celery_app.conf, "broker_write_url", "redis://127.0.0.1:1/0")
+    patch.setattr(celery_app.conf, "broker_url", "redis://127.0.0.1:1/0")
 
 
 def a_migration_missing(settings: Settings, patch: pytest.MonkeyPatch) -> None:
