@@ -229,6 +229,12 @@ def delete_draft(draft_id: UUID | None) -> None:
         Draft.objects.filter(pk=draft_id).delete()
 
 
+def shorten_draft(draft_id: UUID, *, left: timedelta) -> None:
+    """Let a draft end in `left`, unless it ends sooner."""
+    began = timezone.now() - DRAFT_LIFE + left
+    Draft.objects.filter(pk=draft_id, created_at__gt=began).update(created_at=began)
+
+
 def purge_drafts() -> int:
     """Delete drafts older than 24 hours; returns how many."""
     old = Draft.objects.filter(created_at__lte=timezone.now() - DRAFT_LIFE)

@@ -24,6 +24,7 @@ from requests_app.services import intake
 from requests_app.services.clock import is_running
 from requests_app.services.errors import ServiceError
 from requests_app.views.common import posted
+from requests_app.views.sent import forget_access_code
 from requests_app.views.stages import stages
 from requests_app.views.wizard import OPENED, SENT, limit_session
 
@@ -94,6 +95,7 @@ def status_lookup(request: HttpRequest) -> HttpResponse:
         if case is not None:
             request.session.cycle_key()
             request.session[OPENED] = [*request.session.get(OPENED, []), case.reference]
+            forget_access_code(request, case.reference)
             limit_session(request)
             return redirect("status", reference=case.reference)
         form.add_error("access_code", ACCESS_REFUSED)

@@ -1,12 +1,14 @@
 """The confirmation: a page that keeps its address, and the same as a PDF to keep.
 
-The PDF has no access code. The code opens every letter, and a file is printed, mailed and copied;
-it is shown once, on the page, and is stored nowhere after that.
+The PDF has no access code. The code opens every letter, and a file is printed, mailed and copied.
+The page shows it for some minutes from the first time on, since an answer may be lost on its way and
+the page be loaded again, and not any more once it was given on the status page.
 """
 
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID
 
@@ -24,8 +26,9 @@ from requests_app import vault
 from requests_app.jurisdictions import profile
 from requests_app.models import Case
 from requests_app.services.letter_texts import spell_date
-from requests_app.views.wizard import OPENED, SENT, SHOWN_ONCE
+from requests_app.views.wizard import ACCESS_CODES, OPENED, SENT
 
+SHOWN_AGAIN = timedelta(minutes=15)
 TEMPLATE = settings.BASE_DIR / "templates" / "public" / "sent.typ"
 
 
@@ -34,17 +37,12 @@ def sent(request: HttpRequest, reference: str) -> HttpResponse:
     """The confirmation. Dates only in the session that sent it; one page for all others."""
     reference = reference.upper()
     case = _own_case(request, reference, SENT)
-    shown_once: dict[str, str] = request.session.get(SHOWN_ONCE, {})
-    code = ""
-    if draft_id := shown_once.pop(reference, ""):
-        request.session[SHOWN_ONCE] = shown_once
-        code = (vault.load_draft(UUID(draft_id)) or {}).get("code", "")
-        vault.delete_draft(UUID(draft_id))
     context = {
         "reference": reference,
         "case": case,
         "received": received_words(case) if case else "",
-        "access_code": code,
+        "access_code": _access_code(request, reference),
+        "minutes": SHOWN_AGAIN // timedelta(minutes=1),
         "next_steps": next_steps(case),
     }
     return render(request, "public/sent.html", context)
@@ -131,6 +129,24 @@ def render_pdf(case: Case) -> bytes:
         timestamp=case.received_at.replace(microsecond=0),
     )
     return cast(bytes, pdf)
+
+
+def forget_access_code(request: HttpRequest, reference: str) -> None:
+    """Show it no more: its owner has it."""
+    codes: dict[str, str] = request.session.get(ACCESS_CODES, {})
+    if draft_id := codes.pop(reference, ""):
+        request.session[ACCESS_CODES] = codes
+        vault.delete_draft(UUID(draft_id))
+
+
+def _access_code(request: HttpRequest, reference: str) -> str:
+    """The access code of what this session sent, empty once its minutes are over."""
+    draft_id = request.session.get(ACCESS_CODES, {}).get(reference, "")
+    if not draft_id:
+        return ""
+    code = (vault.load_draft(UUID(draft_id)) or {}).get("code", "")
+    vault.shorten_draft(UUID(draft_id), left=SHOWN_AGAIN)
+    return str(code)
 
 
 def _own_case(request: HttpRequest, reference: str, *kept: str) -> Case | None:

@@ -1,6 +1,6 @@
 """The public form: one question a page over an encrypted draft; the session holds its id only.
 
-So it is with the access code, from sending to the confirmation page that shows it once.
+So it is with the access code, while the confirmation page shows it (`views.sent`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from requests_app.services.intake import Intake, OpenedCase, open_case
 from requests_app.views.common import posted
 
 STEPS = (*WIZARD_FORMS, "check")
-DRAFT, SENT, SHOWN_ONCE = "draft_id", "sent", "access_code"
+DRAFT, SENT, ACCESS_CODES = "draft_id", "sent", "access_code"
 OPENED = "opened"  # references whose access code this session gave
 FORM_SECONDS = int(vault.DRAFT_LIFE.total_seconds())  # WCAG 2.2.1: nobody has to hurry
 STATUS_SECONDS = 3600  # idle, once a case was opened: letters can be read
@@ -153,9 +153,9 @@ def _remember_sent(request: HttpRequest, opened: OpenedCase) -> None:
     session, reference = request.session, opened.case.reference
     session.pop(DRAFT, None)
     session[SENT] = [*session.get(SENT, []), reference]
-    # encrypted until it is shown: the session lies in the database, its back-ups and its log
+    # encrypted: the session lies in the database, its back-ups and its log
     draft = vault.save_draft(None, {"code": opened.access_code})
-    session[SHOWN_ONCE] = {**session.get(SHOWN_ONCE, {}), reference: str(draft.id)}
+    session[ACCESS_CODES] = {**session.get(ACCESS_CODES, {}), reference: str(draft.id)}
     session.save()
 
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from django.conf import settings as django_settings
 from django.contrib.sessions.models import Session
 from django.core.cache import cache
+from django.db.models import F
 from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
@@ -164,8 +166,7 @@ def test_form_leads_through_every_question_to_a_case(client: Client) -> None:
     assert vault.get(case, "aliases") == [factories.ALIAS]
     assert vault.get(case, "message") == factories.MESSAGE
     assert [(i.kind, i.target) for i in case.scope_items.all()] == [("model", "demo")]
-    client.get(f"/erasure/sent/{case.reference}")
-    assert not Draft.objects.exists()
+    assert Draft.objects.count() == 1  # the access code alone, for the confirmation
 
 
 def test_session_holds_no_answer_in_clear(client: Client) -> None:
@@ -292,29 +293,54 @@ def test_typed_markup_is_shown_as_text(client: Client) -> None:
 
 
 # --- Confirmation -------------------------------------------------------------------------------
-def test_access_code_is_shown_once_and_opens_the_status_page(client: Client) -> None:
+def test_access_code_opens_the_status_page_and_a_reload_shows_it_again_for_minutes(
+    client: Client,
+) -> None:
+    """A browser that lost the connection has not shown the first answer to anybody."""
     reference = send(client)
-    first = text(client.get(f"/erasure/sent/{reference}"))
-    found = re.search(r'<output id="access-code">([0-9A-Z-]+)</output>', first)
-    assert found is not None
-    second = text(client.get(f"/erasure/sent/{reference}"))
-    assert found[1] not in second
-    assert reference in second
-    response = Client().post("/status", {"reference": reference, "access_code": found[1]})
+    code = code_shown(client, reference)
+    assert code_shown(client, reference) == code
+    Draft.objects.update(created_at=F("created_at") - sent.SHOWN_AGAIN)
+    assert code_shown(client, reference) == ""
+    assert reference in text(client.get(f"/erasure/sent/{reference}"))
+    response = Client().post("/status", {"reference": reference, "access_code": code})
     assert response.url == f"/status/{reference}"  # type: ignore[attr-defined]
 
 
-def test_access_code_lies_encrypted_until_it_is_shown_and_nowhere_afterwards(
-    client: Client,
-) -> None:
+def test_reloading_does_not_make_the_minutes_longer(client: Client) -> None:
+    reference = send(client)
+    Draft.objects.update(created_at=F("created_at") - timedelta(hours=5))  # sent, not yet seen
+    for _ in range(3):
+        assert code_shown(client, reference)
+        Draft.objects.update(created_at=F("created_at") - sent.SHOWN_AGAIN / 4)
+    Draft.objects.update(created_at=F("created_at") - sent.SHOWN_AGAIN / 4)
+    assert code_shown(client, reference) == ""
+
+
+def test_whoever_has_given_the_access_code_is_not_shown_it_again(client: Client) -> None:
+    reference, other = send(client), send(client)
+    code = code_shown(client, reference)
+    client.post("/status", {"reference": reference, "access_code": code})
+    assert code_shown(client, reference) == ""
+    assert code_shown(client, other)
+    assert Draft.objects.count() == 1
+
+
+def test_access_code_lies_encrypted_while_it_is_shown(client: Client) -> None:
     reference = send(client)
     waiting = session_data()
-    first = text(client.get(f"/erasure/sent/{reference}"))
-    found = re.search(r'<output id="access-code">([0-9A-Z-]+)</output>', first)
-    assert found is not None
-    assert found[1] not in waiting
-    assert found[1] not in session_data()
-    assert not Draft.objects.exists()
+    code = code_shown(client, reference)
+    assert code
+    assert code not in waiting + session_data()
+    stored = Draft.objects.get()
+    assert code.encode() not in bytes(stored.ciphertext) + bytes(stored.wrapped)
+    assert Client().get(f"/erasure/sent/{reference}").context["access_code"] == ""
+
+
+def code_shown(client: Client, reference: str) -> str:
+    page = text(client.get(f"/erasure/sent/{reference}"))
+    found = re.search(r'<output id="access-code">([0-9A-Z-]+)</output>', page)
+    return found[1] if found else ""
 
 
 def session_data() -> str:
