@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management import call_command
+from django.core.management import call_command, get_commands
 
 import requests_app.management.commands
 import rtbf.management.commands
@@ -20,6 +21,7 @@ from requests_app import keys
 from requests_app.commands import EXITS, ToldCommand
 from requests_app.models import ApiClient, Recipient, StaffMember
 from requests_app.services import api_requests, recipients, training
+from rtbf.stack import BASE_DIR
 from tests import factories
 
 PACKAGES = (requests_app.management.commands, rtbf.management.commands, workers.management.commands)
@@ -40,6 +42,7 @@ ELSEWHERE = {
     "recompute_evidence": "tests/workers/test_recompute_evidence.py",
     "retrained_release": "tests/workers/test_retrained_command.py",
     "sample": "tests/rtbf/test_sample.py",
+    "share_adapters": "tests/workers/test_shared_files.py",
     "translations": "writes the catalogues",
 }
 
@@ -60,6 +63,19 @@ def test_help_has_examples_that_can_be_typed(name: str) -> None:
         assert what
     options = [each.option_strings for each in parser._actions]
     assert (["--json"] in options) == command.reports
+
+
+@pytest.mark.parametrize("page", [BASE_DIR / "README.md", *(BASE_DIR / "docs").glob("*.md")])
+def test_each_command_line_that_a_document_shows_can_be_typed(page: Path) -> None:
+    text, wrong = re.sub(r"\s+", " ", page.read_text()), []
+    for name, rest in re.findall(r"manage\.py ([a-z_]+)([^`]*)`", text):
+        if name in COMMANDS:
+            flags = re.findall(r"(?<=\s)--[a-z0-9-]+", re.split(r" && | > | python ", rest)[0])
+            known = COMMANDS[name].create_parser("manage.py", name)._option_string_actions
+            wrong += [f"{name} {flag}" for flag in flags if flag not in known]
+        elif name not in get_commands():
+            wrong.append(name)
+    assert wrong == []
 
 
 def test_usage_errors_end_with_2_and_refusals_with_1() -> None:

@@ -1,12 +1,15 @@
 """Adapters on storage that two machines share, each with a folder of its own."""
 
+import json
 import shutil
 import time
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
 from django.core.files.storage import storages
+from django.core.management import CommandError, call_command
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
@@ -174,6 +177,17 @@ def test_restrictions_reach_another_machine_with_their_age(
         shared_files.fetch_restrictions()
 
 
+def put_back() -> int:
+    out = StringIO()
+    call_command("share_adapters", "--json", stdout=out)
+    return int(json.loads(out.getvalue())["put"])
+
+
+def test_without_shared_storage_nothing_can_be_put_back() -> None:
+    with pytest.raises(CommandError, match="RTBF_ADAPTER_STORAGE"):
+        call_command("share_adapters")
+
+
 @pytest.mark.django_db
 def test_an_adapter_goes_from_all_places_once_its_case_is_sealed_and_no_release_names_it(
     shared: Path, ref: AdapterRef, settings: Settings
@@ -195,9 +209,9 @@ def test_an_adapter_goes_from_all_places_once_its_case_is_sealed_and_no_release_
         is_live=True, created_at=timezone.now(),
     )  # fmt: skip
     assert shared_files.remove_retired(everywhere=True) == 0  # it is in force
-    assert shared_files.put_missing() == 0
+    assert put_back() == 0
     shutil.rmtree(there)
-    assert shared_files.put_missing() == 1  # the storage had lost it
+    assert put_back() == 1  # the storage had lost it
     assert (here.is_dir(), there.is_dir()) == (True, True)
     release.is_live = False
     release.save()
