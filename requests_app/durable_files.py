@@ -51,6 +51,7 @@ def is_private(path: Path) -> bool:
 
 def _write(path: Path, parts: Iterable[bytes], flag: int, mode: int = 0o600) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | flag, mode), "wb") as file:
+        os.fchmod(file.fileno(), mode)  # whatever the umask takes away
         file.writelines(parts)
         file.flush()
         os.fsync(file.fileno())

@@ -21,6 +21,10 @@ from tests.postgres import postgres_url
 pytestmark = pytest.mark.stack
 COMPOSE = yaml.safe_load((BASE_DIR / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
+WORDS = frozenset({
+    "build", "command", "depends_on", "env_file", "environment", "healthcheck", "image", "ports",
+    "restart", "volumes",
+})  # fmt: skip
 SECRETS = {
     "RTBF_SECRET_KEY": "a-long-enough-key-for-this-test-only-0123456789abcdefghijklmnop",
     "RTBF_KEK": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
@@ -83,6 +87,23 @@ def test_every_service_of_ours_runs_the_image_that_the_dockerfile_builds() -> No
 def test_every_service_of_ours_reads_all_of_the_file_with_the_settings() -> None:
     ours = set(SERVICES) - {"postgres", "redis"}
     assert all(SERVICES[name]["env_file"] == ".env" for name in ours)
+
+
+def test_the_file_keeps_to_the_compose_specification() -> None:
+    """As far as can be read off: known words, services and volumes that are there, health."""
+    assert {each for each in COMPOSE if not each.startswith("x-")} == {"services", "volumes"}
+    for name, service in SERVICES.items():
+        assert service.keys() <= WORDS, name
+        assert {"image", "build"} & service.keys(), name
+        assert all(isinstance(word, str) for word in service.get("command", [])), name
+        assert all(isinstance(each, str) for each in service.get("environment", {}).values()), name
+        assert service["restart"] in {"no", "unless-stopped"}, name
+        for other, how in service.get("depends_on", {}).items():
+            healthy = how == {"condition": "service_healthy"}
+            assert healthy or how == {"condition": "service_completed_successfully"}, name
+            assert "healthcheck" in SERVICES[other] if healthy else other == "migrate", name
+        mounted = {each.partition(":")[0] for each in service.get("volumes", [])}
+        assert mounted <= COMPOSE["volumes"].keys(), name
 
 
 def test_the_web_server_believes_the_proxy_because_nobody_else_reaches_it() -> None:
