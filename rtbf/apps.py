@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from requests_app.deadlines import UnknownCalendar, calendar_of, public_holidays
 from requests_app.jurisdictions import UnknownProfile, current
+from rtbf.telemetry import start_sentry
 
 
 class RtbfConfig(AppConfig):
@@ -17,6 +18,7 @@ class RtbfConfig(AppConfig):
 
     def ready(self) -> None:
         register(check_clock)
+        start_sentry()
 
 
 def check_clock(**_: Any) -> Sequence[CheckMessage]:

@@ -12,6 +12,8 @@ from typing import Any
 from celery import Celery, Task, signals
 from celery.utils.log import get_task_logger
 
+from rtbf.telemetry import task_span
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "rtbf.settings")
 
 log = get_task_logger(__name__)
@@ -44,8 +46,10 @@ class OnCurrentRecord(Task):
         if why_not_served():
             log.critical("Not worked on: the database does not hold what was signed last.")
             return None
-        note_seen((self.request.delivery_info or {}).get("routing_key"))
-        return super().__call__(*args, **kwargs)
+        queue = (self.request.delivery_info or {}).get("routing_key")
+        note_seen(queue)
+        with task_span(self.name, queue):
+            return super().__call__(*args, **kwargs)
 
 
 def start_on_current_record(**_: Any) -> None:

@@ -203,6 +203,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "rtbf.telemetry.traced",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -455,6 +456,8 @@ if RTBF_PRODUCTION and env_bool("RTBF_BEHIND_PROXY", default=False):
 # --- Being operated -----------------------------------------------------------------------------
 RTBF_METRICS_TOKEN = env("RTBF_METRICS_TOKEN", "")  # without one there is no /metrics
 RTBF_LOG_JSON = env_bool("RTBF_LOG_JSON", default=False)
+RTBF_OTEL_ENDPOINT = env("RTBF_OTEL_ENDPOINT", "")  # of an OpenTelemetry collector; empty: none
+RTBF_SENTRY_DSN = env("RTBF_SENTRY_DSN", "")
 # --- Logging: to standard error, refusing first: no text that could be personal data -------------
 LOGGING = {
     "version": 1,

@@ -7,7 +7,8 @@ from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
 from requests_app.commands import ToldCommand
-from workers.gateway import Gateway
+from rtbf.telemetry import traced_gateway
+from workers.gateway import GATE_PATH, PATHS, Gateway
 
 
 class Command(ToldCommand):
@@ -31,7 +32,9 @@ class Command(ToldCommand):
         if options["model"] not in settings.RTBF_MODELS:
             raise CommandError(f"RTBF_MODELS names {', '.join(settings.RTBF_MODELS)} alone.")
         uvicorn.run(
-            Gateway(options["model"]),
+            traced_gateway(
+                Gateway(options["model"]), {"/healthz", "/v1/models", *PATHS, GATE_PATH}
+            ),
             host=options["host"],
             port=options["port"],
             access_log=False,
