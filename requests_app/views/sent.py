@@ -1,8 +1,8 @@
 """The confirmation: a page that keeps its address, and the same as a PDF to keep.
 
 The PDF has no access code. The code opens every letter, and a file is printed, mailed and copied.
-The page shows it for some minutes from the first time on, since an answer may be lost on its way and
-the page be loaded again, and not any more once it was given on the status page.
+The page shows it for some minutes from the first time on, since an answer may be lost on its way
+and the page be loaded again, and not any more once it was given on the status page.
 """
 
 from __future__ import annotations

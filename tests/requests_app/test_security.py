@@ -83,12 +83,20 @@ def test_no_page_takes_a_post_without_its_token() -> None:
         if not str(page.pattern).startswith("app/")
     }
     browser = Client(enforce_csrf_checks=True)
-    for name, path in {**public, "login": "/accounts/login/"}.items():
+    log_in = {"login": "/accounts/login/", "reset": "/accounts/password/reset/"}
+    for name, path in {**public, **log_in}.items():
         assert browser.post(path).status_code == 403, name
     for role in (Role.APPROVER, Role.ADMINISTRATOR):
         browser.force_login(factories.make_staff(role))
         for name, path in {**paths, "logout": "/accounts/logout/"}.items():
             assert browser.post(path).status_code == 403, name
+
+
+def test_a_session_of_staff_opens_no_call_of_the_api() -> None:
+    """Else a forged form could make one: these calls carry no token."""
+    officer = as_staff(factories.make_staff(Role.OFFICER))
+    assert officer.get("/api/cases").status_code == 401
+    assert officer.post("/api/opendsr/requests", {}, "application/json").status_code == 401
 
 
 # --- Rows of another case -------------------------------------------------------------------------
@@ -180,6 +188,27 @@ def test_the_status_look_up_does_not_tell_which_references_exist(client: Client)
     assert told(look_up(known)) == told(look_up("ERQ-2020-999999"))
     found = ratio(lambda: look_up(known), lambda: look_up("ERQ-2020-999999"), pairs=15)
     assert LEAST < found < MOST
+
+
+@pytest.mark.parametrize("path", ["/erasure/confirm", "/erasure/resend"])
+def test_a_code_that_is_wrong_or_asked_for_does_not_tell_which_references_exist(path: str) -> None:
+    known = factories.open_case().case.reference
+    answers = [
+        told(Client().post(path, {"reference": each, "code": "AAAA-AAAA"}, follow=True))
+        for each in (known, "ERQ-2020-999999")
+    ]
+    assert answers[0] == answers[1]
+
+
+def test_a_new_password_that_is_asked_for_does_not_tell_which_accounts_exist() -> None:
+    member = factories.make_staff(Role.OFFICER)
+    member.email = "ana@controller.example"
+    member.save()
+    answers = [
+        told(Client().post("/accounts/password/reset/", {"email": each}, follow=True))
+        for each in (member.email, "nobody@controller.example")
+    ]
+    assert answers[0] == answers[1]
 
 
 class QuickPBKDF2(PBKDF2PasswordHasher):

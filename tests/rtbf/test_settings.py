@@ -1,6 +1,8 @@
 """The settings of a public host: refused until it says in whose name it writes letters."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
 
@@ -52,6 +54,26 @@ def test_a_public_host_makes_no_secret_of_its_own(secret: str) -> None:
     done = read_settings({**KEYS, **CONTROLLER, secret: ""})
     assert done.returncode != 0
     assert f"ImproperlyConfigured: Set {secret}" in done.stderr
+
+
+def test_no_secret_has_a_default_that_production_could_use() -> None:
+    """Of each setting whose name sounds like one, and of each in docker-compose.yml."""
+    secret = re.compile(r"(KEY|KEYS|KEK|SECRET|PASSWORD|TOKEN|DSN)$")
+    tree = ast.parse((BASE_DIR / "rtbf" / "settings.py").read_text())
+    read = {
+        call.args[0].value: [ast.literal_eval(each) for each in call.args[1:]]
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call)
+        and ast.unparse(call.func) in ("env", "os.environ.get")
+        and isinstance(call.args[0], ast.Constant)
+        and secret.search(str(call.args[0].value))
+    }
+    assert {"RTBF_GATEWAY_KEY", "RTBF_METRICS_TOKEN", "EMAIL_HOST_PASSWORD"} <= read.keys()
+    assert {name: given for name, given in read.items() if given not in ([""], [])} == {}
+    compose = (BASE_DIR / "docker-compose.yml").read_text()
+    named = re.findall(r"\$\{(\w+)([^}]*)\}", compose)
+    assert {name for name, _ in named} >= {"RTBF_KEK", "POSTGRES_PASSWORD", "REDIS_PASSWORD"}
+    assert [name for name, rest in named if not rest.startswith(":?")] == []
 
 
 def test_a_public_host_shows_no_debug_pages() -> None:
