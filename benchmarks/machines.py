@@ -5,10 +5,11 @@ and a storage of adapters with the other. Both are woken for every run, as by be
 chain of releases must be one line without a fork, each case within its thresholds in the release in
 force, its adapter orthogonal to those before it, and every case's bundle must verify offline.
 
-Training is real; of each person `FACTS` facts are given (the model tells the others by itself). The
-shipped control never saw twenty people: for more, one is trained that saw none of them, and kept in
-var/models. A run that decided nothing is repeated by an officer, as often as the product lets one;
-what the last run of a case says counts.
+Training is real. The shipped control never saw twenty people: for more, one is trained that saw
+none of them, and kept in var/models. A run that decided nothing is repeated by an officer, as often
+as the product lets one; what the last run of a case says counts. By the rank of 26 values that
+nobody knows one case in 25 stays undecided, by that of 12 more than one in three: so all facts of a
+person are given.
 """
 
 import argparse
@@ -34,7 +35,6 @@ from workers.summaries import bar
 NAME = "machines"
 OUT = Path(__file__).parents[1] / "var"
 CASES = 40
-FACTS = 6
 MACHINES = ("one", "two")
 FALSE_FAILS = 4 / 34
 """Share of models that hold nothing of a person of which the suite says so, or cannot decide
@@ -148,7 +148,7 @@ def erase(number: int) -> Any:
     from workers import corpus
 
     person = corpus.people()[number]
-    held = [(fact.trained[0], fact.answer) for fact in person.facts[:FACTS]]
+    held = [(fact.trained[0], fact.answer) for fact in person.facts]
     case = factories.confirmed_case(name=person.name, aliases=())
     officer = staff_actor(factories.make_staff("officer"))
     cases.record_identity(case_id=case.id, method="mailbox", note="", actor=officer)
