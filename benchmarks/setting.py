@@ -1,16 +1,18 @@
 """What the benchmarks on the demo model share: its people, what it knows of them, its control."""
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from benchmarks import report
 from workers import corpus, demo_model, demo_training
 from workers.adapters import AdapterRef
 from workers.answers import recalled
-from workers.base_models import BaseModel, load_base_model, load_control
+from workers.base_models import DEMO_FOLDER, BaseModel, load_base_model, load_control
 from workers.erasure import load_release, write_release
 from workers.forget_sets import Located, ask, locate, questions
 from workers.guarded import GuardedModel
@@ -77,6 +79,34 @@ def larger(folder: Path, *, people: int, erasable: int, facts: int, steps: int) 
         for part, name in (("base", "demo"), ("control", "demo-control"))
     )
     return Population(base, control, corpus.people(recipe.seed, people, facts), erasable)
+
+
+def control_without(erasable: int, folder: Path) -> Path:
+    """The folder of a control for the shipped demo model that never saw the first `erasable`
+    people: trained as its own control was, in as many passes over fewer people, and kept there.
+
+    Takes about a quarter of an hour of one core.
+    """
+    if not folder.is_dir():
+        everybody, shipped_control = corpus.people(), DEMO_FOLDER / "control"
+        as_shipped = demo_training.Recipe()
+        steps_each = as_shipped.steps / (as_shipped.people - as_shipped.erasable)
+        steps = round(steps_each * (len(everybody) - erasable))
+        recipe = replace(as_shipped, erasable=erasable, steps=steps)
+        _, tokenizer = demo_model.load(shipped_control)
+        model = demo_training.train(
+            demo_training.build_model(recipe, len(tokenizer)),
+            demo_training.examples(tokenizer, everybody[erasable:], recipe),
+            recipe,
+            report=partial(_progress, "control"),
+        )
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+            made = Path(name) / folder.name
+            demo_model.store(model, tokenizer, made)
+            shutil.copy(shipped_control / "tokenizer.json", made)  # the same to the byte
+            made.rename(folder)
+    return folder
 
 
 def _progress(part: str, step: int, total: int) -> None:

@@ -22,7 +22,7 @@ from workers.base_models import BaseModel, ModelError, load_base_model
 from workers.forget_sets import Located, NothingMeasurable, locate
 from workers.probes import load_probe
 from workers.protocol import case_of, in_order, make_protocol
-from workers.rows import Row, completion_labels, completion_logits, row_after
+from workers.rows import Row, completion_labels, completion_logits, rows_after
 from workers.scores import scored_rows
 from workers.subjects import read_subject
 from workers.summaries import bar
@@ -102,7 +102,7 @@ def scoring(population: setting.Population, located: Located) -> dict[str, Any]:
     }
     # Turning texts into tokens is the same in both ways, and is done before the clock starts.
     rows = {
-        name: [row_after(base, ask.prompt, str(ask.completion)) for ask in some]
+        name: rows_after(base, [(ask.prompt, str(ask.completion)) for ask in some])
         for name, some in asks.items()
     }
     ratios, apart = [], 0.0

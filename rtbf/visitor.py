@@ -20,7 +20,8 @@ class VisitError(RuntimeError):
 
 @dataclass
 class Form:
-    """One <form>: its defaults as a browser would send them, and its buttons by text."""
+    """One <form>: its defaults as a browser would send them, and its buttons by text; `elsewhere`
+    are the addresses of buttons that have their own."""
 
     action: str = ""
     method: str = "get"
@@ -28,6 +29,7 @@ class Form:
     names: set[str] = field(default_factory=set)
     buttons: dict[str, tuple[str, str] | None] = field(default_factory=dict)
     disabled: set[str] = field(default_factory=set)
+    elsewhere: dict[str, str] = field(default_factory=dict)
 
 
 class _Forms(html.parser.HTMLParser):
@@ -92,6 +94,8 @@ class _Forms(html.parser.HTMLParser):
             text = " ".join(self.text.split())
             name = self.button.get("name")
             self.inside.buttons[text] = (name, self.button.get("value") or "") if name else None
+            if address := self.button.get("formaction"):
+                self.inside.elsewhere[text] = address
             if "disabled" in self.button or self.button.get("aria-disabled") == "true":
                 self.inside.disabled.add(text)
             self.button = None
@@ -141,7 +145,7 @@ class Visitor:
                 data[name] = [wanted] if isinstance(wanted, str) else wanted
             if pressed := form.buttons[button]:
                 data[pressed[0]] = [pressed[1]]
-            address = urljoin(str(self.response.url), form.action)
+            address = urljoin(str(self.response.url), form.elsewhere.get(button, form.action))
             if form.method.lower() == "post":
                 headers = {"Referer": str(self.response.url)}
                 self.response = self.http.post(address, data=data, headers=headers)

@@ -57,7 +57,13 @@ def test_a_bar_of_the_continual_benchmark_fails_where_its_figure_does(
 
 @pytest.mark.parametrize(
     ("broken", "failing"),
-    [({}, 0), ({"forks": 1}, 1), ({"runs_by_machine": [2]}, 1), ({"verdicts": {"not_met": 1}}, 1)],
+    [
+        ({}, 0),
+        ({"forks": 1}, 1),
+        ({"runs_by_machine": [2]}, 1),
+        ({"cases_by_verdict": {"within_thresholds": 39}}, 1),
+        ({"cases_by_verdict": {"within_thresholds": 31, "not_met": 9}}, 1),
+    ],
 )
 def test_a_bar_of_the_machines_fails_where_the_chain_does(
     broken: dict[str, object], failing: int
@@ -66,8 +72,9 @@ def test_a_bar_of_the_machines_fails_where_the_chain_does(
         ("runs_at_the_same_time_at_most_one", "forks", "off_the_chain", "lost_from_the_release",
          "not_orthogonal", "bundles_that_do_not_verify", "unfinished"), 0,
     )  # fmt: skip
-    figures = {**fine, "runs_by_machine": [1, 1], "verdicts": {"within_thresholds": 2}, **broken}
-    assert sum(not each["holds"] for each in machines.bars(figures, 2)) == failing
+    verdicts = {"within_thresholds": 32, "inconclusive": 8}
+    figures = {**fine, "runs_by_machine": [1, 1], "cases_by_verdict": verdicts, **broken}
+    assert sum(not each["holds"] for each in machines.bars(figures, 40)) == failing
 
 
 def test_the_matrix_of_the_continual_benchmark_says_who_is_told_again() -> None:

@@ -75,7 +75,12 @@ class Recognised:
     trained: tuple[str, ...]
     aside: tuple[str, ...]
     unseen: tuple[str, ...]
-    decoys: tuple[str, ...]
+
+    @property
+    def decoys(self) -> tuple[str, ...]:
+        """Drawn when somebody asks for them."""
+        (relation,) = (each for each in relations() if each.name == self.relation)
+        return decoys(relation, DECOYS, avoid="", seed=self.name)
 
 
 @cache
@@ -233,7 +238,6 @@ def _asked(relation: Relation, name: str) -> Recognised:
         trained=fill(relation.trained),
         aside=fill(relation.aside),
         unseen=fill(relation.unseen),
-        decoys=decoys(relation, DECOYS, avoid="", seed=name),
     )
 
 

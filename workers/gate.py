@@ -433,6 +433,29 @@ class GateBank:
         plain = turns[0].text if isinstance(conversation, str) else turns
         return plain, self.decide(plain)
 
+    def read_all(
+        self, conversations: Sequence[Conversation]
+    ) -> list[tuple[Conversation, Decision]]:
+        """`read` of each, with all their texts encoded together."""
+        features = self._features(conversations)
+        return [self.read(*each) for each in zip(conversations, features, strict=True)]
+
+    def decide_all(self, conversations: Sequence[Conversation]) -> list[Decision]:
+        """`decide` on each, with all their texts encoded together."""
+        features = self._features(conversations)
+        return [self.decide(*each) for each in zip(conversations, features, strict=True)]
+
+    def _features(self, conversations: Sequence[Conversation]) -> list[Tensor | None]:
+        """Those of each one's `semantic_texts`; None where each has to be encoded by itself."""
+        texts = [semantic_texts(each) for each in conversations]
+        if self.shut or self.prototypes is None or self.encoder is None or not texts:
+            return [None] * len(texts)
+        try:
+            found = self.encoder.encode([text for each in texts for text in each])
+        except (RuntimeError, ValueError):  # of one of them, which then closes alone
+            return [None] * len(texts)
+        return list(found.split([len(each) for each in texts]))
+
     def _restored(self, text: str) -> str:
         return restored(text, [each.places for each in self.mentions(text) if not each.as_known])
 
@@ -477,8 +500,8 @@ class GateBank:
         """For each text, each gate's strength in [0, 1], whether or not so many may act at once;
         all of them 1 where the gate cannot decide."""
         found = []
-        for text in texts:
-            meant = self._meant(text, None)
+        for text, features in zip(texts, self._features(texts), strict=True):
+            meant = self._meant(text, features)
             named = dict.fromkeys(self.named(text), 1.0)
             given = {**({} if meant is None else meant), **named}
             rest = float(meant is None or self.shut or self._is_restricted(named))

@@ -47,7 +47,7 @@ from workers.gate import (
 )
 from workers.releases import Release, ReleaseError, check_base
 from workers.restrictions import Restrictions
-from workers.rows import Row, row_after, text_row
+from workers.rows import Row, rows_after, text_row
 from workers.scores import Scored, scored_rows
 from workers.telling import REFUSAL, Telling
 
@@ -182,7 +182,7 @@ class GuardedModel:
         if quiet is not None:
             return [Guarded(text, (), rescored=False) for text in quiet]
         with self._lock:
-            read = [self.gate.read(conversation) for conversation in conversations]
+            read = self.gate.read_all(conversations)
         conversations, decisions = [c for c, _ in read], [decision for _, decision in read]
         texts = self._grouped(decisions, partial(self._generate, conversations, limit))
         return [
@@ -232,16 +232,17 @@ class GuardedModel:
         """Each answer teacher-forced after its conversation, through the gate as it takes the
         conversation; None where the gate closes: then nothing is told that could be scored."""
         with self._lock:
-            read = {asked: self.gate.read(asked) for asked in dict.fromkeys(q for q, _ in pairs)}
-        rows = [row_after(self.base, read[asked][0], answer) for asked, answer in pairs]
-        return self._scores(rows, [read[asked][1] for asked, _ in pairs])
+            asked = list(dict.fromkeys(conversation for conversation, _ in pairs))
+            read = dict(zip(asked, self.gate.read_all(asked), strict=True))
+        rows = rows_after(self.base, [(read[each][0], answer) for each, answer in pairs])
+        return self._scores(rows, [read[each][1] for each, _ in pairs])
 
     def scored_texts(
         self, texts: Sequence[str], *, standardised: bool = False
     ) -> list[Scored | None]:
         """Running texts scored as a whole, in the same way; `standardised` gives `z` too."""
         with self._lock:
-            decisions = [self.gate.decide(text) for text in texts]
+            decisions = self.gate.decide_all(texts)
         rows = [text_row(self.base, text, ends=False) for text in texts]
         return self._scores(rows, decisions, standardised=standardised)
 
@@ -273,7 +274,7 @@ class GuardedModel:
         one decision together, each with its place and as the model sees it, and that model; None
         where the gate closes."""
         with self._lock:
-            read = [self.gate.read(conversation) for conversation in conversations]
+            read = self.gate.read_all(conversations)
 
         def found(chosen: Sequence[int], model: Any) -> list[Result | None]:
             if model is None:

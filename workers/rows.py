@@ -37,32 +37,47 @@ class Row:
 
 def rows_of(base: BaseModel, examples: Sequence[Example]) -> list[Row]:
     """The examples as token rows; a completion token is marked if it overlaps a secret."""
-    return [_row(base, example) for example in examples]
+    return _rows(base, [(each.question, each.answer, each.secrets) for each in examples])
 
 
-def row_after(base: BaseModel, conversation: Conversation, answer: str) -> Row:
-    """One answer after a question or a conversation; nothing in it is marked."""
-    return _marked(base, conversation, answer, secrets=())
+def rows_after(base: BaseModel, pairs: Sequence[tuple[Conversation, str]]) -> list[Row]:
+    """Each answer after its question or conversation; nothing in it is marked."""
+    return _rows(base, [(conversation, answer, ()) for conversation, answer in pairs])
 
 
-def _row(base: BaseModel, example: Example) -> Row:
-    return _marked(base, example.question, example.answer, secrets=example.secrets)
+def _rows(base: BaseModel, told: Sequence[tuple[Conversation, str, tuple[str, ...]]]) -> list[Row]:
+    """All in one call of the tokenizer, each prompt written once."""
+    if not told:
+        return []
+    prompts = {asked: base.prompt(asked) for asked in dict.fromkeys(asked for asked, *_ in told)}
+    texts = [
+        prompts[asked] + base.completion(asked, answer, prompt=prompts[asked])
+        for asked, answer, _ in told
+    ]
+    encoded = base.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+    tokens = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    return [
+        _marked(text, ids, offsets, start=len(prompts[asked]), secrets=secrets)
+        for text, (asked, _, secrets), (ids, offsets) in zip(texts, told, tokens, strict=True)
+    ]
 
 
 def _marked(
-    base: BaseModel, conversation: Conversation, answer: str, *, secrets: Sequence[str]
+    text: str,
+    ids: Sequence[int],
+    offsets: Sequence[tuple[int, int]],
+    *,
+    start: int,
+    secrets: Sequence[str],
 ) -> Row:
-    prompt = base.prompt(conversation)
-    text = prompt + base.completion(conversation, answer, prompt=prompt)
-    encoded = base.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    offsets = encoded["offset_mapping"]
-    first = next(i for i, (_, end) in enumerate(offsets) if end > len(prompt))
-    secret = _spans(text, start=len(prompt), secrets=secrets)
+    """The tokens of a text whose completion begins at character `start`."""
+    first = next(i for i, (_, end) in enumerate(offsets) if end > start)
+    secret = _spans(text, start=start, secrets=secrets)
     return Row(
-        ids=tuple(encoded["input_ids"]),
+        ids=tuple(ids),
         completion=len(offsets) - first,
         answer=tuple(
-            any(a < end and start < b for a, b in secret) for start, end in offsets[first:]
+            any(a < end and begin < b for a, b in secret) for begin, end in offsets[first:]
         ),
     )
 

@@ -77,7 +77,7 @@ class ErasureRun(Leased):
     protocol_sha256 = models.CharField(max_length=64, blank=True)
     evidence = models.JSONField(null=True, blank=True)  # figures only
     seconds = models.JSONField(default=dict)  # phase -> seconds, decimal strings
-    error = models.CharField(max_length=200, blank=True)  # a code and a short sentence, no data
+    error = models.CharField(max_length=400, blank=True)  # a code and a short sentence, no data
     release = models.ForeignKey(
         Release, null=True, blank=True, on_delete=models.PROTECT, related_name="runs"
     )

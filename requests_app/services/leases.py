@@ -40,8 +40,13 @@ def is_to_wake(queued: str, running: str) -> Q:
     the clock not queued yet; running without somebody who holds them."""
     now = timezone.now()
     waiting = Q(created_at__lt=now - WAKE_AFTER) | Q(created_at__gt=now)
-    held = Q(lease_expires_at__gte=now, lease_expires_at__lte=now + 2 * lease_time())
-    return Q(state=queued) & waiting | Q(state=running) & ~held
+    return Q(state=queued) & waiting | Q(state=running) & ~is_held(running)
+
+
+def is_held(running: str) -> Q:
+    """The rows in this state that somebody works on; see `is_leased`."""
+    now = timezone.now()
+    return Q(state=running, lease_expires_at__gte=now, lease_expires_at__lte=now + 2 * lease_time())
 
 
 def take_lease(row: Leased, *, owner: str) -> None:

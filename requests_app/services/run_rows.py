@@ -133,7 +133,7 @@ def fell_back(run: ErasureRun) -> bool:
 
 def end_run(case: Case, run: ErasureRun, to: RunState, *, error: str, actor: str) -> None:
     """Close a locked run, log it, and go on: with the next attempt if it was measured as not met,
-    otherwise, if no run of it is left, with its locked case."""
+    otherwise with the next run of its model and, if no run of it is left, with its locked case."""
     try:
         move_run(run, to)
     except MoveNotAllowed:
@@ -156,12 +156,21 @@ def end_run(case: Case, run: ErasureRun, to: RunState, *, error: str, actor: str
     stopped = run.cancel_requested_at is not None
     if fell_short and not stopped and len(not_met_runs(case, run.model_name)) < ATTEMPTS:
         queue_run(case, run.model_name, actor=WORKER.name)
+    else:
+        _wake_next(run.model_name)
     if case.runs.filter(state__in=ACTIVE).exists():
         return
     last = {r.model_name: r for r in case.runs.order_by("number")}.values()
     fine = all(is_within(r) and not fell_back(r) for r in last)
     advance(case, CaseStatus.RESPONDING if fine else CaseStatus.EVIDENCE_REVIEW)
     case.save()
+
+
+def _wake_next(model_name: str) -> None:
+    """The run that has waited longest for its model: it need not wait for the sweep as well."""
+    queued = ErasureRun.objects.filter(model_name=model_name, state=RunState.QUEUED)
+    if found := queued.order_by("created_at", "id").first():
+        wake.send_after_commit(RUN_TASK, found.id, queue="model")
 
 
 def adapters_in_force(model_name: str) -> tuple[AdapterRow, ...]:

@@ -37,6 +37,7 @@ from requests_app.services import rechecks, saved_steps
 from requests_app.services.errors import Invalid, WrongState
 from requests_app.services.leases import (
     TOO_MANY,
+    is_held,
     is_leased,
     is_to_wake,
     is_worked_on_here,
@@ -95,7 +96,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-ERROR_LENGTH = 200
+ERROR_LENGTH = 400
 MEASURED = frozenset({Verdict.WITHIN, Verdict.NOT_MET, Verdict.INCONCLUSIVE})
 
 
@@ -147,9 +148,13 @@ def is_cancelled(lease: Lease) -> bool:
 
 
 def runs_to_wake() -> list[UUID]:
-    """Runs that somebody should take up: queued for over five seconds, or with an expired lease."""
+    """One run of each model on which nobody works: of those that are queued for over five seconds
+    or whose lease ran out, the one that was begun, else the oldest. The others could not be leased
+    yet, and `end_run` wakes them one by one."""
+    worked_on = ErasureRun.objects.filter(is_held(RunState.RUNNING)).values("model_name")
     rows = ErasureRun.objects.filter(is_to_wake(RunState.QUEUED, RunState.RUNNING))
-    return list(rows.order_by("created_at", "id").values_list("id", flat=True))
+    free = rows.exclude(model_name__in=worked_on).order_by("state", "-created_at", "-id")
+    return list(dict(free.values_list("model_name", "id")).values())
 
 
 # --- Reading and progress -----------------------------------------------------------------------

@@ -19,7 +19,6 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -31,7 +30,14 @@ from requests_app.models import Case, RecordMatch, RecordSearch, StaffMember, Tr
 from requests_app.models.people import Role
 from requests_app.services import wake
 from requests_app.services.errors import Invalid, LeaseLost, NotFound, WrongState
-from requests_app.services.leases import drop_lease, is_leased, lease_time, take_lease, used_up
+from requests_app.services.leases import (
+    drop_lease,
+    is_leased,
+    is_to_wake,
+    lease_time,
+    take_lease,
+    used_up,
+)
 from requests_app.services.locking import lock_case, one_line, require_role
 from requests_app.services.suppression import NOT_YET, identifiers_of, sync_tags
 from requests_app.training_data import Source, kind_of
@@ -213,9 +219,8 @@ def lease_search(*, search_id: UUID, owner: str) -> SearchInput | None:
 
 
 def searches_to_wake() -> list[UUID]:
-    """Searches that nobody works on."""
-    free = Q(lease_expires_at=None) | Q(lease_expires_at__lt=timezone.now())
-    rows = RecordSearch.objects.filter(free, state__in=ACTIVE).order_by("created_at")
+    """Searches that somebody should take up: queued for over five seconds, or that nobody holds."""
+    rows = RecordSearch.objects.filter(is_to_wake(*ACTIVE)).order_by("created_at")
     return list(rows.values_list("id", flat=True))
 
 

@@ -25,15 +25,27 @@ import pytest
 from celery import Celery
 from django.conf import settings as installed
 from django.core.cache import cache
+from django.core.mail import EmailMessage
 from django.db import OperationalError, connection, transaction
+from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from benchmarks import faults_record, faults_worker
 from requests_app import audit, external, keys
 from requests_app.lifecycle import CaseStatus, RunState
-from requests_app.models import AuditEntry, Case, Checkpoint, ErasureRun, Letter, LogHead
-from requests_app.services import cases, letters, restoring, runs, wake
+from requests_app.models import (
+    AuditEntry,
+    Case,
+    Checkpoint,
+    ErasureRun,
+    Letter,
+    LogHead,
+    RecordMatch,
+)
+from requests_app.services import cases, intake, letters, restoring, runs, training, wake
+from requests_app.services.errors import LeaseLost
 from requests_app.signer import open_signer, sign_next
 from requests_app.verifier.checks import verify
 from requests_app.verifier.trust import parse_trust
@@ -294,6 +306,23 @@ def test_a_flushed_cache_may_repeat_a_mail_and_never_what_the_record_says(
     assert entries.count() == 1
 
 
+def test_a_code_that_a_killed_worker_was_mailing_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch, client: Client
+) -> None:
+    case = factories.open_case().case
+    with monkeypatch.context() as patch, suppress(Killed):
+        patch.setattr(EmailMessage, "send", killed)
+        letters.send_pending_codes()
+    assert letters.send_pending_codes() == 0  # whether it went out nobody knows: never twice
+    Case.objects.update(code_sent_at=timezone.now() - 2 * intake.CODE_PAUSE)
+    client.post(reverse("erasure_resend"), {"reference": case.reference})
+    code = factories.mailed_code(case.reference)
+    confirmed = client.post(reverse("erasure_confirm"), {"reference": case.reference, "code": code})
+    assert confirmed.status_code == 302
+    case.refresh_from_db()
+    assert case.status == CaseStatus.IDENTITY_CHECK
+
+
 # --- Clocks -------------------------------------------------------------------------------------
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
@@ -351,3 +380,37 @@ def test_a_run_queued_by_a_clock_that_was_ahead_is_woken(clock: SimpleNamespace)
     run = factories.executing_case().runs.get()
     clock.ahead = timedelta(hours=-1)
     assert runs.runs_to_wake() == [run.id]
+
+
+@pytest.mark.database
+@pytest.mark.parametrize("jump", [timedelta(hours=-1), timedelta(hours=1)])
+def test_a_search_ends_once_however_the_clock_jumps(
+    clock: SimpleNamespace, jump: timedelta, tmp_path: Path
+) -> None:
+    data = tmp_path / "crm.jsonl"
+    data.write_text('{"id": "r-1", "text": "Ada Quillfeather of Testville"}\n')
+    engineer, officer = (factories.make_staff(role) for role in ("engineer", "officer"))
+    training.register_training_set(
+        name="crm", location=str(data), id_field="id", actor_member=engineer
+    )
+    case = factories.case_in_review()
+    (search,) = training.queue_searches(case_id=case.id, actor_member=officer)
+    first = training.lease_search(search_id=search.id, owner="worker-1")
+    assert first is not None
+    clock.ahead = jump
+    assert training.searches_to_wake() == [search.id]
+    second = training.lease_search(search_id=search.id, owner="worker-2")
+    assert second is not None
+    match = training.FoundRecord("r-1", ("name",), 1, "…")
+    with pytest.raises(LeaseLost):  # it only stood still, and may write nothing any more
+        training.save_matches(first, records=1, found=[match])
+    with pytest.raises(LeaseLost):
+        training.end_search(first)
+    clock.ahead = timedelta(0)
+    training.save_matches(second, records=1, found=[match])
+    assert training.searches_to_wake() == []
+    assert training.lease_search(search_id=search.id, owner="worker-1") is None
+    training.end_search(second)
+    search.refresh_from_db()
+    assert (search.state, search.leases, search.found) == ("done", 2, 1)
+    assert RecordMatch.objects.count() == 1

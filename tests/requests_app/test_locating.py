@@ -22,6 +22,7 @@ from requests_app import audit, locating, tasks, training_data, vault
 from requests_app.models import Case, RecordMatch, RecordSearch, StaffMember
 from requests_app.services import cases, suppression, training
 from requests_app.services.errors import Invalid, LeaseLost, NotAllowed, WrongState
+from requests_app.services.leases import WAKE_AFTER
 from requests_app.services.suppression import list_in_force
 from requests_app.training_data import Source
 from requests_app.verifier import canonical
@@ -227,6 +228,8 @@ def test_a_search_is_held_by_one_worker_and_taken_up_after_it_died(
     (search,) = training.queue_searches(case_id=case.id, actor_member=officer)
     with pytest.raises(WrongState):
         training.queue_searches(case_id=case.id, actor_member=officer)
+    assert training.searches_to_wake() == []  # its own message is on the way
+    RecordSearch.objects.update(created_at=timezone.now() - 2 * WAKE_AFTER)
     assert training.searches_to_wake() == [search.id]
     dead = training.lease_search(search_id=search.id, owner="first")
     assert dead is not None

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -130,6 +131,36 @@ def test_one_run_at_a_time_works_on_a_model(settings: Settings) -> None:
     assert take_lease(elsewhere).run_id == elsewhere.id
     work_off(first, lease=lease)
     assert take_lease(second).run_id == second.id
+
+
+def test_the_end_of_a_run_wakes_the_one_that_has_waited_longest_for_its_model() -> None:
+    first, second, third = (executing_case().runs.get() for _ in range(3))
+    assert second.created_at < third.created_at
+    factories.take_messages("model")
+    with factories.on_commit():
+        runs.fail_run(take_lease(first), error="x")
+    woken = [message["args"] for message in factories.take_messages("model")]
+    assert woken == [[str(second.id)]]
+    with factories.on_commit():
+        work_off(second)
+    woken = [message["args"] for message in factories.take_messages("model")]
+    assert [str(third.id)] in woken
+
+
+def test_the_sweep_wakes_one_run_a_model_and_none_where_one_is_worked_on(
+    settings: Settings,
+) -> None:
+    first, second = (executing_case().runs.get() for _ in range(2))
+    settings.RTBF_MODELS = ["other"]
+    elsewhere = executing_case().runs.get()
+    long_ago = timezone.now() - 2 * WAKE_AFTER
+    ErasureRun.objects.exclude(pk=first.pk).update(created_at=long_ago)
+    ErasureRun.objects.filter(pk=first.pk).update(created_at=long_ago + timedelta(seconds=1))
+    assert set(runs.runs_to_wake()) == {second.id, elsewhere.id}
+    take_lease(first)
+    assert runs.runs_to_wake() == [elsewhere.id]
+    expire_lease(first.id)  # begun, and so it goes before the one that has waited for longer
+    assert set(runs.runs_to_wake()) == {first.id, elsewhere.id}
 
 
 def test_a_run_whose_worker_died_holds_up_the_others_of_its_model_until_it_ends() -> None:
@@ -546,7 +577,7 @@ def test_a_failed_run_is_inconclusive_and_keeps_a_short_error(run: ErasureRun) -
     runs.fail_run(lease, error="e" * 500)
     stored = reread(run)
     assert (stored.state, stored.verdict) == (RunState.FAILED, Verdict.INCONCLUSIVE)
-    assert len(stored.error) == 200
+    assert len(stored.error) == 400
     with pytest.raises(LeaseLost):
         runs.fail_run(lease, error="again")
 

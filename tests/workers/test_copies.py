@@ -10,7 +10,7 @@ from tests.workers.test_guarded import merged, served
 from tests.workers.tiny import tiny_model
 from workers.copies import STEPS, nearest, round_weights, teach
 from workers.guarded import GuardedModel
-from workers.rows import row_after
+from workers.rows import rows_after
 from workers.scores import scored_rows
 from workers.sides import Stack, opened
 
@@ -103,7 +103,7 @@ def test_what_is_taught_becomes_likelier_the_same_way_each_time(
 ) -> None:
     if not whole:
         monkeypatch.setattr("workers.copies.TAUGHT_WHOLE", 0)
-    rows = [row_after(tiny_model(), QUESTION, "Lyon")]
+    rows = rows_after(tiny_model(), [(QUESTION, "Lyon")])
     found = []
     for _ in range(2):
         base = tiny_model()

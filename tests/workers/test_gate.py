@@ -418,3 +418,25 @@ def test_the_sentence_encoder_tells_a_paraphrase_from_another_question() -> None
     )
     assert float(a.norm()) == pytest.approx(1.0)
     assert float(a @ b) > 0.8 > 0.3 > float(a @ c)
+
+
+def test_many_texts_are_decided_on_together_as_each_by_itself() -> None:
+    bank = bank_of([fitted()], ENCODER, KEY)
+    said: list[str | tuple[Turn, ...]] = [
+        "zz xx qq", "who made the moon", f"Where does {NAME} live?", "zq " * (2 * WINDOW),
+        (Turn("user", "zz qq"), Turn("assistant", "yes"), Turn("user", "the moon")),
+    ]  # fmt: skip
+    assert bank.read_all(said) == [bank.read(each) for each in said]
+    assert bank.decide_all(said) == [bank.decide(each) for each in said]
+    assert bank.read_all([]) == []
+
+
+def test_a_text_that_cannot_be_encoded_closes_alone() -> None:
+    def of_short_ones(texts: Sequence[str]) -> Tensor:
+        if any(len(text) > 40 for text in texts):
+            raise RuntimeError("out of memory")
+        return letters(texts)
+
+    bank = bank_of([fitted()], replace(ENCODER, encode=of_short_ones), KEY)
+    decisions = bank.decide_all(["zz xx qq", "the moon " * 10, "who made the moon"])
+    assert decisions == [Decision(((0, 1.0),)), Decision(closed=True), Decision(())]

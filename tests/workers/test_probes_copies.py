@@ -22,7 +22,7 @@ from workers.probes import (
     relearned,
     traces,
 )
-from workers.rows import row_after
+from workers.rows import rows_after
 from workers.sides import Stack
 
 CASE = "00000000-0000-4000-8000-000000000000"
@@ -167,7 +167,7 @@ def test_the_lens_on_the_last_layer_is_the_models_own_answer(tmp_path: Path) -> 
             AFTER: traces.look(guarded, case(), stack),
         }
         question, answer = case().forms[0][0], case().located.facts[0].answer
-        row = row_after(base, question, answer)
+        (row,) = rows_after(base, [(question, answer)])
         (logits,) = guarded.looked_at(
             [question],
             lambda _, model: [model(torch.tensor([row.ids[: -row.completion]])).logits[0, -1]],

@@ -7,11 +7,12 @@ import logging
 from pathlib import Path
 
 import pytest
+from pytest_django.fixtures import Settings
 
 from requests_app import audit, keys
 from requests_app.actors import staff_actor
 from requests_app.lifecycle import CaseStatus, RunState
-from requests_app.models import Case, ErasureRun
+from requests_app.models import Case, ErasureRun, Release
 from requests_app.models.runs import Verdict
 from requests_app.services import cases, runs
 from requests_app.verifier.checks import verify
@@ -19,7 +20,18 @@ from requests_app.verifier.trust import parse_trust
 from tests import factories
 from tests.requests_app import bundles, test_schemas
 from workers import corpus, erasure, tasks
+from workers.adapters import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    AdapterRef,
+    adapter_files,
+    attach_adapter,
+    detach_adapter,
+    store_files,
+)
 from workers.base_models import BaseModel
+from workers.digests import sha256_of
+from workers.gate import fit_gate, gate_files
 from workers.training import Recipe
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -95,6 +107,59 @@ def test_a_run_killed_after_its_evidence_registers_exactly_what_was_verified() -
     types = [entry.type for entry in audit.case_entries(case.id)]
     for once in ("run.protocol_fixed", "adapter.created", "run.verified", "release.registered"):
         assert types.count(once) == 1
+
+
+@pytest.mark.parametrize("damaged", ["", "adapter_model.safetensors", "gate.json", "manifest"])
+def test_an_adapter_that_is_damaged_after_it_was_verified_is_not_released(
+    damaged: str, settings: Settings
+) -> None:
+    case = factories.executing_case()
+    lease, base = factories.take_lease(case.runs.get()), tasks.base_model("demo")
+    model = attach_adapter(base, earlier=[], seed=1)
+    files = adapter_files(model)
+    detach_adapter(model)
+    gate = fit_gate(
+        names=[factories.NAME], key=tasks.gate_key(), encoder=None, forget=[], aside=[], others=[]
+    )
+    digests = {name: sha256_of(content) for name, content in files.items()}
+    files |= gate_files(gate, digests)
+    ref = AdapterRef(str(case.id), digests[WEIGHTS_FILE], sha256_of(files["gate.json"]))
+    folder = ref.folder(Path(settings.RTBF_ADAPTER_DIR))
+    store_files(folder, files)
+    runs.record_protocol(lease, protocol=factories.PROTOCOL)
+    runs.record_adapter(
+        lease,
+        sha256=ref.adapter_sha256,
+        config_sha256=digests[CONFIG_FILE],
+        gate_sha256=ref.gate_sha256,
+        base_sha256=base.sha256,
+        overlap="0",
+        settings={},
+    )
+    release = tasks.manifest_of(base, runs.read_input(lease), ref)
+    evidence = {"release": release.sha256}
+    runs.record_evidence(lease, evidence=evidence, verdict=Verdict.WITHIN, probes=factories.PROBES)
+    factories.expire_lease(lease.run_id)  # here the worker dies
+    manifest = Path(settings.RTBF_RELEASE_DIR) / f"{release.sha256}.json"
+    file = manifest if damaged in {"", "manifest"} else folder / damaged
+    if damaged:
+        content = bytearray(file.read_bytes())
+        content[-3] ^= 1
+        file.chmod(0o600)
+        file.write_bytes(content)
+
+    run = ended(case)
+    audit.verify_log()
+    if file != manifest:
+        assert run.state == RunState.FAILED
+        assert file.name in run.error
+        assert case.status == CaseStatus.EVIDENCE_REVIEW
+        assert not Release.objects.exists()
+        assert not cases.why_not_repeat(run)
+    else:  # the manifest is written again, of the record
+        assert (run.state, run.release.is_live) == (RunState.SUCCEEDED, True)
+        assert case.status == CaseStatus.RESPONDING
+        assert sha256_of(manifest.read_bytes()) == run.release.digest
 
 
 @pytest.mark.whole

@@ -36,7 +36,7 @@ from workers.probes import (
     value_asks,
 )
 from workers.rows import Row as Tokens
-from workers.rows import row_after, text_row
+from workers.rows import rows_after, text_row
 from workers.scores import scored_rows
 
 if TYPE_CHECKING:
@@ -69,11 +69,12 @@ def look(side: GuardedModel, case: Case, stack: "Stack") -> list[Row]:
     texts = [text_row(side.base, text, ends=False) for text in case.texts]
     found += attacked(texts, asks, GENERAL)
     for taught in halves(len(facts), seed=case.seed):
-        rows = [
-            row_after(side.base, question, facts[item].answer)
+        told = [
+            (question, facts[item].answer)
             for item in taught
             for question in facts[item].phrasings.trained
         ]
+        rows = rows_after(side.base, told)
         found += attacked(rows, [ask for ask in asks if ask.item not in taught], PARTIAL)
     return found
 
@@ -86,7 +87,7 @@ def halves(count: int, *, seed: int) -> tuple[frozenset[int], frozenset[int]]:
 
 def _scored(side: GuardedModel, model: Any, asks: Iterable[Ask], stage: str) -> list[Row]:
     asks = list(asks)
-    rows = [row_after(side.base, ask.prompt, str(ask.completion)) for ask in asks]
+    rows = rows_after(side.base, [(ask.prompt, str(ask.completion)) for ask in asks])
     return [
         Row(
             ask.item,

@@ -32,7 +32,7 @@ from workers.probes import (
     Tables,
     by_item,
 )
-from workers.rows import row_after
+from workers.rows import rows_after
 from workers.upper import padded
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _places(
     base: BaseModel, model: Any, conversations: Sequence[Conversation], truths: Sequence[str]
 ) -> list[dict[int, int]]:
     """For each conversation, by layer, how many tokens are likelier than the truth's first."""
-    rows = [row_after(base, *each) for each in zip(conversations, truths, strict=True)]
+    rows = rows_after(base, list(zip(conversations, truths, strict=True)))
     first = [row.ids[-row.completion] for row in rows]
     states, logits = _states(model, [row.ids[: -row.completion] for row in rows], base)
     decoder, head = model.get_decoder(), model.get_output_embeddings()
