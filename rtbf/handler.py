@@ -15,7 +15,6 @@ from django.core import signals
 from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.core.handlers.base import BaseHandler
-from django.http import HttpResponseBase, StreamingHttpResponse
 from django.urls import set_script_prefix
 from django.utils import translation
 
@@ -62,17 +61,16 @@ class ThreadsThatStay(ASGIHandler):
         if isinstance(sent, Exception):
             raise sent
 
-    def answer(self, scope: Any, body: IO[bytes]) -> HttpResponseBase:
+    def answer(self, scope: Any, body: IO[bytes]) -> Any:
         """The response to one request, finished but for the pieces of a stream."""
         translation.deactivate()  # what the request before on this thread spoke
         set_script_prefix(get_script_prefix(scope))
         signals.request_started.send(sender=type(self), scope=scope)
         with body:
             request, refused = self.create_request(scope, body)
-            response: HttpResponseBase = refused or self.get_response(request)
-            if isinstance(response, StreamingHttpResponse) and not response.is_async:
-                whole = b"".join(response.streaming_content)  # a static file
-                response.streaming_content = _at_once(whole)
+            response: Any = refused if request is None else self.get_response(request)
+            if response.streaming and not response.is_async:  # a static file
+                response.streaming_content = _at_once(b"".join(response.streaming_content))
             response.close()  # as the last thing of this thread: it lets go of old connections
         return response
 
