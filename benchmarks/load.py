@@ -66,6 +66,7 @@ def measure(minutes: float, public: float, staff: float, cases: int) -> report.M
         "seconds": plan.seconds,
         "requests": {group: len(some) for group, some in groups.items()},
         "milliseconds": {group: spread(some) for group, some in groups.items()},
+        "milliseconds_sent_late": spread(found.pop("late")),
         "milliseconds_by_kind": {kind: spread(some) for kind, some in sorted(times.items())},
         **found,
         **training.figures(),

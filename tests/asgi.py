@@ -29,7 +29,7 @@ def served(*, threads: int) -> Iterator[ThreadsThatStay]:
 def asked(handler: ThreadsThatStay, path: str, **headers: str) -> ApplicationCommunicator:
     """A GET of that path, begun."""
     given = {"host": "testserver", **{name.replace("_", "-"): headers[name] for name in headers}}
-    return ApplicationCommunicator(  # type: ignore[no-untyped-call]
+    return ApplicationCommunicator(
         handler,
         {
             "type": "http",
