@@ -17,7 +17,7 @@ from benchmarks import field
 FOLDER = Path(__file__).parent
 NOT_A_BENCHMARK = {
     "__main__", "faults_injected", "faults_people", "faults_record", "faults_worker", "hf_trainer",
-    "on_postgres", "report", "setting", "tofu_metrics", "tofu_models",
+    "load_people", "on_postgres", "report", "setting", "tofu_metrics", "tofu_models",
 }  # fmt: skip
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from statistics import fmean
 from typing import Any, cast
 from uuid import UUID
 
+from django.core.cache import cache
 from django.db.models import Count, Min, Q, QuerySet
+from django.db.models.functions import TruncMonth
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
+from redis.exceptions import RedisError
 
 from requests_app import audit, vault
 from requests_app.lifecycle import CLOSED, CaseStatus
@@ -45,6 +49,8 @@ NO_CASE = UUID(int=0)
 REVIEW_AHEAD = timedelta(days=30)  # entries of the suppression list are shown so long before
 LISTED = 200
 FEWEST = 5  # smaller counts are not made public
+COUNTED = ("received_at", "completed_at", "sealed_at")  # in public, by month
+COUNTED_FOR = 600  # seconds
 SHOWN = ("question", "n", "before", "after", "control", "bound", "threshold", "holds")
 
 
@@ -107,23 +113,38 @@ def months_in_round_numbers() -> list[Month]:
     """The last twelve months that have ended, latest first; fewer than 5 are not told apart.
 
     Ended ones only: whoever looks every day would see a running month change with one person.
+    Anybody may ask, so they are counted at most every `COUNTED_FOR` seconds.
     """
-    first = timezone.localdate().replace(day=1)
-    found = []
-    for _month in range(12):
-        end, first = first, (first - timedelta(days=1)).replace(day=1)
-        zone = timezone.get_default_timezone()
-        span = [datetime.combine(day, time.min, tzinfo=zone) for day in (first, end)]
-        found.append(
-            Month(
-                first,
-                *(
-                    _rounded(Case.objects.filter(**{f"{at}__gte": span[0], f"{at}__lt": span[1]}))
-                    for at in ("received_at", "completed_at", "sealed_at")
-                ),
-            )
-        )
-    return found
+    ends = [timezone.localdate().replace(day=1)]
+    while len(ends) <= 12:
+        ends.append((ends[-1] - timedelta(days=1)).replace(day=1))
+    counts = _counts_by_month(ends[-1], ends[0])
+    return [
+        Month(first, *(_rounded(counts[at].get(f"{first}", 0)) for at in COUNTED))
+        for first in ends[1:]
+    ]
+
+
+def _counts_by_month(first: date, end: date) -> dict[str, dict[str, int]]:
+    """By column and first day of a month: how many cases have their time in it."""
+    key = f"months:{first}:{end}"
+    try:
+        known: dict[str, dict[str, int]] | None = cache.get(key)
+    except RedisError:
+        known = None
+    if known is not None:
+        return known
+    zone = timezone.get_default_timezone()
+    span = [datetime.combine(day, time.min, tzinfo=zone) for day in (first, end)]
+    counts = {}
+    for at in COUNTED:
+        cases = Case.objects.filter(**{f"{at}__gte": span[0], f"{at}__lt": span[1]})
+        months = cases.annotate(month=TruncMonth(at, tzinfo=zone)).values_list("month")
+        found = months.annotate(Count("pk")).order_by()
+        counts[at] = {f"{month:%Y-%m-%d}": count for month, count in found}
+    with suppress(RedisError):
+        cache.set(key, counts, COUNTED_FOR)
+    return counts
 
 
 @dataclass(frozen=True)
@@ -159,8 +180,7 @@ def releases_in_fives(longest: int = 20) -> list[LoggedRelease]:
     return found[::-1]
 
 
-def _rounded(rows: QuerySet[Case]) -> str:
-    count = rows.count()
+def _rounded(count: int) -> str:
     if count < FEWEST:
         return _("fewer than %(count)d") % {"count": FEWEST}
     return _("about %(count)d") % {"count": 5 * round(count / 5)}

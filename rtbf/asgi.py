@@ -1,8 +1,14 @@
 """ASGI entry point."""
 
+import gc
 import os
 
-from django.core.asgi import get_asgi_application
+import django
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "rtbf.settings")
-application = get_asgi_application()
+django.setup(set_prefix=False)
+
+from rtbf.handler import ThreadsThatStay  # noqa: E402  (once Django is set up)
+
+application = ThreadsThatStay()
+gc.freeze()  # what is loaded stays: to look through it time and again makes pages wait

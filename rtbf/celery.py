@@ -7,6 +7,8 @@ at a time. A run's real state is its row with a lease, so a lost or doubled mess
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from celery import Celery, Task, signals
@@ -17,6 +19,7 @@ from rtbf.telemetry import task_span
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "rtbf.settings")
 
 log = get_task_logger(__name__)
+NICE = 10  # of the process that trains
 ONLY_IDS = re.compile(r"[0-9a-f-]{36}")
 
 
@@ -73,7 +76,20 @@ def note_seen(queue: str | None) -> None:
         wake.note_seen(queue)
 
 
+def give_way(sender: Any, **_: Any) -> None:
+    """What trains gets the processor time that nobody else on the machine wants.
+
+    Linux may weigh whole sessions against each other, and niceness only within one (autogroup, see
+    sched(7)); each of our processes has a session of its own.
+    """
+    if "model" in sender.app.amqp.queues.consume_from:
+        os.nice(NICE)
+        with suppress(OSError):  # another system, or a container without it
+            Path("/proc/self/autogroup").write_text(str(NICE))
+
+
 signals.worker_init.connect(start_on_current_record)
+signals.worker_init.connect(give_way)
 app = OnlyIds("rtbf", task_cls=OnCurrentRecord)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(["requests_app", "workers"])

@@ -242,7 +242,9 @@ FORM_RENDERER = "django.forms.renderers.TemplatesSetting"
 # --- Database: the truth ------------------------------------------------------------------------
 DATABASES = {
     "default": dj_database_url.parse(
-        env("DATABASE_URL", f"sqlite:///{RTBF_VAR_DIR / 'rtbf.sqlite3'}"), conn_max_age=60
+        env("DATABASE_URL", f"sqlite:///{RTBF_VAR_DIR / 'rtbf.sqlite3'}"),
+        conn_max_age=60,
+        conn_health_checks=True,  # a restart of the database costs no page
     )
 }
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
@@ -471,6 +473,7 @@ LOGGING = {
         # Django and uvicorn bring handlers of their own, which would write whole texts.
         **{name: {"handlers": [], "propagate": True} for name in ("django", "uvicorn")},
         "uvicorn.error": {"handlers": [], "propagate": True},
+        "uvicorn.access": {"handlers": [], "propagate": False},  # or --no-access-log is undone
         "django.server": {"handlers": [], "propagate": True, "level": "WARNING"},
         "httpx": {"level": "WARNING"},
     },

@@ -98,8 +98,10 @@ def why_not_served() -> str:
     if problem := external.why_behind(audit.log_size):
         return problem
     signed = external.last_checkpoint()
+    if signed is None or signed.note in _agreed:
+        return ""
     head = LogHead.objects.filter(id=1).first()
-    if signed is None or head is None or signed.note in _agreed:
+    if head is None:
         return ""
     if _root_at(head, signed.head.size) != signed.head.root:
         return (

@@ -19,7 +19,6 @@ from importlib import import_module
 from typing import cast
 from uuid import UUID
 
-from asgiref.sync import SyncToAsync
 from django.conf import settings
 from django.contrib.auth import get_user
 from django.core.handlers.asgi import ASGIRequest
@@ -109,7 +108,6 @@ def look(watcher: Watcher, after: int, shown: object = None, *, alive: bool = Fa
 
 
 async def _follow(watcher: Watcher, after: int, first: str) -> AsyncIterator[str]:
-    _let_go_of_the_thread()
     yield first
     began = told = time.monotonic()
     shown: object = None
@@ -133,19 +131,6 @@ def _look_alone(watcher: Watcher, after: int, shown: object, alive: bool) -> Loo
         return look(watcher, after, shown, alive=alive)
     finally:
         connections.close_all()
-
-
-def _let_go_of_the_thread() -> None:
-    """End the thread that Django's handler keeps for this request, and close its connection.
-
-    The handler ends with the stream and would keep both for minutes; a later call of its gets a new
-    thread from asgiref.
-    """
-    context = SyncToAsync.thread_sensitive_context.get(None)
-    thread = SyncToAsync.context_to_thread_executor.pop(context, None) if context else None
-    if thread is not None:
-        thread.submit(connections.close_all)
-        thread.shutdown(wait=False)
 
 
 def _may_watch(watcher: Watcher) -> bool:

@@ -60,9 +60,10 @@ def step(request: HttpRequest, step: str) -> HttpResponse:
     form = WIZARD_FORMS[step](posted(request), initial=_initial(step, answers))
     if request.method == "POST" and form.is_valid():
         answers[step] = form.cleaned_data
-        draft = vault.save_draft(_draft_id(request), answers)
-        request.session[DRAFT] = str(draft.id)
-        limit_session(request)
+        draft = str(vault.save_draft(_draft_id(request), answers).id)
+        if draft != request.session.get(DRAFT):
+            request.session[DRAFT] = draft
+            limit_session(request)
         return redirect("erasure_step", step=_next_step(answers))
     number = STEPS.index(step)
     changing = _next_step(answers) == "check"

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import uvicorn
-from django.core.asgi import get_asgi_application
 from playwright.sync_api import Page, Request, expect
 from pytest_django.live_server_helper import LiveServer
 
@@ -17,7 +16,9 @@ from requests_app.models.runs import Verdict
 from requests_app.services import runs
 from requests_app.views import run_stream
 from rtbf import stack
+from rtbf.handler import ThreadsThatStay
 from tests import factories
+from tests.asgi import served
 from tests.e2e.pages import Picture, Window, barriers, check_everywhere
 from tests.requests_app.test_run_pages import measured_case
 
@@ -27,10 +28,15 @@ pytestmark = [pytest.mark.e2e, pytest.mark.django_db(transaction=True)]
 @pytest.fixture
 def asgi(live_server: LiveServer) -> Iterator[str]:
     """The address of the same pages as uvicorn serves them; cookies do not mind the port."""
+    with served(threads=4) as handler:
+        yield from address_of(handler, live_server)
+
+
+def address_of(handler: ThreadsThatStay, live_server: LiveServer) -> Iterator[str]:
     host = live_server.url.split("//")[1].split(":")[0]
     port = stack.free_port()
     config = uvicorn.Config(
-        get_asgi_application(), host=host, port=port, log_config=None, lifespan="off",
+        handler, host=host, port=port, log_config=None, lifespan="off",
         timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = uvicorn.Server(config)
@@ -66,8 +72,6 @@ def until(holds: Callable[[], bool], page: Page) -> None:
     pytest.fail("It did not come in ten seconds.")
 
 
-# whitenoise's files under ASGI, as the product serves them outside production
-@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume synchronous:Warning")
 def test_the_page_follows_a_run_over_cut_streams_to_its_end(
     open_window: Window,
     picture: Picture,

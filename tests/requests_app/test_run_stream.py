@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +15,6 @@ from asgiref.sync import sync_to_async
 from asgiref.testing import ApplicationCommunicator
 from django.conf import settings as django_settings
 from django.contrib.sessions.models import Session
-from django.core.asgi import get_asgi_application
 from django.db import connections
 from django.test import Client
 from django.utils import timezone
@@ -27,7 +26,9 @@ from requests_app.models import ErasureRun, RunEvent, StaffMember
 from requests_app.models.people import Role
 from requests_app.services import runs
 from requests_app.views import run_stream
+from rtbf.handler import ThreadsThatStay
 from tests import factories
+from tests.asgi import asked, served
 from tests.staff import as_staff
 
 pytestmark = pytest.mark.django_db
@@ -193,25 +194,20 @@ def test_a_page_is_drawn_again_only_if_it_changed(officer: StaffMember) -> None:
 
 
 # --- As uvicorn serves it -------------------------------------------------------------------------
-def opened(client: Client, run: ErasureRun, last: str = "") -> ApplicationCommunicator:
+@pytest.fixture
+def server() -> Iterator[ThreadsThatStay]:
+    with served(threads=2) as handler:
+        yield handler
+
+
+def opened(
+    server: ThreadsThatStay, client: Client, run: ErasureRun, last: str = ""
+) -> ApplicationCommunicator:
     cookie = client.cookies[django_settings.SESSION_COOKIE_NAME]
-    headers = [(b"host", b"testserver"), (b"accept", ACCEPT.encode())]
-    headers.append((b"cookie", f"{cookie.key}={cookie.value}".encode()))
+    headers = {"accept": ACCEPT, "cookie": f"{cookie.key}={cookie.value}"}
     if last:
-        headers.append((b"last-event-id", last.encode()))
-    return ApplicationCommunicator(
-        get_asgi_application(),
-        {
-            "type": "http",
-            "http_version": "1.1",
-            "method": "GET",
-            "scheme": "http",
-            "path": f"/app/runs/{run.pk}/stream",
-            "query_string": b"",
-            "headers": headers,
-            "server": ("testserver", 80),
-        },
-    )
+        headers["last-event-id"] = last
+    return asked(server, f"/app/runs/{run.pk}/stream", **headers)
 
 
 async def parts(followed: ApplicationCommunicator) -> AsyncIterator[str]:
@@ -232,14 +228,14 @@ async def parts(followed: ApplicationCommunicator) -> AsyncIterator[str]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_stream, "LOOK_EVERY", 0.02)
     monkeypatch.setattr(run_stream, "ALIVE_EVERY", 0.1)
-    monkeypatch.setattr(run_stream, "OPEN_FOR", 0.5)
+    monkeypatch.setattr(run_stream, "OPEN_FOR", 1.0)
 
 
 @pytest.mark.database
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("quick")
 def test_an_open_stream_tells_what_happens_and_closes_after_its_time(
-    officer: StaffMember,
+    officer: StaffMember, server: ThreadsThatStay
 ) -> None:
     run, lease = running()
     client = as_staff(officer)
@@ -251,7 +247,7 @@ def test_an_open_stream_tells_what_happens_and_closes_after_its_time(
 
     async def follow() -> tuple[str, float]:
         began, told, step = time.monotonic(), "", 0
-        async for part in parts(opened(client, run, browser.last)):
+        async for part in parts(opened(server, client, run, browser.last)):
             told += part
             if step < 3:
                 await sync_to_async(happens)(step)
@@ -259,21 +255,23 @@ def test_an_open_stream_tells_what_happens_and_closes_after_its_time(
         return told, time.monotonic() - began
 
     told, took = asyncio.run(follow())
-    assert 0.5 <= took < 4
+    assert 1.0 <= took < 5
     assert ": alive" in told
     browser.read(told)
     assert browser.seen == [0, 1, 2]
     assert "end" not in browser.kinds
     factories.work_off(run, lease=lease)
-    told, took = asyncio.run(follow_to_end(client, run, browser.last))
+    told, took = asyncio.run(follow_to_end(server, client, run, browser.last))
     browser.read(told)
     assert browser.seen == [0, 1, 2]
     assert browser.kinds[-1] == "end"
 
 
-async def follow_to_end(client: Client, run: ErasureRun, last: str) -> tuple[str, float]:
+async def follow_to_end(
+    server: ThreadsThatStay, client: Client, run: ErasureRun, last: str
+) -> tuple[str, float]:
     began = time.monotonic()
-    told = "".join([part async for part in parts(opened(client, run, last))])
+    told = "".join([part async for part in parts(opened(server, client, run, last))])
     return told, time.monotonic() - began
 
 
@@ -285,7 +283,7 @@ def end_sessions() -> None:
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("quick")
 def test_viewers_hold_no_thread_and_a_session_that_ends_ends_their_streams(
-    officer: StaffMember, monkeypatch: pytest.MonkeyPatch
+    officer: StaffMember, server: ThreadsThatStay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, _lease = running()
     client = as_staff(officer)
@@ -295,7 +293,7 @@ def test_viewers_hold_no_thread_and_a_session_that_ends_ends_their_streams(
 
     async def watch() -> tuple[int, float]:
         before = threading.active_count()
-        streams: list[Any] = [parts(opened(client, run)) for _ in range(viewers)]
+        streams: list[Any] = [parts(opened(server, client, run)) for _ in range(viewers)]
         for each in streams:
             assert "retry" in await anext(each)
             assert "event: page" in await anext(each)
@@ -308,5 +306,24 @@ def test_viewers_hold_no_thread_and_a_session_that_ends_ends_their_streams(
         return threads, time.monotonic() - began
 
     threads, took = asyncio.run(watch())
-    assert threads <= 3  # two readers, and the one that this test ends the session with
+    # two that answer requests, two readers, and the one that this test ends the session with
+    assert threads <= 5
     assert took < 5
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("quick")
+def test_who_goes_away_ends_their_stream(
+    officer: StaffMember, server: ThreadsThatStay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _lease = running()
+    client = as_staff(officer)
+    monkeypatch.setattr(run_stream, "OPEN_FOR", 30.0)
+
+    async def leave() -> None:
+        stream = opened(server, client, run)
+        assert "retry" in await anext(parts(stream))
+        await stream.send_input({"type": "http.disconnect"})
+        await stream.wait(5)
+
+    asyncio.run(leave())

@@ -184,10 +184,16 @@ def test_each_command_serves_against_local_services(tmp_path: Path) -> None:
             assert httpx.get(url, trust_env=False).status_code == 301  # to https
             wait_for(lambda: b"legal@" in tail(log, "worker-legal"), log["worker-legal"])
             wait_for(lambda: b"ready." in tail(log, "worker-model"), log["worker-model"])
+            nice = {
+                name: os.getpriority(os.PRIO_PROCESS, running[name].pid)
+                for name in ("web", "worker-legal", "worker-model")
+            }
+            assert nice["web"] == nice["worker-legal"] < nice["worker-model"]
             wait_for(lambda: b"beat: Starting" in tail(log, "beat"), log["beat"])
             wait_for(lambda: (tmp_path / "signer").exists(), log["signer"])
             wait_for(lambda: serves(f"http://127.0.0.1:{gateway_port}/healthz", {}), log["gateway"])
             time.sleep(2)
+            assert b"HTTP/1.1" not in tail(log, "web")  # no line for each request
             dead = {n: tail(log, n)[-2000:].decode() for n, p in running.items() if p.poll()}
             assert not dead, dead
         finally:
