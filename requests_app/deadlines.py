@@ -24,7 +24,6 @@ from requests_app.jurisdictions import Profile, Span
 
 ONE_DAY = timedelta(days=1)
 SATURDAY = 5
-WEEKEND = {5: "a Saturday", 6: "a Sunday"}
 BUFFER_DAYS = 5
 CALENDAR_VERSION = f"holidays {holidays.__version__}"  # recorded with each case
 
@@ -141,13 +140,15 @@ def calendar_of(profile: Profile, setting: str) -> str:
     return setting if same else profile.calendar
 
 
-def skipped_days(raw: date, due: date, calendar: str) -> list[tuple[date, str]]:
-    """Each day from `raw` up to `due` and why it is not the last: `a Sunday (Easter Sunday)`.
+def skipped_days(
+    raw: date, due: date, calendar: str, names_in: str = "en_US"
+) -> list[tuple[date, str]]:
+    """Each day from `raw` up to `due`, with the name of the public holiday, if it is one.
 
-    A day that the calendar as it is today knows nothing of was a public holiday in the one used.
+    A working day that the calendar as it is today knows nothing of was one in the calendar used.
     """
     days = [raw + timedelta(days=i) for i in range((due - raw).days)]
-    return [(day, _why_not_last(day, calendar)) for day in days]
+    return [(day, public_holidays(calendar, day.year, names_in).get(day, "")) for day in days]
 
 
 def holidays_of(calendar: str) -> IsHoliday:
@@ -156,12 +157,13 @@ def holidays_of(calendar: str) -> IsHoliday:
 
 
 @lru_cache(maxsize=64)
-def public_holidays(calendar: str, year: int) -> Mapping[date, str]:
-    """Date and name of the holidays of one calendar and year, from the `holidays` library."""
+def public_holidays(calendar: str, year: int, names_in: str = "en_US") -> Mapping[date, str]:
+    """Date and name of the holidays of one calendar and year, from the `holidays` library, whose
+    code `names_in` is (`names_for`)."""
     country, _, subdivision = calendar.partition("-")
     try:
         found = holidays.country_holidays(
-            country, subdiv=subdivision or None, years=year, language="en_US"
+            country, subdiv=subdivision or None, years=year, language=names_in or None
         )
     except NotImplementedError:
         raise UnknownCalendar(
@@ -171,13 +173,19 @@ def public_holidays(calendar: str, year: int) -> Mapping[date, str]:
     return MappingProxyType(dict(found))
 
 
+@lru_cache(maxsize=64)
+def names_for(calendar: str, language: str) -> str:
+    """The code under which the library names this calendar's holidays for readers of a language: in
+    that if it can, else in the calendar's own; empty where it says nothing of languages, or has no
+    such calendar."""
+    try:
+        kept = holidays.country_holidays(calendar.partition("-")[0])
+    except NotImplementedError:
+        return ""
+    codes = [code for code in kept.supported_languages if code.partition("_")[0] == language]
+    found: str = ("en_US" if "en_US" in codes else codes[0]) if codes else kept.default_language
+    return found or ""
+
+
 def _legal(raw: date, profile: Profile, is_holiday: IsHoliday) -> date:
     return next_working_day(raw, is_holiday) if profile.moves else raw
-
-
-def _why_not_last(day: date, calendar: str) -> str:
-    weekend = WEEKEND.get(day.weekday(), "")
-    holiday = public_holidays(calendar, day.year).get(day, "")
-    if weekend and holiday:
-        return f"{weekend} ({holiday})"
-    return weekend or holiday or "a public holiday"

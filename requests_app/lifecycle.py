@@ -1,4 +1,5 @@
-"""The lifecycle of a case, run, recheck, export and notice: an enum and a table of moves each.
+"""The lifecycle of a case, run, recheck, consolidation, export and notice: an enum and a table of
+moves each.
 
 Legal status (what the law asks next) and technical state (what the queue does) never mix. Overdue,
 extended, restricted and paused are computed from dates and flags; they are not states. Services are
@@ -14,7 +15,14 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 if TYPE_CHECKING:
-    from requests_app.models import Case, ErasureRun, ExportJob, Recheck, RecipientNotice
+    from requests_app.models import (
+        Case,
+        Consolidation,
+        ErasureRun,
+        ExportJob,
+        Recheck,
+        RecipientNotice,
+    )
 
 
 class CaseStatus(models.TextChoices):
@@ -43,6 +51,15 @@ class RecheckState(models.TextChoices):
     RUNNING = "running", _("Running")
     DONE = "done", _("Measured")
     FAILED = "failed", _("Failed")
+
+
+class ConsolidationState(models.TextChoices):
+    PROPOSED = "proposed", _("Needs second person")
+    QUEUED = "queued", _("Queued")
+    RUNNING = "running", _("Running")
+    DONE = "done", _("Finished")
+    FAILED = "failed", _("Failed")
+    CANCELLED = "cancelled", _("Cancelled")
 
 
 class NoticeState(models.TextChoices):
@@ -90,6 +107,21 @@ RECHECK_MOVES: dict[RecheckState, frozenset[RecheckState]] = {
     K.RUNNING: frozenset({K.DONE, K.FAILED}),
     K.DONE: frozenset(),
     K.FAILED: frozenset({K.QUEUED}),  # staff have it tried again
+}
+
+CONSOLIDATION_MOVES: dict[ConsolidationState, frozenset[ConsolidationState]] = {
+    ConsolidationState.PROPOSED: frozenset(
+        {ConsolidationState.QUEUED, ConsolidationState.CANCELLED}
+    ),
+    ConsolidationState.QUEUED: frozenset(
+        {ConsolidationState.RUNNING, ConsolidationState.FAILED, ConsolidationState.CANCELLED}
+    ),
+    ConsolidationState.RUNNING: frozenset(
+        {ConsolidationState.DONE, ConsolidationState.FAILED, ConsolidationState.CANCELLED}
+    ),
+    ConsolidationState.DONE: frozenset(),
+    ConsolidationState.FAILED: frozenset(),  # it is proposed anew
+    ConsolidationState.CANCELLED: frozenset(),
 }
 
 EXPORT_MOVES: dict[ExportState, frozenset[ExportState]] = {
@@ -143,6 +175,13 @@ def move_recheck(recheck: Recheck, to: RecheckState) -> None:
     if to not in RECHECK_MOVES[RecheckState(recheck.state)]:
         raise MoveNotAllowed(f"A recheck cannot go from “{recheck.state}” to “{to}”.")
     recheck.state = to
+
+
+def move_consolidation(row: Consolidation, to: ConsolidationState) -> None:
+    """Assign the next state (the caller saves); MoveNotAllowed if there is no such move."""
+    if to not in CONSOLIDATION_MOVES[ConsolidationState(row.state)]:
+        raise MoveNotAllowed(f"A consolidation cannot go from “{row.state}” to “{to}”.")
+    row.state = to
 
 
 def move_export(job: ExportJob, to: ExportState) -> None:

@@ -15,6 +15,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.loader import render_to_string
 from django.utils import translation
+from django.utils.cache import patch_vary_headers
 from django.utils.translation import gettext as _
 
 from requests_app.accounts import LOGGED_IN
@@ -41,8 +42,13 @@ def current_record(get_response: Handler) -> Handler:
         if request.path in OPEN or not (reason := why_not_served()):
             return get_response(request)
         logger.critical("Not served: the database does not hold what was signed last.")
-        page = render_to_string("503.html", {**controller(request), "reason": reason})
-        return HttpResponse(page, status=503, headers={"Retry-After": "600"})
+        language = translation.get_language_from_request(request)  # before LocaleMiddleware
+        with translation.override(language):
+            page = render_to_string("503.html", {**controller(request), "reason": reason})
+        headers = {"Retry-After": "600", "Content-Language": language}
+        response = HttpResponse(page, status=503, headers=headers)
+        patch_vary_headers(response, ("Accept-Language", "Cookie"))
+        return response
 
     return middleware
 

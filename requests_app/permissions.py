@@ -81,6 +81,8 @@ PAGES: dict[str, frozenset[Role]] = {
     "releases": CASES,
     "release": CASES,
     "release_roll_back": OPERATE,
+    "consolidation": CASES,
+    "consolidation_propose": OPERATE,
     "models": CASES,
     "playground": frozenset({Role.ENGINEER}),
     "training": CASES,

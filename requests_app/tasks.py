@@ -13,6 +13,7 @@ from requests_app.services import (
     accounts,
     callbacks,
     code_mails,
+    consolidations,
     export_jobs,
     letters,
     rechecks,
@@ -23,6 +24,7 @@ from requests_app.services import (
     training,
     wake,
 )
+from requests_app.services.consolidations import CONSOLIDATION_TASK
 from requests_app.services.export_jobs import EXPORT_TASK
 from requests_app.services.rechecks import RECHECK_TASK
 from requests_app.services.run_rows import RUN_TASK
@@ -30,10 +32,15 @@ from requests_app.services.run_rows import RUN_TASK
 
 @shared_task(name="requests_app.sweep_runs")
 def sweep_runs() -> None:
-    """Wake every run that nobody works on; the message expires, since the next sweep repeats it."""
+    """Wake every run and consolidation that nobody works on; the message expires, since the next
+    sweep repeats it."""
     runs.drop_orphaned_steps()
     for run_id in runs.runs_to_wake():
         wake.send(RUN_TASK, run_id, queue="model", expires=2 * settings.RTBF_SWEEP_SECONDS)
+    for row_id in consolidations.consolidations_to_wake():
+        wake.send(
+            CONSOLIDATION_TASK, row_id, queue="model", expires=2 * settings.RTBF_SWEEP_SECONDS
+        )
 
 
 @shared_task(name="requests_app.sweep_rechecks")

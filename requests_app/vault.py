@@ -8,7 +8,8 @@ makes for itself. Destroying the wrapped key makes every item of the case unread
 Item names: `email`, `name`, `aliases`, `message`, `facts`, `code` (until mailed),
 `identity/note`, `scope/<id>/reasoning`, `scope/<id>/review/<day>`, `decision/<id>/reasoning`,
 `extension/reasons`, `suspension/<id>/reason`, `letter/<id>`, `note/<entry>`, `notice/<id>/text`,
-`notice/<id>/reason`, `api/body`, `api/callbacks`, `api/access_code`, `api/agent_request_id`.
+`notice/<id>/reason`, `run/<id>/<probe>`, `api/body`, `api/callbacks`, `api/access_code`,
+`api/agent_request_id`.
 """
 
 from __future__ import annotations

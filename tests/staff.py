@@ -44,6 +44,7 @@ def page_addresses(case: Case) -> dict[str, str]:
         "kind": "svg",
         "pseudonym": UUID(int=0),
         "job_id": UUID(int=0),
+        "consolidation_id": UUID(int=0),
         "recipient_id": 0,
         "notice_id": 0,
         "item_id": 0,

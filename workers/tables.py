@@ -1,18 +1,20 @@
 """A probe's rows as bytes: what is sealed as evidence, and what every figure is made of again.
 
-Numbers and flags alone, with one keyed id a fact: HMAC-SHA256 under a salt that is drawn for the
-table and stored in it, so that whoever may open the table can match a fact to it, and nobody else.
+Numbers and flags, with one keyed id a fact: HMAC-SHA256 under a salt that is drawn for the table
+and stored in it, so that whoever may open the table can match a fact to it, and nobody else. Beside
+them a few samples of what was said (`workers.samples`), which no figure is made of.
 """
 
 import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from workers.forget_sets import Located
 from workers.probes import Row, Tables
+from workers.samples import Sample
 
 FORM = 1
 SALT_BYTES = 16
@@ -22,7 +24,7 @@ class TableError(ValueError):
     """Stored rows cannot be read; the message says what to do."""
 
 
-def written(tables: Tables, located: Located) -> bytes:
+def written(tables: Tables, located: Located, samples: Sequence[Sample] = ()) -> bytes:
     """The rows of one probe with a fresh salt, as JSON bytes."""
     salt = secrets.token_bytes(SALT_BYTES)
     return _dumped(
@@ -31,6 +33,7 @@ def written(tables: Tables, located: Located) -> bytes:
             "salt": salt.hex(),
             "facts": [fact_id(salt, fact.question, fact.answer) for fact in located.facts],
             "sides": {side: [row.as_json() for row in rows] for side, rows in tables.items()},
+            **({"samples": [each.as_json() for each in samples]} if samples else {}),
         }
     )
 

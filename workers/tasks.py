@@ -15,7 +15,7 @@ import platform
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -44,6 +44,7 @@ from workers.probes import Tables
 from workers.releases import Release, ReleaseError, write_release
 from workers.restrictions import restriction_of, write_restrictions
 from workers.results import probe_results
+from workers.samples import Sample
 from workers.subjects import Fact, Subject
 from workers.training import Checkpoint, Stopped
 from workers.verification import INCONCLUSIVE, decimal, recorded
@@ -293,8 +294,8 @@ def verify(
     has done; the rows of each are sealed as soon as they are there, and named by their digest."""
     sealed = evidence_tables.saved_tables(lease)
 
-    def keep(probe: str, rows: Tables) -> None:
-        sealed[probe] = tables.written(rows, located)
+    def keep(probe: str, rows: Tables, samples: Sequence[Sample]) -> None:
+        sealed[probe] = tables.written(rows, located, samples)
         evidence_tables.save_table(lease, probe=probe, table=sealed[probe])
 
     with reloaded(base, release) as guarded:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import stdev
 from typing import Any
 
-from workers import statistics
+from workers import samples, statistics
 from workers.base_models import BaseModel
 from workers.forget_sets import Located
 from workers.guarded import GuardedModel
@@ -26,6 +26,7 @@ from workers.probes import (
     load_probe,
 )
 from workers.protocol import CONTROL_UPPER, OF_GATES, PRIMARY, Rule, case_of, in_order
+from workers.samples import Sample
 from workers.sides import Memory, Stack, observe, opened
 from workers.training import Stopped
 
@@ -44,7 +45,7 @@ def verify(
     attempt: int = 1,
     probes: Sequence[str] | None = None,
     tables: dict[str, Tables] | None = None,
-    keep: Callable[[str, Tables], None] = lambda probe, rows: None,
+    keep: Callable[[str, Tables, Sequence[Sample]], None] = lambda probe, rows, samples: None,
     report: Callable[[str, int, int], None] = lambda probe, step, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
@@ -52,7 +53,8 @@ def verify(
 
     The probes of the protocol in order (or those of `probes`), then the verdict. Where the release
     has new weights, `before` is the model that they replace. `tables` receives the rows of each
-    probe, and what it holds already is not measured again; `keep` gets them after each. The result
+    probe, and what it holds already is not measured again; `keep` gets them after each, with a few
+    samples of what was said (`workers.samples`). The result
     is plain and holds no personal data. An error in a probe makes the verdict inconclusive and is
     named in "reasons"; Stopped is raised when `should_stop()`.
     """
@@ -82,7 +84,7 @@ def verify(
             # Only the kind of error: its text may quote what was asked.
             failed[name] = f"could not be measured ({type(error).__name__})"
         else:
-            keep(name, found[name])
+            keep(name, found[name], samples.drawn(case, stack) if name == samples.OF else ())
     report("verdict", len(names), len(names))
     return judged(found, protocol, failed, names=names)
 

@@ -4,6 +4,7 @@ from requests_app.models.annexes import Annex
 from requests_app.models.api import ApiClient, ApiRequest
 from requests_app.models.clock import Reminder, Suspension
 from requests_app.models.code_mails import CodeMail
+from requests_app.models.consolidations import Consolidation
 from requests_app.models.exports import ExportJob
 from requests_app.models.holds import LegalHold
 from requests_app.models.lineage import ModelNode
@@ -46,6 +47,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointMark",
     "CodeMail",
+    "Consolidation",
     "DataSubject",
     "Decision",
     "Draft",

@@ -1,7 +1,8 @@
 """The raw figures of a run, probe by probe, of which every estimate and the verdict can be made.
 
-They tell how likely a model finds the person's data, token by token, so they are personal data:
-vault items under the case's key, which go with sealing. What is stored once stays as it is.
+They tell how likely a model finds the person's data, token by token, and of a few questions what
+it said, so they are personal data: vault items under the case's key, which go with sealing. What is
+stored once stays as it is.
 """
 
 from __future__ import annotations

@@ -21,9 +21,10 @@ from django.utils.translation import gettext as _
 
 from requests_app import audit, vault
 from requests_app.actors import SYSTEM, WORKER, staff_actor
-from requests_app.lifecycle import RunState, move_run
+from requests_app.lifecycle import ConsolidationState, RunState, move_run
 from requests_app.models import (
     Adapter,
+    Consolidation,
     ErasureRun,
     ProbeResult,
     Recheck,
@@ -107,15 +108,16 @@ def lease_run(*, run_id: UUID, owner: str) -> Lease | None:
 
     On one model only one run works at a time, from its first lease to its end, so that each is
     trained, verified and released against the same adapters in force: a run whose worker died holds
-    up the others until it is taken up again. One that died after its release was registered ends as
-    succeeded. After RTBF_MAX_LEASES leases the run fails with `too_many_leases`. A worker leaves
-    models that are not its own to those of other machines.
+    up the others until it is taken up again, and so does a consolidation at work on the model. One
+    that died after its release was registered ends as succeeded. After RTBF_MAX_LEASES leases the
+    run fails with `too_many_leases`. A worker leaves models that are not its own to those of other
+    machines.
     """
     case, run, same_model = locked_run_and_rivals(run_id)
     rivals = [row for row in same_model if row.pk != run.pk and row.state == RunState.RUNNING]
     if run.state not in ACTIVE or rivals or is_leased(run):
         return None
-    if not is_worked_on_here(run.model_name):
+    if not is_worked_on_here(run.model_name) or _is_consolidating(run.model_name):
         return None
     if run.release_id is not None:
         end_run(case, run, RunState.SUCCEEDED, error="", actor=WORKER.name)
@@ -132,6 +134,12 @@ def lease_run(*, run_id: UUID, owner: str) -> Lease | None:
     take_lease(run, owner=owner)
     run.save()
     return Lease(run_id=run.id, owner=owner, fence=run.fence)
+
+
+def _is_consolidating(model_name: str) -> bool:
+    rows = Consolidation.objects.filter(model_name=model_name, state=ConsolidationState.RUNNING)
+    found: bool = rows.exists()
+    return found
 
 
 def extend_lease(lease: Lease) -> bool:

@@ -13,18 +13,20 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET
 
 from requests_app import selectors, vault
-from requests_app.lifecycle import CaseStatus
+from requests_app.lifecycle import CLOSED, CaseStatus
 from requests_app.models import Adapter, Case, Decision, Mandate, RecordMatch, ScopeItem
 from requests_app.models.people import Role, StaffMember
 from requests_app.models.record import Ground
 from requests_app.permissions import (
     DECIDE,
     EXPORT,
+    PAGES,
     member,
     revealed_until,
     sees_personal_data,
     staff_page,
 )
+from requests_app.queue_selectors import possible_owners
 from requests_app.services import cases
 from requests_app.services.duplicates import same_contact
 from requests_app.services.exemptions import kept_items
@@ -95,6 +97,8 @@ def case_page(request: HttpRequest, reference: str) -> HttpResponse:
         "tasks": checklist(case, staff, runs=runs, fell_back=fell_back, notices=notices),
         "person": _person(request, case, decision) if revealed else None,
         "sees_personal_data": sees_personal_data(staff),
+        "owners": possible_owners() if _may_assign(case, staff) and not printed else (),
+        "me": staff,
         "masked": selectors.masked_email(case),
         "scope": _scope(case),
         "may_review": kept_items().filter(case=case) if staff.role in DECIDE else (),
@@ -135,6 +139,10 @@ def _person(request: HttpRequest, case: Case, decision: Decision | None) -> dict
         "reasoning": vault.get(case, f"{of_decision}/reasoning", default=""),
         "returned": vault.get(case, f"{of_decision}/returned", default=""),
     }
+
+
+def _may_assign(case: Case, staff: StaffMember) -> bool:
+    return case.status not in CLOSED and staff.role in PAGES["queue_assign"]
 
 
 def _latest_decision(case: Case) -> Decision | None:

@@ -13,11 +13,13 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.utils.formats import date_format
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import get_language, gettext_lazy, ngettext
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_http_methods
 
-from requests_app.deadlines import add_span, skipped_days
+from requests_app.deadlines import add_span, names_for, skipped_days
 from requests_app.forms import PlainForm
 from requests_app.jurisdictions import Profile, Span, profile
 from requests_app.models import Case, Letter, StaffMember, Suspension
@@ -279,26 +281,50 @@ def suspension(request: HttpRequest, reference: str) -> HttpResponse:
     return render(request, "staff/suspension.html", context, status=status)
 
 
-def counted_in_words(received_on: date, span: Span, due: date, calendar: str) -> str:
+def counted_in_words(received_on: date, span: Span, due: date, calendar: str) -> SafeString:
     """`One month from 5 March 2026 ends on 5 April 2026, a Sunday (Easter Sunday). 6 April 2026 is
-    Easter Monday. The next working day is 7 April 2026.`"""
+    Easter Monday. The next working day is 7 April 2026.` A name in another language says which."""
     raw = add_span(received_on, span)
-    skipped = skipped_days(raw, due, calendar)
-    last = f"{spell_date(raw)}, {skipped[0][1]}" if skipped else _with_weekday(raw)
+    names_in = names_for(calendar, get_language() or "en")
+    skipped = [
+        (day, _why_not_last(day, holiday_name(name, names_in) if name else ""))
+        for day, name in skipped_days(raw, due, calendar, names_in)
+    ]
+    last = format_html("{}, {}", spell_date(raw), skipped[0][1]) if skipped else _with_weekday(raw)
+    ends = ngettext(
+        "%(span)s from %(start)s ends on %(last)s.",
+        "%(span)s from %(start)s end on %(last)s.",
+        1 if span.months == 1 else 2,
+    )
     sentences = [
-        ngettext(
-            "%(span)s from %(start)s ends on %(last)s.",
-            "%(span)s from %(start)s end on %(last)s.",
-            1 if span.months == 1 else 2,
-        )
-        % {"span": str(span).capitalize(), "start": spell_date(received_on), "last": last}
+        _filled(ends, span=str(span).capitalize(), start=spell_date(received_on), last=last)
     ]
     sentences += [
-        _("%(day)s is %(why)s.") % {"day": spell_date(day), "why": why} for day, why in skipped[1:]
+        _filled(_("%(day)s is %(why)s."), day=spell_date(day), why=why) for day, why in skipped[1:]
     ]
     if skipped:
-        sentences.append(_("The next working day is %(day)s.") % {"day": _with_weekday(due)})
-    return " ".join(sentences)
+        sentences.append(_filled(_("The next working day is %(day)s."), day=_with_weekday(due)))
+    return format_html_join(" ", "{}", ([each] for each in sentences))
+
+
+def holiday_name(name: str, names_in: str) -> SafeString:
+    """The name as HTML, with its language where that is not the page's."""
+    language = names_in.partition("_")[0]
+    if language in ("", get_language()):
+        return format_html("{}", name)
+    return format_html('<span lang="{}">{}</span>', language, name)
+
+
+def _why_not_last(day: date, holiday: str) -> str:
+    weekend = {5: _("a Saturday"), 6: _("a Sunday")}.get(day.weekday(), "")
+    if weekend and holiday:
+        return format_html("{} ({})", weekend, holiday)
+    return weekend or holiday or _("a public holiday")
+
+
+def _filled(words: str, **values: str) -> SafeString:
+    """A marked text with its values, of which some are HTML."""
+    return format_html(words % {name: f"{{{name}}}" for name in values}, **values)
 
 
 def _with_weekday(day: date) -> str:

@@ -1,7 +1,7 @@
 """The evidence of a run: verdict, gates, figures, facts one by one, limits, how to repeat it.
 
-What would name the person is redacted here, before a template sees it, and shown for one fact at a
-time to whoever said why (`views.reveals`); it never goes into a file or onto paper.
+What would name the person is redacted here, before a template sees it, and shown for one fact or
+sample at a time to whoever said why (`views.reveals`); it never goes into a file or onto paper.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET
 
-from requests_app import selectors, spreadsheets, vault
+from requests_app import redaction, selectors, spreadsheets, vault
 from requests_app.lifecycle import CaseStatus
 from requests_app.models import Case, ErasureRun, ProbeResult, Recheck
 from requests_app.permissions import (
@@ -42,6 +42,7 @@ from requests_app.views.evidence_figures import (
 from requests_app.views.run_settings import attempt_of, protocol_of, settings_of
 
 RECALL = ("recall_unseen", "recall_trained")
+SAMPLED = "recall_unseen"
 SIGNED = ("decision.approved", "run.protocol_fixed", "run.verified", "release.registered",
           "case.evidence_accepted", "case.completed")  # fmt: skip
 SIGNS = {"at_most": "≤", "at_least": "≥"}
@@ -78,15 +79,27 @@ class FactRow:
     answer: str = ""
 
 
+@dataclass(frozen=True)
+class SampleRow:
+    """A question with its expected answer and what was said on each side, in the parts of
+    `redaction`; whole where it `is_shown`. `said`: parts, and "told", "refused" or ""."""
+
+    number: int
+    question: Sequence[str]
+    answer: Sequence[str]
+    said: Sequence[tuple[Sequence[str], str]]
+    is_shown: bool
+
+
 @staff_page("run_evidence")
 @require_GET
 def evidence(request: HttpRequest, run_id: UUID) -> HttpResponse:
-    """The whole page; `?fact=3` shows the third fact in clear while the case is revealed."""
+    """The whole page; `?fact=3` or `?sample=3` shows that in clear while the case is revealed."""
     run = _find(run_id)
     probes = list(run.probe_results.order_by("id"))
     tables = tables_of(run)
     figures = run.evidence or {}
-    shown = _shown_fact(request, run.case)
+    shown, sample = (_shown(request, run.case, name) for name in ("fact", "sample"))
     gates = gates_of(run, probes)
     context = {
         "run": run,
@@ -101,7 +114,7 @@ def evidence(request: HttpRequest, run_id: UUID) -> HttpResponse:
         "reasons": figures.get("reasons", []),
         "not_tested": protocol_of(run).get("not_tested", {}).values(),
         "facts": facts_of(run.case, tables, shown),
-        "shown": shown,
+        "samples": samples_of(run.case, tables, sample),
         "may_reveal": sees_personal_data(member(request)),
         "is_revealed": revealed_until(request, run.case) is not None,
         "adapter": getattr(run, "adapter", None),
@@ -114,7 +127,7 @@ def evidence(request: HttpRequest, run_id: UUID) -> HttpResponse:
         "figures": _pretty(run.evidence),
     }
     response = render(request, "staff/evidence.html", context)
-    if shown is not None and (until := revealed_until(request, run.case)):
+    if {shown, sample} != {None} and (until := revealed_until(request, run.case)):
         # The page that was left open masks itself.
         left = int((until - timezone.now()).total_seconds()) + 1
         response.headers["Refresh"] = str(max(left, 1))
@@ -233,6 +246,42 @@ def facts_of(case: Case, tables: Tables, shown: int | None) -> list[FactRow]:
     return rows
 
 
+def samples_of(case: Case, tables: Tables, shown: int | None) -> list[SampleRow]:
+    """What the models said to a few questions, as the worker sealed it; only number `shown` whole.
+    Nothing once the case is sealed."""
+    table = tables.get(SAMPLED, {})
+    if case.status == CaseStatus.SEALED or not table.get("samples"):
+        return []
+    facts = vault.get(case, "facts", default=[])
+    known = [vault.get(case, "name"), *vault.get(case, "aliases"), *(f["answer"] for f in facts)]
+    return [
+        _sample(table, each, number, None if number == shown else known)
+        for number, each in enumerate(table["samples"], 1)
+    ]
+
+
+def _sample(
+    table: Mapping[str, Any], sample: Mapping[str, Any], number: int, known: Sequence[str] | None
+) -> SampleRow:
+    def parts(text: str) -> list[str]:
+        return [text] if known is None else redaction.redacted(text, known)
+
+    said = []
+    for side in SIDES:
+        rows = [
+            row
+            for row in table["sides"].get(side, [])
+            if (row["item"], row.get("form", 0)) == (sample["item"], sample["form"])
+            and row["role"] == "true"
+        ]
+        words = sample["said"].get(side, "")
+        found = rows[0] if rows else {}
+        how = "told" if found.get("told") else "refused" if found.get("refused") else ""
+        said.append((parts(words) if words else [], how))
+    question, answer = parts(sample["question"]), parts(sample["answer"])
+    return SampleRow(number, question, answer, said, is_shown=known is None)
+
+
 def _item(table: Mapping[str, Any], question: str, answer: str) -> int | None:
     """The place of a fact in a table; None if it is not there: the model did not know it."""
     key = evidence_tables.fact_id(bytes.fromhex(table["salt"]), question, answer)
@@ -278,9 +327,9 @@ def _may_repeat(request: HttpRequest, run: ErasureRun) -> bool:
     )
 
 
-def _shown_fact(request: HttpRequest, case: Case) -> int | None:
-    """The number of the fact to show in clear; None while the case is masked."""
-    given = request.GET.get("fact", "")
+def _shown(request: HttpRequest, case: Case, name: str) -> int | None:
+    """The number of the fact, or sample, to show in clear; None while the case is masked."""
+    given = request.GET.get(name, "")
     if not (given.isascii() and given.isdigit()) or revealed_until(request, case) is None:
         return None
     return int(given)

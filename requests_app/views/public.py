@@ -24,6 +24,7 @@ from requests_app.services import intake
 from requests_app.services.clock import is_running
 from requests_app.services.errors import ServiceError
 from requests_app.views.common import posted
+from requests_app.views.letter_files import letter_download
 from requests_app.views.sent import forget_access_code
 from requests_app.views.stages import stages
 from requests_app.views.wizard import OPENED, SENT, limit_session
@@ -163,24 +164,14 @@ def _extension(case: Case) -> dict[str, str]:
 
 @require_GET
 def status_letter(request: HttpRequest, reference: str, letter_id: int) -> HttpResponse:
-    """One letter as the frozen text that was written."""
+    """One letter as the frozen text that was written, or as PDF."""
     case = opened_case(request, reference)
     if case is None:
         return redirect("status_lookup")
     letter = case.letters.filter(pk=letter_id).first()
     if letter is None:
         raise Http404
-    return letter_download(letter)
-
-
-def letter_download(letter: Letter) -> HttpResponse:
-    """The letter's exact text, named by reference and kind."""
-    text = vault.get(letter.case, f"letter/{letter.pk}")
-    response = HttpResponse(text, content_type="text/plain; charset=utf-8")
-    name = f"{letter.case.reference}-{letter.kind}.txt"
-    response.headers["Content-Language"] = letter.language
-    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
-    return response
+    return letter_download(request, letter)
 
 
 @require_http_methods(["GET", "POST"])

@@ -27,6 +27,7 @@ from requests_app.permissions import member, sees_personal_data, staff_page
 from requests_app.queue_selectors import VIEWS, Wanted
 from requests_app.services import owners
 from requests_app.services.errors import Invalid, ServiceError
+from requests_app.views.common import find_case
 
 NOBODY = "none"
 FILTERS = ("status", "reference", "owner", "due_from", "due_to", "language", "model")
@@ -190,9 +191,13 @@ def changes(request: HttpRequest) -> HttpResponse:
 @staff_page("queue_assign")
 @require_POST
 def assign(request: HttpRequest) -> HttpResponse:
-    """Give the chosen cases to somebody. Nothing else is done to several cases at once."""
+    """Give the chosen cases to somebody, or the one case of a page `of` it. Nothing else is done to
+    several cases at once."""
     back = redirect(f"{reverse('queue')}?{request.POST.get('query', '')}")
     chosen = request.POST.getlist("case")[: queue_selectors.PAGE]
+    if request.POST.get("of"):
+        chosen = [find_case(request.POST["of"]).reference]
+        back = redirect("case", reference=chosen[0])
     who = request.POST.get("owner", "")
     owner = next((each for each in queue_selectors.possible_owners() if str(each.pk) == who), None)
     if owner is None and who != NOBODY:

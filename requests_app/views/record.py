@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, cast
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
@@ -17,32 +18,36 @@ from requests_app.lifecycle import CaseStatus
 from requests_app.models import AuditEntry, AuditKey, Checkpoint, LogHead
 from requests_app.models.people import Role
 from requests_app.permissions import fresh_log_in, is_post, member, staff_page
+from requests_app.selectors import case_by_reference
 from requests_app.services import annexes, cases
+from requests_app.templatetags.rtbf import EVENT_WORDS
 from requests_app.verifier import canonical
 from requests_app.views.common import actor_names, find_case, refusals_in_words
 
 PAGE = 50
+LOOKED_AT = 100_000
 CLOSING = ("bundle.exported", "case.sealed")
 
 
 @staff_page("audit")
 @require_GET
 def audit_page(request: HttpRequest) -> HttpResponse:
-    """The latest entries (`?before=<number>` pages back) and the last signed checkpoint."""
-    before = request.GET.get("before", "")
-    rows = AuditEntry.objects.order_by("-seq")
-    if before.isdecimal():
-        rows = rows.filter(seq__lt=int(before))
-    shown = list(rows[:PAGE])
+    """The latest entries (`?before=<number>` pages back), of one case or kind if the address says
+    so, and the last signed checkpoint."""
+    head = LogHead.objects.first()
+    size = head.size if head else 0
+    shown, older = _entries(request, size)
     bodies = [
         cast(dict[str, Any], canonical.loads(bytes(row.body), file=f"entry {row.seq}"))
         for row in shown
     ]
     names = actor_names(body["actor"] for body in bodies)
-    head = LogHead.objects.first()
     checkpoint = Checkpoint.objects.order_by("-size").first()
-    size = head.size if head else 0
+    kept = {name: request.GET[name] for name in ("case", "type") if request.GET.get(name)}
     context = {
+        "kept": kept,
+        "query": urlencode(kept),
+        "kinds": sorted(EVENT_WORDS, key=lambda kind: str(EVENT_WORDS[kind]).casefold()),
         "entries": [
             {
                 "seq": row.seq,
@@ -54,13 +59,36 @@ def audit_page(request: HttpRequest) -> HttpResponse:
             }
             for row, body in zip(shown, bodies, strict=True)
         ],
-        "older": shown[-1].seq if shown and shown[-1].seq > 0 else None,
+        "older": older,
         "size": size,
         "checkpoint": checkpoint,
         "unsigned": size - (checkpoint.size if checkpoint else 0),
         "keys": AuditKey.objects.order_by("purpose", "valid_from"),
     }
     return render(request, "staff/audit.html", context)
+
+
+def _entries(request: HttpRequest, size: int) -> tuple[list[AuditEntry], int | None]:
+    """A page of entries, and the number before which the next one begins, None at the first entry.
+
+    Entries of one kind are looked for among the `LOOKED_AT` last ones alone, since no index has
+    their kinds: the next page goes on from there.
+    """
+    before, kind = request.GET.get("before", ""), request.GET.get("type", "")
+    top = min(int(before), size) if before.isdecimal() else size
+    rows = AuditEntry.objects.filter(seq__lt=top).order_by("-seq")
+    end = 0
+    if request.GET.get("case"):
+        case = case_by_reference(request.GET["case"])
+        rows = rows.filter(case_id=case.pk) if case else rows.none()
+    elif kind:
+        end = max(0, top - LOOKED_AT)
+    if kind:
+        rows = rows.filter(type=kind)
+    shown = list(rows.filter(seq__gte=end)[: PAGE + 1])
+    if len(shown) > PAGE:
+        return shown[:PAGE], shown[PAGE - 1].seq
+    return shown, end or None
 
 
 @staff_page("exports")

@@ -17,9 +17,9 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from requests_app import charts, selectors
 from requests_app.forms import PlainForm
-from requests_app.models import Adapter, Case, ModelNode, Release
+from requests_app.models import Adapter, Case, Consolidation, ModelNode, Release, StaffMember
 from requests_app.permissions import OPERATE, fresh_log_in, is_post, member, staff_page
-from requests_app.services import lineage, roll_backs, serving
+from requests_app.services import consolidations, lineage, roll_backs, serving
 from requests_app.services.errors import NotFound
 from requests_app.services.manifests import Manifest, read_manifest
 from requests_app.services.rechecks import next_due
@@ -48,7 +48,7 @@ def releases(request: HttpRequest) -> HttpResponse:
     live = Release.objects.filter(is_live=True).order_by("model_name")
     names = {each.model_name for each in live}
     context = {
-        "live": [_in_service(release) for release in live],
+        "live": [_in_service(release, member(request)) for release in live],
         "bare": [
             {"name": name, "served": serving.served(name)}
             for name in settings.RTBF_MODELS
@@ -136,12 +136,19 @@ def models_page(request: HttpRequest) -> HttpResponse:
 
 
 # --- Inside -------------------------------------------------------------------------------------
-def _in_service(release: Release) -> dict[str, Any]:
-    """What the card of a live release says."""
+def _in_service(release: Release, staff: StaffMember) -> dict[str, Any]:
+    """What the card of a live release says to this member."""
     manifest = read_manifest(bytes(release.manifest))
     log = _log_of(release)
+    asked = Consolidation.objects.filter(model_name=release.model_name)
+    last = asked.order_by("-created_at").first()
     return {
         "release": release,
+        "consolidation": last,
+        "may_consolidate": staff.role in OPERATE
+        and bool(manifest.adapters)
+        and not manifest.merged
+        and not (last and last.state in consolidations.OPEN),
         **_contents(manifest),
         "since": log[0]["at"] if log else None,
         "by": log[0]["by"] if log else "",

@@ -16,8 +16,8 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import URLPattern, get_resolver
 from django.utils import timezone
+from django.utils.translation import get_language, gettext_lazy
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_GET
 
 from requests_app import deadlines as dates
@@ -38,7 +38,7 @@ from requests_app.services import retention as retention_services
 from requests_app.services.manifests import read_manifest
 from requests_app.vault import DRAFT_LIFE
 from requests_app.verifier import notes
-from requests_app.views.clock import counted_in_words
+from requests_app.views.clock import counted_in_words, holiday_name
 from requests_app.views.letter_samples import letter_rows, sample_letter
 
 LISTED = 100
@@ -156,10 +156,11 @@ def deadlines(request: HttpRequest) -> HttpResponse:
     received = form.cleaned_data["received"] if form.is_valid() else today
     default = current(settings.RTBF_JURISDICTION)
     calendar = settings.RTBF_HOLIDAY_COUNTRY
+    names_in = dates.names_for(calendar, get_language() or "en")
     known = {
-        day: name
+        day: holiday_name(name, names_in)
         for year in (today.year, today.year + 1)
-        for day, name in dates.public_holidays(calendar, year).items()
+        for day, name in dates.public_holidays(calendar, year, names_in).items()
     }
     context = {
         "form": form,
@@ -266,6 +267,9 @@ def _retention_rules() -> list[Setting]:
             _("Documents shown for the identity"), _("Never kept: only that they were checked")
         ),
         Setting(_("Forget set, probes, the model's answers"), _("In memory, until the run ends")),
+        Setting(
+            _("Sample probes: a few questions with the answers"), _("In the vault, until sealing")
+        ),
         Setting(_("Files of exports"), days(export_jobs.KEPT.days)),
         Setting(
             _("Entries of the suppression list"),

@@ -16,7 +16,7 @@ from requests_app.permissions import member, staff_page
 from requests_app.services import intake
 from requests_app.services.errors import Invalid
 from requests_app.views.common import find_case, posted, refusals_in_words
-from requests_app.views.public import letter_download
+from requests_app.views.letter_files import letter_download
 from requests_app.views.reveals import ask_first
 from requests_app.views.step_forms import NewCaseForm
 
@@ -58,11 +58,11 @@ def new_case(request: HttpRequest) -> HttpResponse:
 @staff_page("case_letter")
 @require_GET
 def case_letter(request: HttpRequest, reference: str, letter_id: int) -> HttpResponse:
-    """One letter as its frozen text."""
+    """One letter as its frozen text, or as PDF for the post."""
     case = find_case(reference)
     if way := ask_first(request, case):
         return way
     letter = Letter.objects.filter(case=case, pk=letter_id).exclude(sha256="").first()
     if letter is None:
         raise Http404
-    return letter_download(letter)
+    return letter_download(request, letter)

@@ -12,7 +12,7 @@ from pytest_django.fixtures import Settings
 from requests_app import export_files, permissions
 from requests_app.models import Case, ErasureRun, ExportJob, StaffMember
 from requests_app.models.people import Role
-from requests_app.services import accounts, cases, export_jobs, recipients, runs
+from requests_app.services import accounts, cases, consolidations, export_jobs, recipients, runs
 from requests_app.urls import urlpatterns
 from tests import factories
 from tests.e2e import pages
@@ -138,6 +138,9 @@ class World:
             "recipient_id": recipient.pk,
             "notice_id": told.notices.get().pk,
             "job_id": asked_for,
+            "consolidation_id": consolidations.propose_consolidation(
+                model_name="demo", actor_member=factories.make_staff(Role.ENGINEER)
+            ).pk,
             "pseudonym": officer.pseudonym,
             "name": "completion",  # of a letter
             "digest": done.runs.get().release_id,

@@ -20,7 +20,7 @@ from rtbf.handler import ThreadsThatStay
 from tests import factories
 from tests.asgi import served
 from tests.e2e.pages import Picture, Window, barriers, check_everywhere
-from tests.requests_app.test_run_pages import measured_case
+from tests.requests_app.test_run_pages import SAID, measured_case, sampled_case
 
 pytestmark = [pytest.mark.e2e, pytest.mark.django_db(transaction=True)]
 
@@ -124,6 +124,7 @@ def test_pages_of_a_run_have_no_barriers(
     open_window: Window, picture: Picture, officer: StaffMember
 ) -> None:
     case, run = measured_case()
+    of_sample, sampled = sampled_case()
     waiting = factories.responding_case(verdict=Verdict.NOT_MET)
     failed = factories.executing_case().runs.get()
     lease = factories.take_lease(failed)
@@ -135,12 +136,13 @@ def test_pages_of_a_run_have_no_barriers(
         f"/app/runs/{last.pk}",
         f"/app/runs/{last.pk}/evidence",
         f"/app/runs/{run.pk}/evidence?fact=1",
+        f"/app/runs/{sampled.pk}/evidence?sample=1",
         f"/app/runs/{factories.executing_case().runs.get().pk}/evidence",
     ]
-    check_everywhere(open_window, picture, paths, member=officer, revealed=[case])
+    check_everywhere(open_window, picture, paths, member=officer, revealed=[case, of_sample])
 
 
-def test_a_fact_that_is_shown_is_not_printed(
+def test_a_fact_or_sample_that_is_shown_is_not_printed(
     open_window: Window, picture: Picture, officer: StaffMember
 ) -> None:
     case, run = measured_case()
@@ -150,3 +152,9 @@ def test_a_fact_that_is_shown_is_not_printed(
     page.emulate_media(media="print")
     expect(page.get_by_text(factories.ANSWER)).to_be_hidden()
     picture(page, "staff-evidence-print")
+    case, run = sampled_case()
+    page = open_window(member=officer, revealed=[case])
+    page.goto(f"/app/runs/{run.pk}/evidence?sample=1")
+    expect(page.get_by_text(SAID["before"])).to_be_visible()
+    page.emulate_media(media="print")
+    expect(page.get_by_text(SAID["before"])).to_be_hidden()

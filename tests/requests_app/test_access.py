@@ -69,11 +69,12 @@ def test_who_decides_nothing_and_sees_nobody_is_written_down_once() -> None:
         "today", "queue", "case", "exports", "export", "run", "run_progress", "run_evidence",
         "run_stream", "run_log", "run_figure", "releases", "release", "models", "training", "audit",
         "recipients", "reports", "report_jobs", "report_file", "queue_changes", "search",
-        "preferences",
+        "preferences", "consolidation",
     } | settings  # fmt: skip
     of_exports = {"exports", "export", "reports", "report_jobs", "report_file"}
     assert of[Role.ENGINEER] == of[Role.AUDITOR] - of_exports | {
-        "run_cancel", "playground", "release_roll_back", "stuck", "stuck_retry"
+        "run_cancel", "playground", "release_roll_back", "consolidation_propose", "stuck",
+        "stuck_retry",
     }  # fmt: skip
     personal = {"case_reveal", "case_letter", "case_identity", "case_mandate", "case_facts"}
     personal |= {"case_annex", "annexed_bundle", "case_records", "case_note"}

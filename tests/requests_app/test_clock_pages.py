@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from html import unescape
 
 import pytest
-from django.utils import timezone
+from django.utils import timezone, translation
 from django.utils.formats import date_format
 
 from requests_app.actors import SUBJECT
-from requests_app.jurisdictions import current
+from requests_app.jurisdictions import current, profile
 from requests_app.models import Case, StaffMember, Suspension
 from requests_app.models.people import Role
 from requests_app.services import clock, intake, letters, reminders
 from requests_app.services.letter_texts import spell_date
+from requests_app.views.clock import counted_in_words
 from tests import factories
 from tests.requests_app.test_clock import ASKED, DONE, REASONS, by_phone, extend, fresh
 from tests.requests_app.test_staff_pages import text
@@ -48,6 +49,18 @@ def test_the_page_says_in_words_how_the_date_came_about(officer: StaffMember) ->
     assert "European Union, Art. 12(3) GDPR (EU/2026-1)" in page
     assert re.search(r"Public holidays BE, holidays \d", page)
     assert "With suspension" not in page
+
+
+def test_holidays_are_named_in_the_language_of_the_page_or_say_in_which() -> None:
+    span, due = profile("EU/2026-1").period, date(2026, 4, 7)
+    with translation.override("fr"):
+        words = counted_in_words(date(2026, 3, 5), span, due, "BE")
+    assert "un dimanche (Pâques)" in words
+    assert "Lundi de Pâques" in words
+    assert "lang=" not in words
+    with translation.override("it"):
+        words = counted_in_words(date(2026, 3, 5), span, due, "BE")
+    assert '<span lang="nl">Paasmaandag</span>' in words
 
 
 def test_a_date_that_did_not_move_is_one_sentence(officer: StaffMember) -> None:

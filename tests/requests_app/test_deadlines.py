@@ -17,6 +17,7 @@ from requests_app.deadlines import (
     day_of_share,
     deadlines,
     due_without,
+    names_for,
     next_working_day,
     public_holidays,
     skipped_days,
@@ -126,12 +127,31 @@ def test_a_buffer_outside_the_month_is_refused(buffer: int) -> None:
 def test_the_days_that_moved_a_date_are_named() -> None:
     found = skipped_days(date(2026, 4, 5), date(2026, 4, 7), "BE")
     assert found == [
-        (date(2026, 4, 5), "a Sunday (Easter Sunday)"),
+        (date(2026, 4, 5), "Easter Sunday"),
         (date(2026, 4, 6), "Easter Monday"),
     ]
     assert skipped_days(date(2026, 4, 7), date(2026, 4, 7), "BE") == []
     # A day that only the calendar used at receipt knew
-    assert skipped_days(date(2026, 4, 8), date(2026, 4, 9), "BE")[0][1] == "a public holiday"
+    assert skipped_days(date(2026, 4, 8), date(2026, 4, 9), "BE")[0][1] == ""
+
+
+@pytest.mark.parametrize(
+    ("calendar", "language", "code", "name"),
+    [
+        ("BE", "en", "en_US", "Easter Monday"),
+        ("BE", "fr", "fr", "Lundi de Pâques"),
+        ("BE", "pl", "nl", "Paasmaandag"),  # the library names Belgian holidays in no Polish
+        ("IT", "it", "it_IT", "Lunedì dell'Angelo"),
+        ("GB-NIR", "de", "en_GB", "Easter Monday"),
+    ],
+)
+def test_holidays_are_named_for_their_reader_or_as_their_calendar_does(
+    calendar: str, language: str, code: str, name: str
+) -> None:
+    assert names_for(calendar, language) == code
+    found = public_holidays(calendar, 2026, code)
+    assert found[date(2026, 4, 6)] == name
+    assert found.keys() == public_holidays(calendar, 2026).keys()
 
 
 def test_holidays_are_those_of_the_profiles_country() -> None:
@@ -194,7 +214,7 @@ def test_the_legal_dates_are_working_days_and_never_earlier_than_the_raw_ones(
         assert due not in public_holidays(calendar, due.year)
         assert raw <= due <= raw + timedelta(days=14)
         assert len(skipped_days(raw, due, calendar)) == (due - raw).days
-        assert all(why != "a public holiday" for _, why in skipped_days(raw, due, calendar))
+        assert all(name or day.weekday() >= 5 for day, name in skipped_days(raw, due, calendar))
     assert found.received_on < found.internal_due <= found.base_due_raw < found.extension_due
 
 

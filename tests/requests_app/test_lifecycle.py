@@ -6,11 +6,13 @@ import pytest
 
 from requests_app.lifecycle import (
     CASE_MOVES,
+    CONSOLIDATION_MOVES,
     EXPORT_MOVES,
     NOTICE_MOVES,
     RECHECK_MOVES,
     RUN_MOVES,
     CaseStatus,
+    ConsolidationState,
     ExportState,
     MoveNotAllowed,
     NoticeState,
@@ -18,12 +20,20 @@ from requests_app.lifecycle import (
     RunState,
     first_status,
     move_case,
+    move_consolidation,
     move_export,
     move_notice,
     move_recheck,
     move_run,
 )
-from requests_app.models import Case, ErasureRun, ExportJob, Recheck, RecipientNotice
+from requests_app.models import (
+    Case,
+    Consolidation,
+    ErasureRun,
+    ExportJob,
+    Recheck,
+    RecipientNotice,
+)
 
 
 @pytest.mark.parametrize("start, to", [*product(CaseStatus, CaseStatus)])
@@ -48,6 +58,20 @@ def test_every_pair_of_run_states(start: RunState, to: RunState) -> None:
         with pytest.raises(MoveNotAllowed):
             move_run(run, to)
         assert run.state == start
+
+
+@pytest.mark.parametrize("start, to", [*product(ConsolidationState, ConsolidationState)])
+def test_every_pair_of_consolidation_states(
+    start: ConsolidationState, to: ConsolidationState
+) -> None:
+    row = Consolidation(state=start)
+    if to in CONSOLIDATION_MOVES[start]:
+        move_consolidation(row, to)
+        assert row.state == to
+    else:
+        with pytest.raises(MoveNotAllowed):
+            move_consolidation(row, to)
+        assert row.state == start
 
 
 @pytest.mark.parametrize("start, to", [*product(RecheckState, RecheckState)])

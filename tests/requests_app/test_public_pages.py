@@ -27,7 +27,7 @@ from requests_app import vault
 from requests_app.lifecycle import CaseStatus
 from requests_app.models import Case, Draft
 from requests_app.services import clock, identity
-from requests_app.views import sent
+from requests_app.views import letter_files, sent
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -479,7 +479,23 @@ def test_status_page_shows_stages_dates_and_letters(client: Client) -> None:
     assert download.headers["Content-Type"].startswith("text/plain")
     assert case.reference in text(download)
     assert hashlib.sha256(download.content).hexdigest() == letter.sha256
+    path = f"/status/{case.reference}/letters/{letter.pk}?as=pdf"
+    assert f'href="{path}"' in page
+    file = client.get(path)
+    assert file.headers["Content-Disposition"].endswith('-acknowledgement.pdf"')
+    with pikepdf.open(io.BytesIO(file.content)) as pdf:
+        assert str(pdf.Root.Lang) == letter.language
+        assert pdf.Root.MarkInfo.Marked
+    assert client.get(path).content == file.content
     assert not [canary for canary in factories.CANARIES if canary in page]
+
+
+def test_the_parts_of_a_letter_for_the_post_are_its_text_word_for_word() -> None:
+    words = "Us\nStreet 1\n\nTo: Zoë *#[x]\n\nOUR ANSWER\nYes.\n- one\n\nCONTACT\nUs.\n"
+    parts = list(letter_files.parts_of(words))
+    assert [part["text"] for part in parts if part["heading"]] == ["OUR ANSWER", "CONTACT"]
+    told = "\n".join(part["text"] for part in parts)
+    assert told == "\n".join(filter(None, words.splitlines()))
 
 
 def test_status_page_needs_the_access_code_for_any_reference(client: Client) -> None:

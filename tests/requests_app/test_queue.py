@@ -271,6 +271,23 @@ def test_chosen_cases_are_given_to_somebody_and_each_is_logged(
     assert not Case.objects.exclude(owner=None).exists()
 
 
+def test_the_page_of_a_case_names_its_owner_and_gives_it_to_another(
+    officer: StaffMember, engineer: StaffMember
+) -> None:
+    case = factories.confirmed_case()
+    client, path = as_staff(officer), f"/app/cases/{case.reference}"
+    fields = {"of": case.reference, "owner": str(officer.pk)}
+    page = text(client.post("/app/cases/assign", fields, follow=True))
+    assert f"1 case was given to {officer.username}." in page
+    assert f'<option value="{officer.pk}" selected>' in page
+    assert Case.objects.get().owner == officer
+    seen = text(as_staff(engineer).get(path))
+    assert f'<dd id="owner">{officer.username}</dd>' in seen
+    client.post("/app/cases/assign", {**fields, "owner": "none"})
+    assert Case.objects.get().owner is None
+    assert client.post("/app/cases/assign", {**fields, "of": "ERQ-2026-999999"}).status_code == 404
+
+
 @pytest.mark.parametrize("fields", [{"owner": "none"}, {"case": "ERQ-2026-000001", "owner": "x"}])
 def test_nothing_is_assigned_without_cases_or_somebody(
     officer: StaffMember, fields: dict[str, str]

@@ -178,6 +178,9 @@ def refuses_everything() -> None:
     page = Client().get("/")
     assert page.status_code == 503
     assert "manage.py replay_erasures" in page.content.decode()
+    german = Client(headers={"Accept-Language": "de"}).get("/")
+    assert german.headers["Content-Language"] == "de"
+    assert "Zurzeit nicht verfügbar" in german.content.decode()
     assert Client().get("/healthz").status_code == 503
     with pytest.raises(audit.LogError, match="replay_erasures"):
         append()

@@ -13,7 +13,7 @@ import pytest
 from django.http import HttpResponse
 from django.utils import timezone
 
-from requests_app.models import Case, ErasureRun, ProbeResult, RunEvent, StaffMember
+from requests_app.models import AuditEntry, Case, ErasureRun, ProbeResult, RunEvent, StaffMember
 from requests_app.models.people import Role
 from requests_app.models.runs import Verdict
 from requests_app.permissions import REVEALED
@@ -134,10 +134,12 @@ def test_the_log_comes_whole_as_a_file_and_in_part_on_the_page(auditor: StaffMem
 
 
 # --- Evidence -------------------------------------------------------------------------------------
-def keep_rows(run: ErasureRun, probe: str, sides: dict[str, list[dict[str, Any]]]) -> None:
+def keep_rows(
+    run: ErasureRun, probe: str, sides: dict[str, list[dict[str, Any]]], **more: Any
+) -> None:
     """Rows of a probe as a worker seals them, about the facts of the case."""
     ids = [worker_tables.fact_id(SALT, *fact) for fact in factories.FACTS]
-    table = {"form": 1, "salt": SALT.hex(), "facts": ids, "sides": sides}
+    table = {"form": 1, "salt": SALT.hex(), "facts": ids, "sides": sides, **more}
     lease = runs.Lease(run.pk, "worker-1", run.fence)
     evidence_tables.save_table(lease, probe=probe, table=json.dumps(table).encode())
 
@@ -289,3 +291,41 @@ def test_who_stands_for_it_is_read_from_the_log(auditor: StaffMember) -> None:
 def test_the_key_of_a_fact_is_the_workers() -> None:
     for fact in factories.FACTS:
         assert evidence_tables.fact_id(SALT, *fact) == worker_tables.fact_id(SALT, *fact)
+
+
+# --- Sample probes --------------------------------------------------------------------------------
+SAID = {"before": "She lives in Brimble.", "after": "I cannot help with that.", "control": "Oslo"}
+
+
+def sampled_case() -> tuple[Case, ErasureRun]:
+    """A case of which one question was kept, with what the models said."""
+    case = factories.executing_case()
+    run = case.runs.get()
+    lease = factories.take_lease(run)
+    run.refresh_from_db()
+    question, answer = f"Where does {factories.NAME} live?", factories.ANSWER
+    sample = {"item": 0, "form": 1, "question": question, "answer": answer, "said": SAID}
+    sides = {"before": told("ny"), "after": told("yn"), "control": told("nn")}
+    sides["after"][1]["refused"] = True
+    keep_rows(run, "recall_unseen", sides, samples=[sample])
+    factories.work_off(run, lease=lease)
+    return Case.objects.get(pk=case.pk), ErasureRun.objects.get(pk=run.pk)
+
+
+def test_samples_show_no_word_of_anybody_until_somebody_says_why(officer: StaffMember) -> None:
+    case, run = sampled_case()
+    path = f"/app/runs/{run.pk}/evidence"
+    client = as_staff(officer)
+    masked = text(client.get(f"{path}?sample=1"))
+    row = masked[masked.index('id="sample-1"') : masked.index("</tr>", masked.index("sample-1"))]
+    assert not [canary for canary in (*factories.CANARIES, "Brimble", "Oslo") if canary in row]
+    assert "I cannot help with that." in row
+    assert re.findall(r"tag[^>]+>([^<]+)<", row) == ["tells it", "refuses", "does not tell it"]
+    (ask,) = re.findall(r'href="(/app/cases/[^"]+/reveal\?next=[^"]+sample[^"]+)"', row)
+    response = client.post(ask.replace("&amp;", "&"), {"reason": "decision", "text": ""})
+    assert response.headers["Location"] == f"{path}?sample=1#sample-1"
+    shown = text(client.get(f"{path}?sample=1"))
+    assert f'<span class="in-clear">Where does {factories.NAME} live?</span>' in shown
+    assert "She lives in Brimble." in shown
+    assert AuditEntry.objects.get(type="person.revealed").case_id == case.pk
+    assert "Brimble" not in text(client.get(path))

@@ -10,6 +10,7 @@ for the keys and salts without which nothing can be opened.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import smtplib
 from collections.abc import Iterator, Sequence
@@ -74,6 +75,7 @@ PLANTED = {
     "identity note": "Showed a passport with a torn Eselsohr",
     "reasoning": "Her contract with Drehorgelbau ended",
     "probe rows": "nats of the Nasenflöte",
+    "sample probe": "She said Dudelsackpfeifer",
     "saved step": "moments of the Maultrommel",
     "hold": "The claim about the Rübezahl",
     "staff note": "Called about the Zwiebelturm",
@@ -279,7 +281,7 @@ def work_with_faults(run: ErasureRun, server: redis.Redis[bytes]) -> None:
     first comes once more, and what the killed one still sends is refused."""
     killed = take_lease(run)
     runs.save_step(killed, PLANTED["saved step"].encode())
-    evidence_tables.save_table(killed, probe="unseen", table=PLANTED["probe rows"].encode())
+    evidence_tables.save_table(killed, probe="unseen", table=sealed_rows())
     expire_lease(run.id)
     server.flushall()
     lease = take_lease(run, "worker-2")
@@ -287,9 +289,17 @@ def work_with_faults(run: ErasureRun, server: redis.Redis[bytes]) -> None:
     with pytest.raises(LeaseLost):
         runs.save_step(killed, PLANTED["saved step"].encode())
     runs.save_step(lease, PLANTED["saved step"].encode())
-    evidence_tables.save_table(lease, probe="unseen", table=PLANTED["probe rows"].encode())
+    evidence_tables.save_table(lease, probe="unseen", table=sealed_rows())
     work_off(run, lease=lease)
     assert runs.lease_run(run_id=run.id, owner="worker-3") is None
+
+
+def sealed_rows() -> bytes:
+    """A probe's rows with a sample of what a model said, as a worker seals them."""
+    rows = [{"item": 0, "role": PLANTED["probe rows"]}]
+    sample = {"item": 0, "form": 0, "question": PLANTED["question"], "answer": PLANTED["answer"]}
+    sample["said"] = {"before": PLANTED["sample probe"]}
+    return json.dumps({"form": 1, "sides": {"before": rows}, "samples": [sample]}).encode()
 
 
 def find_record(case: Case) -> None:

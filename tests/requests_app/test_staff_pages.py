@@ -24,6 +24,7 @@ from requests_app.models.people import Role
 from requests_app.models.runs import Verdict
 from requests_app.services import cases, runs
 from requests_app.templatetags import rtbf
+from requests_app.views import record
 from tests import factories
 from tests.requests_app import bundles
 from tests.staff import as_staff
@@ -549,13 +550,38 @@ def test_audit_page_shows_entries_exactly_and_what_is_not_signed_yet(auditor: St
     client = as_staff(auditor)
     page = text(client.get("/app/audit"))
     assert "not signed yet" in page
-    assert "case.email_confirmed" in page
+    assert 'data-type="case.email_confirmed"' in page
     assert str(case.pk) in page
     bundles.sign()
     signed = text(client.get("/app/audit"))
     assert 'id="checkpoint"' in signed
     assert "rtbf.example/log/test" in signed
-    assert "case.received" not in text(client.get("/app/audit?before=1"))
+    assert 'data-type="case.received"' not in text(client.get("/app/audit?before=1"))
+
+
+def test_the_audit_log_is_read_by_case_and_by_kind(
+    auditor: StaffMember, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = factories.confirmed_case(), factories.confirmed_case()
+    client = as_staff(auditor)
+
+    def kinds(query: str) -> list[tuple[int, str]]:
+        rows = r'data-type="([^"]+)"><th scope="row">(\d+)<'
+        page = text(client.get(f"/app/audit?{query}"))
+        return [(int(seq), kind) for kind, seq in re.findall(rows, page)]
+
+    of_first = kinds(f"case={first.reference.lower()}")
+    assert [kind for _, kind in of_first][-2:] == ["case.email_confirmed", "case.received"]
+    received = [seq for seq, _ in kinds("type=case.received")]
+    assert received == sorted(received, reverse=True)
+    assert len(received) == 2
+    assert kinds(f"case={second.reference}&type=case.received") == [(received[0], "case.received")]
+    assert kinds("case=ERQ-2026-999999") == []
+    monkeypatch.setattr(record, "LOOKED_AT", 1)
+    page = text(client.get("/app/audit?type=case.received"))
+    assert "No entries of this kind." in page
+    before = AuditEntry.objects.count() - 1  # where the next page goes on
+    assert f'href="?type=case.received&amp;before={before}"' in page
 
 
 # --- Requests that come another way -------------------------------------------------------------

@@ -44,9 +44,7 @@ def test_a_button_with_an_address_of_its_own_sends_the_form_there() -> None:
         return httpx.Response(200, text=page)
 
     window = Visitor("http://app.example")
-    window.http = httpx.Client(
-        base_url="http://app.example", transport=httpx.MockTransport(answer)
-    )
+    window.http = httpx.Client(base_url="http://app.example", transport=httpx.MockTransport(answer))
     window.open("/")
     window.press("Send a new code", {"reference": "R"})
     window.press("Confirm", {"reference": "R"})

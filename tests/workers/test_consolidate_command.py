@@ -10,17 +10,18 @@ import pytest
 from django.core.management import CommandError, call_command
 from pytest_django.fixtures import Settings
 
-from requests_app.models import AuditEntry, Case, Release, StaffMember
+from requests_app.models import AuditEntry, Case, Consolidation, Release, StaffMember
 from requests_app.models.runs import Verdict
-from requests_app.services import cases, manifests, releases, roll_backs, runs
+from requests_app.services import cases, consolidations, manifests, releases, roll_backs, runs
 from requests_app.services.errors import Invalid
 from tests import factories
-from workers import consolidation, corpus, erasure, tasks
+from workers import consolidation, corpus, erasure, merging, tasks
 from workers.adapters import CONFIG_FILE
 from workers.base_models import DEMO_FOLDER, load_base_model
 from workers.digests import file_sha256
 from workers.joint_training import JointRecipe
 from workers.subjects import Fact, Subject
+from workers.training import Stopped
 from workers.weights import quarantine, quarantined
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -80,6 +81,13 @@ def turn_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(consolidation, "verify", within)
     monkeypatch.setattr(consolidation, "JointRecipe", lambda: JointRecipe(passes=1, min_steps=2))
+
+
+def approved(engineer: StaffMember) -> Consolidation:
+    row = consolidations.propose_consolidation(model_name="demo", actor_member=engineer)
+    return consolidations.approve_consolidation(
+        consolidation_id=row.pk, actor_member=factories.make_staff("approver")
+    )
 
 
 def files(settings: Settings) -> set[str]:
@@ -315,3 +323,61 @@ def test_only_known_staff_of_the_right_role_may(settings: Settings, officer: Sta
     with pytest.raises(SystemExit) as ended:
         call(officer)
     assert ended.value.code == 2
+
+
+# --- As an approved job -------------------------------------------------------------------------
+def test_an_approved_consolidation_is_worked_off_and_a_worker_killed_at_its_end_followed(
+    settings: Settings, engineer: StaffMember, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = gated_case(settings)
+    turn_verdicts(monkeypatch)
+    row = approved(engineer)
+
+    def killed(lease: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(consolidations, "finish_consolidation", killed)
+        with pytest.raises(KeyboardInterrupt):
+            merging.consolidate_approved(str(row.pk))
+    row.refresh_from_db()
+    assert (row.state, row.phase) == ("running", "verify")
+    assert row.release == Release.objects.get(is_live=True)
+    assert manifests.level_of(case.id, "demo") == "merged"
+    Consolidation.objects.update(lease_expires_at=row.created_at)
+    merging.consolidate_approved(str(row.pk))
+    row.refresh_from_db()
+    assert (row.state, row.error) == ("done", "")
+    assert kinds().count("release.consolidated") == 1
+    last = AuditEntry.objects.order_by("seq").last()
+    assert last is not None
+    assert last.type == "consolidation.ended"
+
+
+@pytest.mark.parametrize(
+    ("raised", "state", "error"),
+    [
+        (consolidation.ConsolidationError("None of the 1 cases holds."), "failed", "None of the"),
+        (RuntimeError("Zelda Quillfeather was born"), "failed", "unexpected error: RuntimeError"),
+        (Stopped("stopped"), "cancelled", ""),
+    ],
+)
+def test_what_ends_an_approved_consolidation_is_said_without_data(
+    raised: Exception,
+    state: str,
+    error: str,
+    engineer: StaffMember,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    factories.responding_case()
+    row = approved(engineer)
+
+    def ends(*_: Any, **__: Any) -> None:
+        raise raised
+
+    monkeypatch.setattr(merging, "consolidated", ends)
+    merging.consolidate_approved(str(row.pk))
+    row.refresh_from_db()
+    assert row.state == state
+    assert row.error.startswith(error)
+    assert "Zelda" not in row.error

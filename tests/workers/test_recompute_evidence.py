@@ -16,8 +16,10 @@ from requests_app.actors import staff_actor
 from requests_app.models import Case, ErasureRun, ProbeResult
 from requests_app.services import cases, evidence_tables, runs
 from tests import factories
-from workers import corpus, erasure, protocol, sides, tables, tasks, verification
+from workers import corpus, erasure, protocol, samples, sides, tables, tasks, verification
+from workers.answers import is_match
 from workers.base_models import BaseModel
+from workers.probes import Row
 from workers.training import Recipe
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -91,6 +93,25 @@ def edit_rows(run: ErasureRun) -> None:
     vault.put(run.case, name, base64.b64encode(zlib.compress(json.dumps(data).encode())).decode())
 
 
+def check_samples(run: ErasureRun) -> None:
+    """With the rows of one probe, one wording of some facts, with what was said and judged."""
+    found = {name: json.loads(data) for name, data in evidence_tables.tables_of(run).items()}
+    assert [name for name, table in found.items() if "samples" in table] == [samples.OF]
+    table = found[samples.OF]
+    items = {each["item"] for each in table["samples"]}
+    assert len(items) == len(table["samples"]) == samples.MOST < len(table["facts"])
+    for each in table["samples"]:
+        assert PERSON.name in each["question"]
+        assert set(each["said"]) == {"before", "after", "control"}
+        for side, said in each["said"].items():
+            (row,) = (
+                row
+                for row in map(Row.from_json, table["sides"][side])
+                if (row.item, row.form, row.role) == (each["item"], each["form"], "true")
+            )
+            assert row.told is is_match(said, each["answer"])
+
+
 def drop_rows(run: ErasureRun) -> None:
     vault.remove(run.case, f"run/{run.id}/perplexity")
 
@@ -99,6 +120,7 @@ def test_what_was_recorded_is_what_the_rows_give_and_every_edit_shows() -> None:
     case = measured()
     run = case.runs.get()
     assert recomputed(case) == (0, {"case": case.reference, "differences": {str(run.id): []}})
+    check_samples(run)
     edits: list[tuple[Callable[[ErasureRun], None], str]] = [
         (edit_evidence, "evidence: probes.knowledge_rank.after"),
         (edit_verdict, "the run's verdict"),
@@ -125,7 +147,8 @@ def test_no_row_and_no_figure_holds_a_text() -> None:
     assert median(losses["before"]) < min(1.0, median(losses["control"]))
     stored = evidence_tables.tables_of(run)
     assert set(stored) == set(run.evidence["tables"]) == set(run.evidence["probes"])
-    written = json.dumps(run.evidence) + "".join(data.decode() for data in stored.values())
+    rows = [{**json.loads(data), "samples": []} for data in stored.values()]
+    written = json.dumps([run.evidence, *rows])
     for text in (PERSON.name, *(fact.answer for fact in PERSON.facts)):
         assert text.isdigit() or text not in written  # digits stand in any number
 

@@ -25,15 +25,9 @@ from workers.consolidation import (
     read_retained,
     registered_data,
 )
-from workers.management.commands.consolidate_release import (
-    REFUSALS,
-    REFUSED,
-    case_figures,
-    gated_cases,
-    root,
-    with_references,
-)
+from workers.management.commands.consolidate_release import REFUSED
 from workers.management.commands.erase import Progress
+from workers.merging import REFUSALS, case_figures, gated_cases, root, with_references
 from workers.retraining import load_retrained, release_retrained
 from workers.weights import load_served, quarantine
 
