@@ -18,8 +18,8 @@ from django.core.management import get_commands
 from requests_app import durable_files
 from rtbf.stack import BASE_DIR
 
-UNITS = sorted((BASE_DIR / "systemd").glob("*.service"))
-SHARED = BASE_DIR / "systemd" / "rtbf-.service.d" / "common.conf"
+UNITS = sorted((BASE_DIR / "docs" / "systemd").glob("*.service"))
+SHARED = BASE_DIR / "docs" / "systemd" / "rtbf-.service.d" / "common.conf"
 SERVICES = yaml.safe_load((BASE_DIR / "docker-compose.yml").read_text())["services"]
 IN_COMPOSE = {"legal": "worker-legal", "model": "worker-model"}
 ALL = "0.0.0.0"  # noqa: S104  (in a container; a port of it is published on loopback)
@@ -69,7 +69,7 @@ def test_what_all_share_is_hardened() -> None:
     assert service["ProtectSystem"] == "strict"
     assert service["NoNewPrivileges"] == "yes"
     assert service["EnvironmentFile"] == "/etc/rtbf/env"
-    signer = read(BASE_DIR / "systemd" / "rtbf-signer.service")["Service"]
+    signer = read(BASE_DIR / "docs" / "systemd" / "rtbf-signer.service")["Service"]
     assert signer["User"] not in {service["User"], "root"}
 
 
@@ -88,7 +88,7 @@ def test_the_checkpoint_is_read_by_another_user_than_the_signer(tmp_path: Path) 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not here")
 def test_systemd_finds_no_fault_in_them(tmp_path: Path) -> None:
     """With the paths of this machine in place of those of the guide."""
-    shutil.copytree(BASE_DIR / "systemd", tmp_path / "units")
+    shutil.copytree(BASE_DIR / "docs" / "systemd", tmp_path / "units")
     for path in (tmp_path / "units").rglob("*.*"):
         if path.is_file():
             path.write_text(path.read_text().replace(PYTHON, sys.executable))
