@@ -31,7 +31,7 @@ $(VENV)/.ready: requirements.txt $(VENV)/.python
 	@$(PIP_INSTALL) -r requirements.txt
 	@touch $@
 
-$(VENV)/.ready-dev: requirements-dev.txt $(VENV)/.ready
+$(VENV)/.ready-dev: requirements-dev.txt requirements-s3.txt requirements-telemetry.txt $(VENV)/.ready
 	@echo "Installing the test and lint tools ..." >&2
 	@$(PIP_INSTALL) -r requirements-dev.txt
 	@touch $@
