@@ -278,8 +278,9 @@ def live(plan: Plan, parts: Mapping[str, int]) -> dict[str, Any]:
         before, began = worked(parts), time.monotonic()
         time.sleep(plan.seconds)
         after, seconds = worked(parts), time.monotonic() - began
-        found: dict[str, Any] = json.loads(people.stdout.readline())
-    del found["processor_seconds"]
+        if not (told := people.stdout.readline()):
+            raise OSError("load_people ended before its time")
+    found: dict[str, Any] = json.loads(told)
     shares = {name: round((after[name] - before[name]) / seconds, 3) for name in parts}
     return {**found, "cores_taken": shares}
 
