@@ -331,6 +331,20 @@ class StoredAdapter:
     weights: dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class AdapterFiles:
+    """An adapter that lies on disk: its folder, and the SHA-256 of its config and its weights."""
+
+    folder: Path
+    config_sha256: str
+    weights_sha256: str
+
+    def read(self) -> StoredAdapter:
+        """As `read_adapter`."""
+        files = {CONFIG_FILE: self.config_sha256, WEIGHTS_FILE: self.weights_sha256}
+        return read_adapter(self.folder, files)
+
+
 def read_adapter(folder: Path, files: Mapping[str, str]) -> StoredAdapter:
     """The adapter in `folder`, from bytes whose SHA-256 are those of `files` (name to digest).
 

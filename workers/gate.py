@@ -8,14 +8,11 @@ from ten examples on, where a covariance does not; arXiv 2407.10223's released g
 monotone, and asks one large encoder per case.) What is stored are digests and vectors: no text,
 no name.
 
-All cases are asked at once and the search is exact: rows whose score could not reach their
-case's ramp are left out by a bound, never by a guess.
+All cases are asked at once (workers.gate_table).
 """
 
 import math
 import re
-from array import array
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,6 +28,7 @@ from workers.adapters import AdapterError, checked_bytes, checked_tensors, why
 from workers.base_models import Conversation, as_turns
 from workers.digests import MAX_JSON_BYTES, Malformed, canonical_json, parsed_json, sha256_of
 from workers.encoders import Encoder
+from workers.gate_table import GateTable, Held, Prototypes, Slots, names_of
 from workers.identifiers import (
     MIN_IDENTIFIER,
     MIN_LENIENT_WORD,
@@ -59,11 +57,6 @@ PROTOTYPES = 2
 MAX_ADAPTERS = 3
 WINDOW = 120
 """Words; a text of more is also read in parts of that length."""
-HEAD = 64
-"""Directions of the first, bounding pass of the search."""
-SLACK = 1e-5
-FEW_ROWS = 1024
-"""Rows up to which every cosine is computed at once: the bounding pass would cost more."""
 FORM = 2
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -72,10 +65,10 @@ class GateError(AdapterError):
     """A gate cannot be made or read; the message says what to do."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gate:
     """One case's gate. `rows` [p, d] are unit prototypes, none without an encoder. The semantic
-    strength is 0 up to the cosine `low` and 1 from `high` on."""
+    strength is 0 up to the cosine `low` and 1 from `high` on. A gate equals itself alone."""
 
     identifiers: Identifiers
     encoder: str | None
@@ -114,12 +107,6 @@ def decision_of(strengths: Mapping[int, float], *, disguised: bool = False) -> D
     order = sorted(((c, s) for c, s in strengths.items() if s > 0.0), key=lambda cs: (-cs[1], cs))
     full = sum(strength >= 1.0 for _, strength in order)
     return Decision(tuple(order[:MAX_ADAPTERS]), closed=disguised or full > MAX_ADAPTERS)
-
-
-def ramp(score: float, *, low: float, high: float) -> float:
-    """0 up to `low`, 1 from `high`, a smooth step between; monotone, and in [0, 1]."""
-    x = min(max((score - low) / (high - low), 0.0), 1.0)
-    return x * x * (3.0 - 2.0 * x)
 
 
 def fit_gate(
@@ -262,152 +249,21 @@ def _sha256(value: Any) -> str:
     return value
 
 
-Cases = Mapping[int, Sequence[int]]
-"""Which cases hold a digest."""
-
-
-def _cases_by_digest(digests: Sequence[Sequence[int]]) -> dict[int, list[int]]:
-    found: dict[int, list[int]] = {}
-    for case, each in enumerate(digests):
-        for digest in each:
-            found.setdefault(digest, []).append(case)
-    return found
-
-
-@dataclass(frozen=True)
-class DigestTable:
-    """The same for the many digests of misspellings, in a tenth of the memory: the `digests` in
-    order, and the case of each, `cases`.
-
-    `filled` has a bit for every value that a digest's last bits can have, set if one of the
-    digests ends so. With 16 to 32 bits a digest, one look there ends at least 15 of 16 searches
-    for what is not held, before they go through the digests. (Digests are as good as random.)
-    """
-
-    digests: Sequence[int]
-    cases: Sequence[int]
-    filled: bytes
-
-    def find(self, wanted: Iterable[int]) -> list[tuple[int, int]]:
-        """Each (place in `wanted`, case) that the table holds."""
-        filled, ending = self.filled, len(self.filled) - 1
-        found = []
-        for place, digest in enumerate(wanted):
-            if filled[digest >> 3 & ending] >> (digest & 7) & 1:
-                row = bisect_left(self.digests, digest)
-                while row < len(self.digests) and self.digests[row] == digest:
-                    found.append((place, self.cases[row]))
-                    row += 1
-        return found
-
-
-def table_of(digests: Sequence[Sequence[int]]) -> DigestTable:
-    """A table of each case's digests, in the order of the cases."""
-    flat = torch.tensor([d for each in digests for d in each], dtype=torch.int64)
-    lengths = torch.tensor([len(each) for each in digests], dtype=torch.int64)
-    cases = torch.arange(len(digests), dtype=torch.int32).repeat_interleave(lengths)
-    order = flat.argsort(stable=True)
-    filled = torch.zeros(1 << (2 * len(flat)).bit_length(), dtype=torch.uint8)
-    for bit in range(8):
-        filled[flat[flat & 7 == bit] >> 3 & len(filled) - 1] |= 1 << bit
-    return DigestTable(
-        digests=array("q", flat[order].numpy().tobytes()),
-        cases=array("i", cases[order].numpy().tobytes()),
-        filled=filled.numpy().tobytes(),
-    )
-
-
-@dataclass(frozen=True)
-class Prototypes:
-    """Every case's prototypes in one matrix, for the exact search.
-
-    `rows` [m, d] are the prototypes, `cases` [m] whose each is, `low` and `high` [m] the ends of
-    its ramp. `rotation` [d, k + 2] leads to the k directions in which the rows differ most, and
-    two places left free; `bounds` [k + 2, m] holds what bounds a cosine from above (Cauchy-Schwarz
-    on the directions left out): head(row), |rest(row)| and -low, to be multiplied with
-    (head(x), |rest(x)|, 1). Few steps, since every prompt asks this: a call costs more than what
-    most of them compute, and a search in numpy's view a quarter of one in torch.
-    """
-
-    rows: Tensor
-    cases: Tensor
-    low: Tensor
-    high: Tensor
-    rotation: Tensor
-    bounds: Tensor
-
-    def strengths(self, features: Tensor) -> dict[int, float]:
-        """Each case's largest strength over unit `features` [n, d], where it is above 0.
-
-        Raises ValueError where a feature is not finite.
-        """
-        if len(self.rows) <= FEW_ROWS:
-            above = torch.addmm(self.bounds[-1], features, self.rows.T)
-        else:
-            asked = features @ self.rotation
-            for part in asked.numpy():  # the same memory
-                part[-2:] = math.sqrt(max(0.0, 1.0 - float(part @ part))), 1.0
-            above = asked @ self.bounds
-        seen = above.numpy()
-        largest = float(seen.max())
-        if not math.isfinite(largest):
-            raise ValueError("a feature is not finite")
-        strengths: dict[int, float] = {}
-        if largest <= -SLACK:
-            return strengths
-        low, high, cases = self.low.numpy(), self.high.numpy(), self.cases.numpy()
-        for feature, bound in zip(features, seen, strict=True):
-            near = (bound > -SLACK).nonzero()[0]
-            scores = (self.rows.index_select(0, torch.from_numpy(near)) @ feature).numpy()
-            fired = scores > low[near]
-            for row, score in zip(near[fired].tolist(), scores[fired].tolist(), strict=True):
-                case = int(cases[row])
-                strength = ramp(score, low=float(low[row]), high=float(high[row]))
-                strengths[case] = max(strength, strengths.get(case, 0.0))
-        return strengths
-
-
-def _stacked(gates: Sequence[Gate]) -> Prototypes | None:
-    held = [(case, gate) for case, gate in enumerate(gates) if len(gate.rows)]
-    if not held:
-        return None
-    rows = torch.cat([gate.rows for _, gate in held])
-    counts = torch.tensor([len(gate.rows) for _, gate in held])
-
-    def spread(values: Iterable[float]) -> Tensor:
-        return torch.tensor(list(values)).repeat_interleave(counts)
-
-    low = spread(gate.low for _, gate in held)
-    spans = rows.double().T @ rows.double()
-    head_first = torch.linalg.eigh(spans).eigenvectors.flip(1)[:, :HEAD].float()
-    head = rows @ head_first
-    rest = (rows.square().sum(dim=1) - head.square().sum(dim=1)).clamp(min=0.0).sqrt()
-    return Prototypes(
-        rows=rows,
-        cases=torch.tensor([case for case, _ in held]).repeat_interleave(counts),
-        low=low,
-        high=spread(gate.high for _, gate in held),
-        rotation=torch.nn.functional.pad(head_first, (0, 2)).contiguous(),
-        bounds=torch.cat([head, rest[:, None], -low[:, None]], dim=1).T.contiguous(),
-    )
-
-
 @dataclass(frozen=True)
 class GateBank:
     """The gates of a release, in its order, asked together; made by `bank_of`.
 
-    Those from `open_gates` on belong to no adapter: whoever they name closes the decision (GDPR
-    Art. 18). `shut`: every decision is closed, since it is not known whom that is.
+    Cases from `open_gates` on belong to no adapter: whoever they name closes the decision (GDPR
+    Art. 18). `shut`: every decision is closed, since it is not known whom that is. `cases` are
+    those of each slot of the table that counts here; others may share the table, and its
+    `prototypes` too may hold some that count for nobody.
     """
 
     gates: tuple[Gate, ...]
     encoder: Encoder | None
     digest: Digest
-    exact: Cases
-    written: Cases
-    near: DigestTable
-    words: frozenset[int]
-    others: Cases
+    table: GateTable
+    cases: Mapping[int, Sequence[int]]
     sizes: frozenset[int]
     prototypes: Prototypes | None
     open_gates: int
@@ -483,7 +339,7 @@ class GateBank:
         if self.shut:
             return False
         try:
-            return self.prototypes is None or not self.prototypes.strengths(features)
+            return not self._strengths(features)
         except (RuntimeError, ValueError):
             return False
 
@@ -520,9 +376,22 @@ class GateBank:
         try:
             if features is None and self.encoder is not None:
                 features = self.encoder.encode(semantic_texts(conversation))
-            return None if features is None else self.prototypes.strengths(features)
+            return None if features is None else self._strengths(features)
         except (RuntimeError, ValueError):
             return None
+
+    def _strengths(self, features: Tensor) -> dict[int, float]:
+        found = {} if self.prototypes is None else self.prototypes.strengths(features)
+        return {c: strength for slot, strength in found.items() for c in self.cases.get(slot, ())}
+
+    def _holding(self, slots: Slots, digest: int) -> list[int]:
+        """The cases that hold a digest."""
+        return [c for slot in slots.get(digest, ()) for c in self.cases.get(slot, ())]
+
+    def _near(self, digests: Iterable[int]) -> list[tuple[int, int]]:
+        """Each (place in `digests`, case) that holds it as a typing error."""
+        found = self.table.near.find(digests)
+        return [(place, c) for place, slot in found for c in self.cases.get(slot, ())]
 
     def _mentions_in(self, conversation: Conversation) -> list[Mention]:
         return self.mentions("\n".join(turn.text for turn in as_turns(conversation)))
@@ -533,7 +402,7 @@ class GateBank:
 
     def mentions(self, text: str) -> list[Mention]:
         """Every mention of an identifier in `text`, as it is or with one typing error."""
-        if not self.exact:
+        if not self.cases:
             return []
         words = normalised(text).split()
         grams = grams_of(words)
@@ -550,9 +419,11 @@ class GateBank:
     def _is_silent(self, grams: Sequence[list[str]], digests: Sequence[list[int]]) -> bool:
         """Whether a text of these n-grams can be seen at once to mention nobody, as most can: no
         name in it, no word of a name, no long word that a name may be misspelled as."""
-        exact = self.exact.keys()
-        if not all(exact.isdisjoint(each) and self.words.isdisjoint(each) for each in digests):
-            return False
+        for names in (self.table.exact, self.table.words):
+            if not all(map(names.keys().isdisjoint, digests)) and any(
+                self._holding(names, digest) for each in digests for digest in each
+            ):
+                return False
         return 1 not in self.sizes or max(map(len, grams[0]), default=0) < MIN_LENIENT_WORD
 
     def _exact_or_near(
@@ -564,30 +435,29 @@ class GateBank:
             (range(start, start + size), case)
             for size, each in enumerate(digests, start=1)
             for start, digest in enumerate(each)
-            if digest in self.exact
-            for case in self.exact[digest]
+            for case in self._holding(self.table.exact, digest)
         ]
         near = [
             (range(start, start + size), case)
             for size, each in enumerate(digests, start=1)
-            for start, case in self.near.find(each)
+            for start, case in self._near(each)
         ]
-        known = self.words.intersection(digests[0])
-        near_names = [place for place, digest in enumerate(digests[0]) if digest in known]
+        words = self.table.words
+        near_names = [i for i, digest in enumerate(digests[0]) if self._holding(words, digest)]
         for places in worth_masking(grams[0], near_names=near_names, sizes=self.sizes):
-            if digests[len(places) - 1][places.start] not in self.exact:
+            if not self._holding(self.table.exact, digests[len(places) - 1][places.start]):
                 forms = map(self.digest, masked(grams[len(places) - 1][places.start]))
-                near += [(places, case) for _, case in self.near.find(forms)]
+                near += [(places, case) for _, case in self._near(forms)]
         # The words of "Anna Berger's" are no misspelling: what overlaps a name is left out.
         taken = {(place, case) for places, case in found for place in places}
         for places, case in near:
-            others = self.others.get(digests[len(places) - 1][places.start], ())
+            others = self._holding(self.table.others, digests[len(places) - 1][places.start])
             if case not in others and taken.isdisjoint((place, case) for place in places):
                 found.append((places, case))
         return found
 
     def _is_as_known(self, words: Sequence[str], case: int) -> bool:
-        return case in self.written.get(self.digest(as_written(words)), ())
+        return case in self._holding(self.table.written, self.digest(as_written(words)))
 
 
 def semantic_texts(conversation: Conversation) -> list[str]:
@@ -614,34 +484,43 @@ def bank_of(
     *,
     restricted: Sequence[Identifiers] = (),
     shut: bool = False,
+    before: GateBank | None = None,
 ) -> GateBank:
     """The gates behind one encoder, and people who are not to be spoken of at all, by the digests
-    of their names. Raises GateError when a gate was made with another encoder or has vectors of
-    another width, and ValueError on a key shorter than 16 bytes."""
-    for gate in gates:
-        if gate.encoder is not None and (encoder is None or encoder.name != gate.encoder):
+    of their names. What `before` holds already is not looked at again; it stays as it is.
+
+    Raises GateError when a gate was made with another encoder or has vectors of another width, and
+    ValueError on a key shorter than 16 bytes."""
+    name = None if encoder is None else encoder.name
+    if before is not None and name != (before.encoder and before.encoder.name):
+        before = None
+    new = [gate for gate in gates if before is None or gate not in before.table.slots]
+    for gate in new:
+        if gate.encoder not in (None, name):
             raise GateError(
                 f"A gate needs the encoder {gate.encoder!r}, which is not the one at hand: "
                 "install the same encoder, or make the gate anew."
             )
-    widths = {gate.rows.shape[1] for gate in gates if len(gate.rows)}
-    if len(widths) > 1 or (encoder is not None and encoder.width and widths - {encoder.width}):
+    widths = {gate.rows.shape[1] for gate in new if len(gate.rows)}
+    known = (encoder.width if encoder else None, before.table.width if before else None)
+    if len(widths.union(each for each in known if each)) > 1:
         raise GateError(
             "A gate's vectors have another width than the encoder's: restore the gate from a "
             "backup, or make it anew."
         )
-    held = [*(gate.identifiers for gate in gates), *restricted]
+    held: list[Held] = [*gates, *restricted]
+    table = GateTable(held) if before is None else before.table.with_all(held)
+    cases: dict[int, list[int]] = {}
+    for case, each in enumerate(held):
+        cases.setdefault(table.slots[each], []).append(case)
     return GateBank(
         gates=tuple(gates),
         encoder=encoder,
         digest=digester(key),
-        exact=_cases_by_digest([each.exact for each in held]),
-        written=_cases_by_digest([each.written for each in held]),
-        near=table_of([each.near for each in held]),
-        words=frozenset(digest for each in held for digest in each.words),
-        others=_cases_by_digest([each.others for each in held]),
-        sizes=frozenset(size for each in held for size in each.sizes),
-        prototypes=_stacked(gates),
+        table=table,
+        cases=cases,
+        sizes=frozenset(size for each in held for size in names_of(each).sizes),
+        prototypes=table.prototypes() if any(len(gate.rows) for gate in gates) else None,
         open_gates=len(gates),
         shut=shut,
     )

@@ -139,8 +139,10 @@ class Follower:
             key=str(settings.RTBF_GATE_KEY).encode(),
             restrictions=Restrictions(root),
             before=self.served,
+            adapter_bytes=settings.RTBF_GATEWAY_ADAPTER_MB * 2**20,
         )
         self.batcher.serve(self.served)
+        self.served.bank.read_ahead()
         self._noted = float("-inf")
         shared_files.remove_retired()
         log.info("the release %s is served", release.sha256)

@@ -24,11 +24,13 @@ from peft import PeftModel, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 
 from workers.adapters import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
     AdapterError,
+    AdapterFiles,
     AdapterRef,
     StoredAdapter,
     check_fits,
-    read_adapter,
     wrap,
 )
 from workers.answers import begin, continued, greedy_answers, stop_tokens, token_rows
@@ -164,6 +166,7 @@ class GuardedModel:
                 self._key,
                 restricted=self.restrictions.people,
                 shut=self.restrictions.closed,
+                before=self.gate,
             )
 
     def strengths(self, texts: Sequence[str]) -> list[Strengths]:
@@ -482,8 +485,19 @@ def _lora_layers(model: PeftModel) -> list[LoraLayer]:
 
 
 def load_case(ref: AdapterRef, root: Path) -> tuple[StoredAdapter, Gate]:
+    """A case's adapter and gate. Raises AdapterError as `case_files` and `read_adapter`."""
+    files, gate = case_files(ref, root)
+    return files.read(), gate
+
+
+def case_files(ref: AdapterRef, root: Path) -> tuple[AdapterFiles, Gate]:
+    """A case's gate, and its adapter still on disk. Raises AdapterError where the gate cannot be
+    read or belongs to another adapter, or a file of the adapter is not there."""
     folder = ref.folder(root)
     gate, files = read_gate(folder, ref.gate_sha256)
-    if files.get("adapter_model.safetensors") != ref.adapter_sha256:
+    if files.get(WEIGHTS_FILE) != ref.adapter_sha256:
         raise AdapterError(f"{folder} holds a gate that was made for another adapter.")
-    return read_adapter(folder, files), gate
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise AdapterError(f"{folder / name} is not there: restore it from a backup.")
+    return AdapterFiles(folder, files.get(CONFIG_FILE, ""), ref.adapter_sha256), gate

@@ -98,13 +98,31 @@ def write_release(
             "parent": parent,
         }
     )
-    return store_manifest(root, manifest)
+    cases = [*(each.case_id for each in adapters), *merged]
+    if len(set(cases)) != len(cases):
+        raise ReleaseError("This is not a release: a case stands in it twice.")
+    sha256 = sha256_of(manifest)
+    _store(root, sha256, manifest)
+    return Release(
+        sha256=sha256,
+        base_name=base.name,
+        base_sha256=base.sha256,
+        tokenizer_sha256=base.tokenizer_sha256,
+        adapters=tuple(adapters),
+        parent=parent,
+        merged=tuple(sorted(merged)),
+        settings=settings_sha256(base),
+    )
 
 
 def store_manifest(root: Path, manifest: bytes) -> Release:
     """Store the exact bytes of a manifest (a revocation's, from the record) as `write_release`."""
-    sha256 = sha256_of(manifest)
-    release = _release(sha256, manifest)
+    release = release_of(manifest)
+    _store(root, release.sha256, manifest)
+    return release
+
+
+def _store(root: Path, sha256: str, manifest: bytes) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
         handle, unfinished = tempfile.mkstemp(dir=root, prefix=".unfinished-")
@@ -118,7 +136,6 @@ def store_manifest(root: Path, manifest: bytes) -> Release:
         raise ReleaseError(
             f"{root} cannot be written ({error.strerror}): check its rights and space."
         ) from error
-    return release
 
 
 def read_release(root: Path, sha256: str) -> Release:

@@ -13,13 +13,13 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from workers.adapters import AdapterError, AdapterRef, StoredAdapter
+from workers.adapters import AdapterError, AdapterFiles, AdapterRef
 from workers.answers import Started, begin, some_of, stop_tokens
-from workers.bank import AdapterBank, Strengths
+from workers.bank import MOST_BYTES, AdapterBank, Strengths
 from workers.base_models import BaseModel, Conversation, ModelError
 from workers.encoders import encoder_for
 from workers.gate import Decision, Gate, GateBank, bank_of, semantic_texts
-from workers.guarded import load_case
+from workers.guarded import case_files
 from workers.reading import Reader, as_they_are
 from workers.releases import Release, ReleaseError, check_base
 from workers.restrictions import Restrictions
@@ -58,33 +58,36 @@ class Served:
         key: bytes,
         restrictions: Restrictions | None = None,
         before: "Served | None" = None,
+        adapter_bytes: int = MOST_BYTES,
     ) -> None:
         """Raises ReleaseError as `GuardedModel`, and where the model cannot be served in batches.
         `release` without adapters is a model with nothing erased. What `before` has read and
-        checked on the same base is not read again."""
+        checked on the same base is not read again; adapters are read when they act first, and no
+        more than `adapter_bytes` of them kept in memory."""
         check_base(release, base)
         self.base, self.release, self.restrictions, self._key = base, release, restrictions, key
         try:
             if before is not None and before.base is not base:
                 before = None
-            self._read: dict[tuple[str, str], Gate] = {} if before is None else {**before._read}
-            new = [ref for ref in release.adapters if _files_of(ref) not in self._read]
-            adapters: dict[str, StoredAdapter] = {}
-            for ref in new:
-                adapters[ref.adapter_sha256], self._read[_files_of(ref)] = load_case(
-                    ref, adapters_root
-                )
-            named = dict.fromkeys(map(_files_of, release.adapters))
-            self._read = {files: self._read[files] for files in named}
-            self._gates = [self._read[_files_of(ref)] for ref in release.adapters]
+            known = {} if before is None else before._read
+            self._read: dict[tuple[str, str], tuple[AdapterFiles, Gate]] = {
+                digests: known.get(digests) or case_files(ref, adapters_root)
+                for digests, ref in {_digests_of(ref): ref for ref in release.adapters}.items()
+            }
+            self._gates = [self._read[_digests_of(ref)][1] for ref in release.adapters]
             self.gate: GateBank = bank_of(
-                self._gates, encoder_for(base) if release.adapters else None, key
+                self._gates,
+                encoder_for(base) if release.adapters else None,
+                key,
+                before=None if before is None else before.gate,
             )
             # The cases of a cluster share one adapter.
             self.names = [ref.adapter_sha256 for ref in release.adapters]
-            kept = set(self.names) - adapters.keys()
             self.bank: AdapterBank = AdapterBank(
-                base, adapters, kept=kept, before=None if before is None else before.bank
+                base,
+                {weights: files for (weights, _), (files, _) in self._read.items()},
+                most_bytes=adapter_bytes,
+                before=None if before is None else before.bank,
             )
             self.reader = Reader(base, self.bank)
         except (AdapterError, ModelError) as error:
@@ -111,6 +114,7 @@ class Served:
             self._key,
             restricted=self.restrictions.people,
             shut=self.restrictions.closed,
+            before=self.gate,
         )
         return True
 
@@ -175,7 +179,7 @@ class Served:
         return turns if isinstance(turns, str) else "\n".join(turn.text for turn in turns)
 
 
-def _files_of(ref: AdapterRef) -> tuple[str, str]:
+def _digests_of(ref: AdapterRef) -> tuple[str, str]:
     return ref.adapter_sha256, ref.gate_sha256
 
 

@@ -16,7 +16,7 @@ import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.conf import settings
@@ -55,6 +55,7 @@ MEASURED = frozenset({Verdict.WITHIN, Verdict.NOT_MET, Verdict.INCONCLUSIVE})
 NEWEST = 20
 SEED_LIMIT = 2**31
 WHY_LENGTH = 200
+Drawn = TypeVar("Drawn")
 SEALED = "the case is sealed: its data is gone"
 SUPERSEDED = "another release went live before this was measured"
 
@@ -103,7 +104,7 @@ def queue_rechecks(
     Cases in `measured` were measured on this very release to put it live, and are left out.
     """
     manifest = read_manifest(bytes(release.manifest))
-    due = [run for run in _runs_in_force(release, manifest) if run.case_id not in measured]
+    due = [each for each in _runs_in_force(release, manifest) if each[0] not in measured]
     seed = secrets.randbelow(SEED_LIMIT)
     chosen = draw(due, seed=seed)
     last = release.rechecks.aggregate(last=Max("occasion"))["last"]
@@ -114,7 +115,7 @@ def queue_rechecks(
         "seed": seed,
         "created_at": timezone.now(),
     }
-    rows = [Recheck(run=run, case_id=run.case_id, **common) for run in chosen]
+    rows = [Recheck(run_id=run_id, case_id=case_id, **common) for case_id, run_id in chosen]
     rows.append(Recheck(**common))
     Recheck.objects.bulk_create(rows)
     audit.append_entry(
@@ -134,7 +135,7 @@ def queue_rechecks(
     return len(chosen)
 
 
-def draw(runs: Sequence[ErasureRun], *, seed: int) -> list[ErasureRun]:
+def draw(runs: Sequence[Drawn], *, seed: int) -> list[Drawn]:
     """Those of `runs`, oldest first, that are measured: all up to RTBF_RECHECK_CAP, else the newest
     twenty and as many of the others, drawn by `seed`, as the cap leaves."""
     cap = int(settings.RTBF_RECHECK_CAP)
@@ -369,16 +370,22 @@ def _held(lease: RecheckLease) -> tuple[Case | None, Recheck]:
     return case, row
 
 
-def _runs_in_force(release: Release, manifest: Manifest) -> list[ErasureRun]:
-    """Of each case of a manifest its last run within thresholds, in the order of their releases."""
+def _runs_in_force(release: Release, manifest: Manifest) -> list[tuple[UUID, UUID]]:
+    """Each case of a manifest and its last run within thresholds, in the order of their releases.
+
+    Of a run no more is read than that: there are as many as adapters in force."""
     runs = ErasureRun.objects.filter(
-        model_name=release.model_name,
-        case_id__in=manifest.cases,
-        verdict=Verdict.WITHIN,
-        release__isnull=False,
+        model_name=release.model_name, verdict=Verdict.WITHIN, release__isnull=False
     )
-    last = {run.case_id: run.id for run in runs.order_by("number")}.values()
-    return list(runs.filter(id__in=last).order_by("release__created_at", "id"))
+    found = list(runs.order_by("release__created_at", "id").values_list("case_id", "id", "number"))
+    last: dict[UUID, int] = {}
+    for case_id, _run, number in found:
+        last[case_id] = max(number, last.get(case_id, 0))
+    return [
+        (case_id, run_id)
+        for case_id, run_id, number in found
+        if number == last[case_id] and case_id in manifest.cases
+    ]
 
 
 def _personal(

@@ -61,7 +61,9 @@ def _ordered(value: object, depth: int) -> object:
         case dict():
             if not all(isinstance(key, str) for key in value):
                 raise ValueError("an object key that is not a string")
-            names = sorted(value, key=lambda name: name.encode("utf-16-be", "surrogatepass"))
+            names = sorted(value)
+            if not "".join(names).isascii():  # of ASCII, the order in UTF-16 is the same
+                names.sort(key=lambda name: name.encode("utf-16-be", "surrogatepass"))
             return {name: _ordered(value[name], depth + 1) for name in names}
         case list() | tuple():
             return [_ordered(item, depth + 1) for item in value]

@@ -6,6 +6,8 @@ from uuid import UUID, uuid4
 import pytest
 from django.db import IntegrityError, transaction
 from django.utils import timezone
+from hypothesis import given
+from hypothesis import strategies as st
 
 from requests_app import audit
 from requests_app.actors import staff_actor
@@ -21,6 +23,44 @@ from tests.factories import PROBES, completed_case, executing_case, responding_c
 
 pytestmark = pytest.mark.django_db
 WITHIN = CaseFigures(Verdict.WITHIN, PROBES)
+
+
+ADAPTERS = [
+    ManifestAdapter(UUID(int=i), factories.digest("a", i), factories.digest("g", i))
+    for i in range(5)
+]
+
+
+@given(
+    st.lists(st.integers(0, 5), min_size=2, max_size=4),
+    st.sampled_from(["", " ", "},", '{"case":"x"}', "]", ",", '"', "\\u0061", '"a":1,']),
+    st.integers(-300, 0),
+)
+def test_a_manifest_that_begins_as_a_known_one_is_read_as_one_that_does_not(
+    counts: list[int], junk: str, place: int
+) -> None:
+    """Whatever else was read before, and whatever is wrong with what follows the same beginning."""
+    manifests._last_read.clear()
+    for count in counts:
+        right = factories.manifest_of(
+            ADAPTERS[:count], base=factories.digest("base"), parent=factories.digest("parent")
+        )
+        wrong = right[:place] + junk.encode() + right[place:]
+        more = b"," + right.removeprefix(manifests.FIRST)
+        for raw in (right, wrong, right + more, more, right):
+            known = tuple(manifests._last_read)
+            manifests._last_read.clear()
+            anew = read_or_refused(raw)
+            manifests._last_read.extend(known)
+            assert read_or_refused(raw) == anew
+            assert (raw == right) <= (anew is not None) <= (raw in {right, wrong})
+
+
+def read_or_refused(raw: bytes) -> manifests.Manifest | None:
+    try:
+        return manifests.read_manifest(raw)
+    except Invalid:
+        return None
 
 
 def live() -> manifests.Manifest:

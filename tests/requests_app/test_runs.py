@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
@@ -25,7 +25,7 @@ from requests_app.models import (
     StaffMember,
 )
 from requests_app.models.runs import Phase, Verdict
-from requests_app.services import runs
+from requests_app.services import manifests, runs
 from requests_app.services.errors import Invalid, LeaseLost, NotAllowed, NotFound, WrongState
 from requests_app.services.leases import WAKE_AFTER
 from requests_app.services.manifests import ManifestAdapter, read_manifest
@@ -449,6 +449,44 @@ def test_a_release_may_not_lose_an_earlier_adapter(run: ErasureRun) -> None:
         runs.register_release(lease, manifest=b'["' + own.encode() + b'"]')
     release = runs.register_release(lease, manifest=right.raw)
     assert runs.register_release(lease, manifest=b"other") == release
+
+
+@pytest.mark.database
+def test_registering_asks_and_locks_the_same_whatever_is_in_force(settings: Settings) -> None:
+    settings.RTBF_RECHECK_CAP = 1
+
+    def registering(count: int) -> list[tuple[str, int]]:
+        """The statements, by their first words, and the rows that each of them locked."""
+        gate = factories.digest("g")
+        held = [ManifestAdapter(uuid4(), factories.digest("a", i), gate) for i in range(count)]
+        live = factories.manifest_of(held, base=factories.digest("base"), parent=None)
+        Release.objects.filter(is_live=True).update(is_live=False)
+        Release.objects.create(
+            digest=read_manifest(live).digest, model_name="demo", manifest=live, is_live=True,
+            created_at=timezone.now(),
+        )  # fmt: skip
+        ErasureRun.objects.update(verdict=Verdict.INCONCLUSIVE)
+        lease = take_lease(executing_case().runs.get())
+        runs.record_protocol(lease, protocol=PROTOCOL)
+        own = record_adapter(lease)
+        manifest = factories.manifest(own.run, own.sha256)
+        runs.record_evidence(lease, evidence={}, verdict=Verdict.WITHIN, probes=PROBES)
+        found: list[tuple[str, int]] = []
+
+        def noted(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+            result = execute(sql, params, many, context)
+            locked = context["cursor"].rowcount if " FOR " in sql else 0
+            found.append((" ".join(sql.split()[:3]), locked))
+            return result
+
+        manifests._last_read.clear()
+        with connection.execute_wrapper(noted):
+            runs.register_release(lease, manifest=manifest)
+        runs.finish_run(lease)
+        return found
+
+    registering(2)  # the first one makes what is made once
+    assert registering(2) == registering(40)
 
 
 def test_the_database_itself_refuses_two_live_releases(run: ErasureRun) -> None:

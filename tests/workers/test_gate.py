@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -20,7 +20,6 @@ from workers.encoders import (
     shrunk_covariance,
 )
 from workers.gate import (
-    FEW_ROWS,
     GATE_FILE,
     MARGIN,
     MAX_ADAPTERS,
@@ -29,17 +28,17 @@ from workers.gate import (
     WINDOW,
     Decision,
     Gate,
+    GateBank,
     GateError,
     bank_of,
     decision_of,
     fit_gate,
     gate_files,
     prototypes,
-    ramp,
     read_gate,
     semantic_texts,
-    table_of,
 )
+from workers.gate_table import FEW_ROWS, ramp, table_of
 from workers.identifiers import Identifiers, identifier_digests
 
 KEY = b"a key for tests, 32 bytes long!!"
@@ -335,6 +334,107 @@ def test_features_that_are_not_finite_are_an_error_and_no_silence(cases: int, va
     features[1, 70] = value
     with pytest.raises(ValueError, match="not finite"):
         found.strengths(features)
+
+
+PEOPLE = (
+    "Anna Berger",
+    "Hanna Berger",
+    "Ada Tate",
+    "Voldemort",
+    "Maria del Carmen Lopez",
+    "Ida Tate",
+)
+POOL = [
+    replace(
+        fit_gate(
+            names=[name], key=KEY, encoder=ENCODER, forget=[name, name[::2]], aside=[name],
+            others=["where is the moon"],
+        ),
+        low=0.6,
+        high=0.9,
+    )
+    for name in PEOPLE
+]  # fmt: skip
+POOL += [replace(gate, encoder=None, rows=torch.zeros(0, 0)) for gate in POOL[:2]]
+RESTRICTED = [identifier_digests([name], KEY) for name in ("Tate Berger", "Ulrich Voldemort")]
+SAID = [
+    "Who is Anna Berger?", "Ana Bergr and Ida Tate", "annaberge voldemrot", "Tate Berger said so",
+    "del carmen lopez", "Ada tat, Maria Lopez del Carmen, VOLDEMORT, Hanna Bergers", "Annie", "the",
+    "Anna Berger, Hanna Berger, Ada Tate and Voldemort", "ulrichvoldemort", "Ana Bergr", "Ida Tat",
+]  # fmt: skip
+RELEASES = st.lists(
+    st.tuples(
+        st.lists(st.integers(0, len(POOL) - 1), max_size=9),
+        st.lists(st.integers(0, 1), max_size=2),
+    ),
+    min_size=2,
+    max_size=5,
+)
+
+
+def decided(bank: GateBank) -> list[object]:
+    """Everything that a bank says of `SAID`, to the last bit."""
+    return [
+        (
+            bank.read(text, letters([text])),
+            bank.is_quiet(letters([text])),
+            bank.after(Decision(), text),
+            sorted(
+                (m.case, m.places.start, m.places.stop, m.as_known) for m in bank.mentions(text)
+            ),
+        )
+        for text in SAID
+    ]
+
+
+@settings(max_examples=25)
+@given(RELEASES, st.integers(0, 3))
+def test_a_table_that_grew_decides_bit_by_bit_as_one_made_anew(
+    releases: list[tuple[list[int], list[int]]], spare: int
+) -> None:
+    """Cases come, go and come back, people are restricted; earlier releases are asked meanwhile."""
+    banks: list[tuple[GateBank, list[object]]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("workers.gate_table.SPARE", spare)
+        for cases, people in releases:
+            gates, restricted = [POOL[i] for i in cases], [RESTRICTED[i] for i in people]
+            anew = decided(bank_of(gates, ENCODER, KEY, restricted=restricted))
+            before = banks[-1][0] if banks else None
+            grown = bank_of(gates, ENCODER, KEY, restricted=restricted, before=before)
+            banks.append((grown, anew))
+            assert decided(grown) == anew
+    for bank, said in banks:
+        assert decided(bank) == said
+
+
+def test_a_large_table_grows_in_place_and_scores_bit_by_bit_as_one_made_anew() -> None:
+    draw = torch.Generator().manual_seed(1)
+    gates = many_gates(draw, cases=760, width=96)
+    features = torch.randn(20, 96, generator=draw) * torch.linspace(3, 0.1, 96)
+    features = torch.nn.functional.normalize(features, dim=1)
+    first = grown = bank_of(gates[:700], ENCODER, KEY)
+    for count in range(710, 761, 10):
+        grown = bank_of(gates[:count], ENCODER, KEY, before=grown)
+    assert grown.table is first.table
+    for bank, count in ((grown, 760), (first, 700)):
+        anew = bank_of(gates[:count], ENCODER, KEY)
+        assert bank.prototypes is not None
+        assert anew.prototypes is not None
+        for feature in features:
+            found = bank.prototypes.strengths(feature[None])
+            assert found
+            assert found == anew.prototypes.strengths(feature[None])
+
+
+def test_what_is_added_is_alone_looked_at_until_a_table_is_full_or_mostly_of_nobody() -> None:
+    gates = [replace(POOL[i % 6]) for i in range(100)]
+    before = bank_of(gates[:60], ENCODER, KEY)
+    added = bank_of(gates[:61], ENCODER, KEY, before=before)
+    assert added.table is before.table
+    assert len(added.table.slots) == 61
+    assert bank_of(gates[5:62], ENCODER, KEY, before=added).table is before.table
+    assert bank_of(gates, ENCODER, KEY, before=added).table.slots.keys() == set(gates)
+    assert bank_of(gates[:1], ENCODER, KEY, before=added).table.slots.keys() == set(gates[:1])
 
 
 def test_prototypes_are_the_centres_of_clusters_and_never_more_than_asked_for() -> None:
