@@ -60,12 +60,14 @@ Where = Callable[[StaffMember, date], Q]
 
 @dataclass(frozen=True)
 class View:
-    """A saved view: which cases, in which order. `is_tab`: it is always among the tabs."""
+    """A saved view: which cases, in which order. `is_tab`: it is always among the tabs; `reads`:
+    which cases it means has to be read first."""
 
     label: str | Promise
     where: Where
     sort: str = "due"
     is_tab: bool = True
+    reads: bool = False
 
 
 def _at(*statuses: CaseStatus) -> Where:
@@ -115,7 +117,7 @@ VIEWS: dict[str, View] = {
     # reached from the start page
     "soon": View(gettext_lazy("Due within 7 days"), _soon, is_tab=False),
     "failed": View(gettext_lazy("Run failed"), _failed, is_tab=False),
-    "fell_back": View(gettext_lazy("No longer hold"), _fell_back, is_tab=False),
+    "fell_back": View(gettext_lazy("No longer hold"), _fell_back, is_tab=False, reads=True),
     "bounced": View(gettext_lazy("A letter came back"), _bounced, is_tab=False),
     "review": View(gettext_lazy("Kept, to be looked at again"), _review, is_tab=False),
 }
@@ -299,8 +301,8 @@ def counts(member: StaffMember, names: Sequence[str]) -> dict[str, int]:
     Each count stops there, so that none reads more than so many entries of an index.
     """
     today = timezone.localdate()
-    count = {True: _fixed_count, False: _count}
-    counted = [count[VIEWS[name].is_tab](name, member, today, COUNTED + 1) for name in names]
+    made = {True: _count, False: _fixed_count}
+    counted = [made[VIEWS[name].reads](name, member, today, COUNTED + 1) for name in names]
     parts, values = [sql for sql, _params in counted], [each for _sql, ps in counted for each in ps]
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {', '.join(parts)}", values)
@@ -314,8 +316,7 @@ def _count(name: str, member: StaffMember, today: date, most: int) -> tuple[str,
     return f"(SELECT COUNT(*) FROM ({sql}) AS found)", values  # noqa: S608 (Django's own SQL)
 
 
-# The tabs, which stand on every page of the queue, read nothing to say what they want.
-_fixed_count = lru_cache(maxsize=1024)(_count)
+_fixed_count = lru_cache(maxsize=1024)(_count)  # making the SQL takes longer than counting
 
 
 def spell_count(count: int) -> str:

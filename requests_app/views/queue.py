@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, cast
 from urllib.parse import urlencode
+from uuid import UUID
 
 from django import forms
 from django.conf import settings
@@ -22,7 +23,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from requests_app import queue_selectors
 from requests_app.forms import PlainForm
-from requests_app.lifecycle import CaseStatus
+from requests_app.lifecycle import CaseStatus, RunState
 from requests_app.models import Case, StaffMember
 from requests_app.models.people import Role
 from requests_app.permissions import member, sees_personal_data, staff_page
@@ -30,13 +31,14 @@ from requests_app.queue_selectors import VIEWS, Row, Wanted
 from requests_app.services import owners
 from requests_app.services.errors import Invalid, ServiceError
 from requests_app.views.common import find_case
-from requests_app.templatetags.rtbf import case_cells, day_words, tag
+from requests_app.templatetags.rtbf import address, case_cells, day_words, state_tag
 
 NOBODY = "none"
 FILTERS = ("status", "reference", "owner", "due_from", "due_to", "language", "model")
 STATE = ("view", *FILTERS, "sort")  # all that an address of the queue says, but for the page
 DECIDES = {Role.INTAKE: "verifying", Role.APPROVER: "second", Role.ENGINEER: "erasing"}
 NEXT = 5
+NO_RUN = str(UUID(int=0))
 NOTHING = SafeString("\N{EN DASH}")
 CURRENT = SafeString(' aria-current="page"')
 
@@ -117,7 +119,7 @@ def today(request: HttpRequest) -> HttpResponse:
         ],
         "nothing": not any(found[view] for _name, view, _words, _tone in tiles)
         and not found["mine"],
-        "mine": [case_cells(case) for case in _first(mine)],
+        "mine": [case_cells(case) for case in _first(mine)] if found["mine"] else [],
         "mine_count": queue_selectors.spell_count(found["mine"]),
         "next": [case_cells(case) for case in _first(Wanted(staff))],
         "open_count": queue_selectors.spell_count(found["open"]),
@@ -275,8 +277,8 @@ def _cells(row: Row, nobody: SafeString) -> dict[str, str]:
     """A row of the queue, for `repeat`; `nobody`: what stands for an owner where there is none."""
     case, changed, run = row.case, timezone.localtime(row.case.updated_at), NOTHING
     if row.run:
-        state = tag(row.run.state, row.run.get_state_display())
-        run = format_html('<a href="{}">{}</a>', reverse("run", args=[row.run.pk]), state)
+        way = address("run", str(row.run.pk), like=NO_RUN)
+        run = SafeString(f'<a href="{way}">{state_tag(RunState(row.run.state))}</a>')
     return {
         **case_cells(case),
         "subject": row.masked or NOTHING,
