@@ -30,8 +30,8 @@ from requests_app.permissions import member, sees_personal_data, staff_page
 from requests_app.queue_selectors import VIEWS, Row, Wanted
 from requests_app.services import owners
 from requests_app.services.errors import Invalid, ServiceError
-from requests_app.views.common import find_case
 from requests_app.templatetags.rtbf import address, case_cells, day_words, state_tag
+from requests_app.views.common import find_case
 
 NOBODY = "none"
 FILTERS = ("status", "reference", "owner", "due_from", "due_to", "language", "model")
@@ -298,7 +298,8 @@ def _owners(staff: list[StaffMember], me: StaffMember) -> list[dict[str, str]]:
         return []
     names = {each.pk: _name(each) for each in staff}
     if me.pk in names:
-        names[me.pk] += f" ({_('me')})"
+        myself = _("me")
+        names[me.pk] += f" ({myself})"
     return [{"value": str(pk), "name": name} for pk, name in names.items()]
 
 
