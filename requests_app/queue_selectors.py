@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from typing import Any
 from uuid import UUID
 
 from django.core import signing
@@ -47,6 +49,10 @@ SORTS = ("due", "-due", "received", "-received")
 SALT = "rtbf.queue.page"
 FIELDS = {"due": "due", "received": "received_on", "reference": "reference"}
 """What the queue is sorted by, and its column; a minus in front turns it round."""
+SHOWN = (
+    *("reference", "status", "due", "received_on", "completed_at", "updated_at"),
+    *("owner__username", "owner__first_name", "owner__last_name"),
+)
 
 S = CaseStatus
 Where = Callable[[StaffMember, date], Q]
@@ -54,12 +60,14 @@ Where = Callable[[StaffMember, date], Q]
 
 @dataclass(frozen=True)
 class View:
-    """A saved view: which cases, in which order. `is_tab`: it is always among the tabs."""
+    """A saved view: which cases, in which order. `is_tab`: it is always among the tabs; `reads`:
+    which cases it means has to be read first."""
 
     label: str | Promise
     where: Where
     sort: str = "due"
     is_tab: bool = True
+    reads: bool = False
 
 
 def _at(*statuses: CaseStatus) -> Where:
@@ -109,7 +117,7 @@ VIEWS: dict[str, View] = {
     # reached from the start page
     "soon": View(gettext_lazy("Due within 7 days"), _soon, is_tab=False),
     "failed": View(gettext_lazy("Run failed"), _failed, is_tab=False),
-    "fell_back": View(gettext_lazy("No longer hold"), _fell_back, is_tab=False),
+    "fell_back": View(gettext_lazy("No longer hold"), _fell_back, is_tab=False, reads=True),
     "bounced": View(gettext_lazy("A letter came back"), _bounced, is_tab=False),
     "review": View(gettext_lazy("Kept, to be looked at again"), _review, is_tab=False),
 }
@@ -181,6 +189,11 @@ def condition(wanted: Wanted) -> Q:
         )
         found &= Q(Exists(scope))
     return found
+
+
+def wanted_cases(wanted: Wanted) -> QuerySet[Case]:
+    """Those cases, with what lists show of them."""
+    return Case.objects.filter(condition(wanted)).select_related("owner").only(*SHOWN)
 
 
 def of_reference(text: str) -> Q:
@@ -266,8 +279,9 @@ def rows(cases: Sequence[Case]) -> list[Row]:
     """What else a page shows of its cases, one query for each kind."""
     emails = vault.get_each(cases, "email")
     scope: dict[UUID, list[str]] = {}
-    for item in ScopeItem.objects.filter(case__in=cases).order_by("id"):
-        scope.setdefault(item.case_id, []).append(item.target)
+    items = ScopeItem.objects.filter(case__in=cases).order_by("id")
+    for pk, target in items.values_list("case", "target"):
+        scope.setdefault(pk, []).append(target)
     found = ErasureRun.objects.filter(case__in=cases).only("case_id", "state", "phase")
     runs = {run.case_id: run for run in found.order_by("created_at", "id")}
     return [
@@ -287,16 +301,22 @@ def counts(member: StaffMember, names: Sequence[str]) -> dict[str, int]:
     Each count stops there, so that none reads more than so many entries of an index.
     """
     today = timezone.localdate()
-    parts, values = [], []
-    for name in names:
-        found = Case.objects.filter(VIEWS[name].where(member, today)).order_by().values("pk")
-        compiler = found[: COUNTED + 1].query.get_compiler(connection=connection, elide_empty=False)
-        sql, params = compiler.as_sql()
-        parts.append(f"(SELECT COUNT(*) FROM ({sql}) AS found)")  # noqa: S608 (Django's own SQL)
-        values += params
+    made = {True: _count, False: _fixed_count}
+    counted = [made[VIEWS[name].reads](name, member, today, COUNTED + 1) for name in names]
+    parts, values = [sql for sql, _params in counted], [each for _sql, ps in counted for each in ps]
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {', '.join(parts)}", values)
         return dict(zip(names, cursor.fetchone(), strict=True))
+
+
+def _count(name: str, member: StaffMember, today: date, most: int) -> tuple[str, tuple[Any, ...]]:
+    """A count up to `most` in SQL, with its parameters."""
+    found = Case.objects.filter(VIEWS[name].where(member, today)).order_by().values("pk")
+    sql, values = found[:most].query.get_compiler(connection=connection, elide_empty=False).as_sql()
+    return f"(SELECT COUNT(*) FROM ({sql}) AS found)", values  # noqa: S608 (Django's own SQL)
+
+
+_fixed_count = lru_cache(maxsize=1024)(_count)  # making the SQL takes longer than counting
 
 
 def spell_count(count: int) -> str:

@@ -39,7 +39,7 @@ from requests_app.models.runs import Verdict
 from requests_app.services import evidence_tables
 from requests_app.services.codes import code_matches
 from requests_app.services.errors import Invalid, WrongState
-from requests_app.services.manifests import level_of, read_manifest
+from requests_app.services.manifests import read_manifest
 from requests_app.services.rechecks import SUPERSEDED, next_due
 from requests_app.services.run_rows import fell_back
 from requests_app.suppression import record_kind
@@ -347,10 +347,12 @@ def last_rechecks(case: Case) -> list[tuple[Recheck, datetime | None]]:
     """The last recheck of the case on each model, and when the next one is due there."""
     rows = case.rechecks.exclude(verdict="").select_related("release")
     last = {row.release.model_name: row for row in rows.order_by("finished_at", "id")}
+    if not last:
+        return []
     live = {
         each.model_name: each
-        for each in Release.objects.filter(is_live=True)
-        if level_of(case.id, each.model_name)
+        for each in Release.objects.filter(is_live=True, model_name__in=last)
+        if case.id in read_manifest(bytes(each.manifest)).cases
     }
     return [
         (row, next_due(live[name]) if name in live else None) for name, row in sorted(last.items())

@@ -96,7 +96,10 @@ class ErasureRun(Leased):
                 fields=["case", "model_name", "number"], name="run_number_once"
             ),
         ]
-        indexes = [models.Index(fields=["state", "lease_expires_at"], name="run_state_lease")]
+        indexes = [
+            models.Index(fields=["state", "lease_expires_at"], name="run_state_lease"),
+            models.Index(fields=["case"], condition=Q(state="failed"), name="run_failed"),
+        ]
 
     def __str__(self) -> str:
         return str(self.id)

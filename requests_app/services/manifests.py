@@ -126,12 +126,17 @@ def live_base(model_name: str) -> str | None:
 def level_of(case_id: UUID, model_name: str) -> str:
     """How a case is erased from a model: `gated`, `merged`, `exact`, or empty where it is not in
     force."""
-    live = live_manifest(model_name)
-    if live is None or case_id not in live.cases:
-        return ""
-    if case_id not in live.merged:
-        return GATED
-    return level_of_weights(live)
+    return levels_of(case_id, (model_name,)).get(model_name, "")
+
+
+def levels_of(case_id: UUID, model_names: Iterable[str]) -> dict[str, str]:
+    """The same for several models, in one query; those where it is not in force are left out."""
+    found = {}
+    for release in Release.objects.filter(model_name__in=model_names, is_live=True):
+        live = read_manifest(bytes(release.manifest))
+        if case_id in live.cases:
+            found[release.model_name] = level_of_weights(live) if case_id in live.merged else GATED
+    return found
 
 
 def level_of_weights(manifest: Manifest) -> str:

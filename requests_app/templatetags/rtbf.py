@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from functools import lru_cache
+from html import escape
+from typing import Any, cast
 
 from django import forms, template
 from django.conf import settings
-from django.template import RequestContext
+from django.template import Context, RequestContext
+from django.template.base import FilterExpression, NodeList, Parser, Token
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext, ngettext
+from django.utils.translation import get_language, gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from requests_app.lifecycle import CLOSED, CaseStatus, ExportState, RunState
@@ -24,6 +30,8 @@ from requests_app.services import letter_texts
 from requests_app.services.serving import differing
 
 register = template.Library()
+
+CHOSEN = " selected"
 
 # Glyph and tone beside the word: never the colour alone (WCAG 1.4.1).
 LOOKS: dict[str, tuple[str, str]] = {
@@ -65,7 +73,16 @@ def _tag(tone: str, glyph: str, word: str) -> SafeString:
 
 @register.simple_tag
 def case_tag(case: Case) -> SafeString:
-    return tag(case.status, str(CaseStatus(case.status).label))
+    return state_tag(CaseStatus(case.status))
+
+
+def state_tag(state: CaseStatus | RunState) -> SafeString:
+    return _state_tag(state, get_language())
+
+
+@lru_cache
+def _state_tag(state: CaseStatus | RunState, language: str | None) -> SafeString:
+    return tag(state, str(state.label))
 
 
 @register.simple_tag
@@ -73,7 +90,11 @@ def due_tag(case: Case) -> SafeString:
     """`12 days left` or `3 days overdue`; nothing for a case that needs no answer any more."""
     if case.status in CLOSED or case.completed_at is not None:  # a reopened case was answered
         return SafeString("")
-    days = days_left(case.due)
+    return _due_tag(days_left(case.due), get_language())
+
+
+@lru_cache(maxsize=1024)
+def _due_tag(days: int, language: str | None) -> SafeString:
     if days < 0:
         words = ngettext("%(count)d day overdue", "%(count)d days overdue", -days)
         tone, glyph = "danger", "!"
@@ -83,6 +104,92 @@ def due_tag(case: Case) -> SafeString:
         tone, glyph = ("warn", "◷") if days <= 7 else ("", "◷")
         words = ngettext("%(count)d day left", "%(count)d days left", days)
     return _tag(tone, glyph, words % {"count": abs(days)})
+
+
+FIELD = re.compile(r"\{(\w+)\}")
+
+
+class Repeat(template.Node):
+    """The body, rendered once and filled in for each row."""
+
+    def __init__(self, rows: FilterExpression, body: NodeList) -> None:
+        self.rows, self.body = rows, body
+
+    def render(self, context: Context) -> SafeString:
+        parts = FIELD.split(self.body.render(context))  # text, name, text, name, text
+        rows: Iterable[Mapping[str, object]] = self.rows.resolve(context)
+        return SafeString("".join(_filled(parts, row) for row in rows))
+
+
+def _filled(parts: Sequence[str], row: Mapping[str, object]) -> str:
+    filled = list(parts)
+    filled[1::2] = [_escaped(row[name]) for name in parts[1::2]]
+    return "".join(filled)
+
+
+def _escaped(value: object) -> str:
+    """As Django's `conditional_escape`, which asks each value anew whether it is lazy."""
+    text = str(value)
+    return text if isinstance(text, SafeString) else escape(text)
+
+
+@register.tag
+def repeat(parser: Parser, token: Token) -> Repeat:
+    """`{% repeat rows %}<td>{due}</td>{% endrepeat %}`: a loop over mappings for long lists.
+
+    What is the same in every row is rendered once; `{name}` stands for a row's value, escaped. A
+    loop of Django's looks up and renders each variable, label and address of each row anew.
+    """
+    _repeat, rows = token.split_contents()
+    body = parser.parse(("endrepeat",))
+    parser.delete_first_token()
+    return Repeat(parser.compile_filter(rows), body)
+
+
+@register.simple_tag
+def options(field: forms.BoundField) -> SafeString:
+    """The options of a choice field."""
+    chosen, choices = field.value(), cast(forms.ChoiceField, field.field).choices
+    return SafeString(
+        "".join(
+            f'<option value="{_escaped(value)}"{CHOSEN if value == chosen else ""}>'
+            f"{_escaped(words)}</option>"
+            for value, words in choices  # type: ignore[union-attr]
+        )
+    )
+
+
+def case_cells(case: Case) -> dict[str, str]:
+    """What each list of cases shows of one, for `repeat`."""
+    return {
+        "reference": case.reference,
+        "address": address("case", case.reference, like="0"),
+        "status": case.status,
+        "state": case_tag(case),
+        "left": due_tag(case),
+        "due": case.due.isoformat(),
+        "due_words": day_words(case.due),
+    }
+
+
+def address(name: str, of: str, *, like: str) -> str:
+    """The address of a page whose one argument, of a form `like` that, ends it."""
+    return _up_to(name, like) + of
+
+
+@lru_cache
+def _up_to(name: str, argument: str) -> str:
+    return reverse(name, args=[argument]).removesuffix(argument)
+
+
+def day_words(day: date) -> str:
+    """`22 Nov 2026`, in the language of the page."""
+    return _day_words(day, get_language())
+
+
+@lru_cache(maxsize=4096)
+def _day_words(day: date, language: str | None) -> str:
+    return date_format(day, "j M Y")
 
 
 def days_left(due: date) -> int:

@@ -32,7 +32,7 @@ from requests_app.services.duplicates import same_contact
 from requests_app.services.exemptions import kept_items
 from requests_app.services.holds import hold_of
 from requests_app.services.letter_texts import Wording
-from requests_app.services.manifests import level_of
+from requests_app.services.manifests import levels_of
 from requests_app.views.case_runs import evidence_cards, run_cards
 from requests_app.views.checklist import checklist
 from requests_app.views.clock import clock_box
@@ -90,11 +90,14 @@ def case_page(request: HttpRequest, reference: str) -> HttpResponse:
     hold = hold_of(case)
     is_open = case.status != CaseStatus.SEALED
     decision = _latest_decision(case)
+    letters = list(case.letters.order_by("-created_at"))
     context = {
         "case": case,
         "printed": printed,
         "printed_at": timezone.localtime(),
-        "tasks": checklist(case, staff, runs=runs, fell_back=fell_back, notices=notices),
+        "tasks": checklist(
+            case, staff, decision=decision, runs=runs, fell_back=fell_back, notices=notices
+        ),
         "person": _person(request, case, decision) if revealed else None,
         "sees_personal_data": sees_personal_data(staff),
         "owners": possible_owners() if _may_assign(case, staff) and not printed else (),
@@ -107,11 +110,11 @@ def case_page(request: HttpRequest, reference: str) -> HttpResponse:
         "evidence": evidence_cards(runs),
         "rechecks": selectors.last_rechecks(case),
         "fell_back": sorted({run.model_name for run in runs if run.pk in fell_back}),
-        "letters": case.letters.order_by("-created_at"),
+        "letters": letters,
         "timeline": timeline(items, request.GET, whole=printed),
-        "clock": clock_box(case, staff),
+        "clock": clock_box(case, staff, letters),
         "same_contact": same_contact(case),
-        "mandate": Mandate.objects.filter(case=case).first(),
+        "mandate": Mandate.objects.filter(case=case).first() if case.on_behalf else None,
         "hold": hold,
         "hold_reason": vault.get(case, f"hold/{hold.pk}/reason", "") if hold and revealed else "",
         "may_hold": staff.role in DECIDE and is_open,
@@ -185,13 +188,15 @@ def _scope(case: Case) -> list[ScopeRow]:
     matches = {name: (found, confirmed) for name, found, confirmed in counted}
     made = Adapter.objects.filter(run__case=case).select_related("run").order_by("created_at")
     adapters = {adapter.run.model_name: adapter for adapter in made}
-    rows = []
-    for item in case.scope_items.order_by("id"):
+    rows, items = [], list(case.scope_items.order_by("id"))
+    models = [item.target for item in items if item.kind == ScopeItem.Kind.MODEL]
+    levels = levels_of(case.id, models) if models else {}
+    for item in items:
         if item.kind == ScopeItem.Kind.TRAINING_SET:
             found, confirmed = matches.get(item.target, (0, 0))
             rows.append(ScopeRow(item, found=found, confirmed=confirmed))
         elif item.kind == ScopeItem.Kind.MODEL:
-            level = level_of(case.id, item.target)
+            level = levels.get(item.target, "")
             rows.append(ScopeRow(item, adapter=adapters.get(item.target), level=level))
         else:
             rows.append(ScopeRow(item))

@@ -39,19 +39,20 @@ def checklist(
     case: Case,
     staff: StaffMember,
     *,
+    decision: Decision | None,
     runs: Sequence[ErasureRun],
     fell_back: Collection[UUID],
     notices: Sequence[RecipientNotice],
 ) -> list[Task]:
     """The steps in their order; empty once nothing is left to do.
 
-    `runs` are those of the case, newest first, and `fell_back` the ids of those that, measured
-    again, no longer hold.
+    `decision` is the latest, `runs` are those of the case, newest first, and `fell_back` the ids of
+    those that, measured again, no longer hold.
     """
     if case.status in (S.WITHDRAWN, S.SEALED):
         return []
     at = ORDER.index(S(case.status))
-    proposal = case.decisions.filter(state=Decision.State.PROPOSED).first()
+    is_proposal = decision is not None and decision.state == Decision.State.PROPOSED
 
     def task(key: str, label: str, *, own: range, roles: frozenset[Role], hint: str = "") -> Task:
         """Open in the statuses `own`, done after them; linked for `roles`."""
@@ -61,20 +62,20 @@ def checklist(
             return Task(key, label, _("To do"), "warn", url, hint if may else _for(roles))
         return Task(key, label, _("Done"), "ok") if at >= own.stop else Task(key, label, _("Later"))
 
-    decision = task("case_decision", _("Propose a decision"), own=range(2, 3), roles=DECIDE)
+    propose = task("case_decision", _("Propose a decision"), own=range(2, 3), roles=DECIDE)
     approval = task(
         "case_approval",
         _("Second person approves or returns"),
         own=range(3, 4),
         roles=DECIDE,
-        hint=why_not_approve(proposal, staff) if proposal else "",
+        hint=why_not_approve(decision, staff) if decision and is_proposal else "",
     )
     identity = task("case_identity", _("Check identity"), own=range(1, 2), roles=SEE_PERSONAL_DATA)
     if case.status == S.AWAITING_CONFIRMATION:
         identity = Task("case_identity", identity.label, _("Waiting for the e-mail code"))
     run = runs[0] if runs else None
     again = run is not None and run.pk in fell_back
-    tasks = [identity, _facts_task(case, staff, at), decision, approval, _run_task(run, at, again)]
+    tasks = [identity, _facts_task(case, staff, at), propose, approval, _run_task(run, at, again)]
     if case.status == S.EVIDENCE_REVIEW:
         hint = _("Measured again, the erasure no longer holds.") if fell_back else ""
         label = _("Review the evidence")

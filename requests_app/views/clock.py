@@ -146,12 +146,14 @@ class ClockBox:
     acknowledged: Letter | None  # the acknowledgement
 
 
-def clock_box(case: Case, staff: StaffMember) -> ClockBox:
+def clock_box(case: Case, staff: StaffMember, letters: Sequence[Letter]) -> ClockBox:
+    """The clock of a case; `letters` are all of the case, newest first."""
     law = profile(case.jurisdiction)
     today = timezone.localdate()
     running = clock.is_running(case)
     why_not = clock.why_not_extend(case, today)
-    notice = case.letters.filter(kind="extension").first()
+    first = {letter.kind: letter for letter in letters}
+    notice = first.get("extension")
     suspensions = tuple(case.suspensions.order_by("asked_on", "id"))
     waiting = any(row.answered_on is None for row in suspensions)
     may_record = running and staff.role in SEE_PERSONAL_DATA
@@ -174,7 +176,7 @@ def clock_box(case: Case, staff: StaffMember) -> ClockBox:
         waiting=waiting,
         due_with_suspension=clock.due_with_suspension(case, today),
         acknowledge_by=reminders.acknowledge_by(case),
-        acknowledged=case.letters.filter(kind="acknowledgement").first(),
+        acknowledged=first.get("acknowledgement"),
     )
 
 

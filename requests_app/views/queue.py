@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, cast
 from urllib.parse import urlencode
+from uuid import UUID
 
 from django import forms
 from django.conf import settings
@@ -14,19 +15,22 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_GET, require_POST
 
 from requests_app import queue_selectors
 from requests_app.forms import PlainForm
-from requests_app.lifecycle import CaseStatus
+from requests_app.lifecycle import CaseStatus, RunState
 from requests_app.models import Case, StaffMember
 from requests_app.models.people import Role
 from requests_app.permissions import member, sees_personal_data, staff_page
-from requests_app.queue_selectors import VIEWS, Wanted
+from requests_app.queue_selectors import VIEWS, Row, Wanted
 from requests_app.services import owners
 from requests_app.services.errors import Invalid, ServiceError
+from requests_app.templatetags.rtbf import address, case_cells, day_words, state_tag
 from requests_app.views.common import find_case
 
 NOBODY = "none"
@@ -34,6 +38,9 @@ FILTERS = ("status", "reference", "owner", "due_from", "due_to", "language", "mo
 STATE = ("view", *FILTERS, "sort")  # all that an address of the queue says, but for the page
 DECIDES = {Role.INTAKE: "verifying", Role.APPROVER: "second", Role.ENGINEER: "erasing"}
 NEXT = 5
+NO_RUN = str(UUID(int=0))
+NOTHING = SafeString("\N{EN DASH}")
+CURRENT = SafeString(' aria-current="page"')
 
 
 class QueueForm(PlainForm):
@@ -112,9 +119,9 @@ def today(request: HttpRequest) -> HttpResponse:
         ],
         "nothing": not any(found[view] for _name, view, _words, _tone in tiles)
         and not found["mine"],
-        "mine": _first(mine),
+        "mine": [case_cells(case) for case in _first(mine)] if found["mine"] else [],
         "mine_count": queue_selectors.spell_count(found["mine"]),
-        "next": _first(Wanted(staff)),
+        "next": [case_cells(case) for case in _first(Wanted(staff))],
         "open_count": queue_selectors.spell_count(found["open"]),
         "today": timezone.localdate(),
         "health": queue_selectors.health(),
@@ -123,7 +130,7 @@ def today(request: HttpRequest) -> HttpResponse:
 
 
 def _first(wanted: Wanted) -> tuple[Case, ...]:
-    found = Case.objects.filter(queue_selectors.condition(wanted))
+    found = queue_selectors.wanted_cases(wanted)
     return queue_selectors.page(found, order=wanted.order, size=NEXT).cases
 
 
@@ -135,18 +142,19 @@ def queue(request: HttpRequest) -> HttpResponse:
     staff = list(queue_selectors.possible_owners())
     form = QueueForm(request.GET, staff=staff)
     wanted = _wanted(request, form)
-    found = Case.objects.filter(queue_selectors.condition(wanted)).select_related("owner")
+    found = queue_selectors.wanted_cases(wanted)
     gone = ""
     try:
         page = queue_selectors.page(found, order=wanted.order, at=request.GET.get("at", ""))
     except Invalid as problem:
         gone, page = str(problem), queue_selectors.page(found, order=wanted.order)
     rows = queue_selectors.rows(page.cases)
+    nobody = format_html('<span class="muted">{}</span>', _("Nobody"))
     context = {
         "form": form,
         "gone": gone,
         "page": page,
-        "rows": rows,
+        "rows": [_cells(row, nobody) for row in rows],
         "tabs": _tabs(wanted),
         "view": VIEWS[wanted.view],
         "chips": _chips(request, form),
@@ -156,8 +164,7 @@ def queue(request: HttpRequest) -> HttpResponse:
         "query": _query(request),
         "here": _query(request, at=request.GET.get("at", "")),
         "sorts": {name: _sort(request, wanted, name) for name in ("due", "received")},
-        "owners": staff if sees_personal_data(member(request)) else [],
-        "me": member(request),
+        "owners": _owners(staff, member(request)),
         "changes": _changes_address(request, now, [row.case.reference for row in rows]),
     }
     return render(request, "staff/queue.html", context)
@@ -257,13 +264,43 @@ def _tabs(wanted: Wanted) -> list[dict[str, Any]]:
     found = queue_selectors.counts(wanted.member, names)
     return [
         {
-            "query": "" if name == "open" else urlencode({"view": name}),
+            "query": "" if name == "open" else f"?view={name}",
+            "current": CURRENT if name == current else "",
             "label": VIEWS[name].label,
             "count": queue_selectors.spell_count(found[name]),
-            "is_current": name == current,
         }
         for name in names
     ]
+
+
+def _cells(row: Row, nobody: SafeString) -> dict[str, str]:
+    """A row of the queue, for `repeat`; `nobody`: what stands for an owner where there is none."""
+    case, changed, run = row.case, timezone.localtime(row.case.updated_at), NOTHING
+    if row.run:
+        way = address("run", str(row.run.pk), like=NO_RUN)
+        run = SafeString(f'<a href="{way}">{state_tag(RunState(row.run.state))}</a>')
+    return {
+        **case_cells(case),
+        "subject": row.masked or NOTHING,
+        "scope": ", ".join(row.scope) or NOTHING,
+        "owner": _name(case.owner) if case.owner else nobody,
+        "run": run,
+        "received": case.received_on.isoformat(),
+        "received_words": day_words(case.received_on),
+        "changed": changed.isoformat(),
+        "changed_words": f"{day_words(changed.date())}, {changed:%H:%M}",
+    }
+
+
+def _owners(staff: list[StaffMember], me: StaffMember) -> list[dict[str, str]]:
+    """Who may be given cases; for who may give them."""
+    if not sees_personal_data(me):
+        return []
+    names = {each.pk: _name(each) for each in staff}
+    if me.pk in names:
+        myself = _("me")
+        names[me.pk] += f" ({myself})"
+    return [{"value": str(pk), "name": name} for pk, name in names.items()]
 
 
 def _chips(request: HttpRequest, form: QueueForm) -> list[dict[str, str]]:

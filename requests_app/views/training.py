@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
+from django.db.models import Count, Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
@@ -234,9 +235,12 @@ def _held_or_suggested(case: Case) -> list[str]:
 def standing(case: Case) -> dict[str, Any]:
     """What the case page says of training data and restriction."""
     restriction = restrictions.in_force(case)
+    state = RecordMatch.State
     return {
         "restriction": restriction,
-        "open_matches": case.matches.filter(state=RecordMatch.State.OPEN).count(),
-        "confirmed_matches": case.matches.filter(state=RecordMatch.State.CONFIRMED).count(),
+        **case.matches.aggregate(
+            open_matches=Count("pk", filter=Q(state=state.OPEN)),
+            confirmed_matches=Count("pk", filter=Q(state=state.CONFIRMED)),
+        ),
         "around_is_open": restriction is not None or case.status not in suppression.NOT_YET,
     }
