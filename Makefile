@@ -12,7 +12,7 @@ JOBS ?= 2
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-models demo run sample test test-faults test-e2e lint audit format bench bench-tofu erase clean
+.PHONY: help setup setup-dev setup-models demo run sample test test-faults test-e2e lint audit format bench bench-peers bench-tofu erase clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -88,8 +88,19 @@ format: setup-dev ## format and fix what can be fixed
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: setup-dev setup-models ## every benchmark, JSON under var/bench/, a table on screen
-	@$(PY) -m benchmarks
+bench: setup-dev setup-models ## table F1-F8, half an hour; JSON in var/bench/ [ONLY="gate audit"] [ALL=1] [RESUME=1] [LIST=1]
+	@$(if $(LIST),,$(MAKE) --no-print-directory bench-peers || echo "Without peers: their rows could not run." >&2)
+	@$(PY) -m benchmarks $(ONLY) $(if $(ALL),--all) $(if $(RESUME),--resume) $(if $(LIST),--list)
+
+PEERS := var/bench/peers
+
+$(PEERS)/.ready: requirements-bench.txt
+	@echo "Installing the benchmarks' peers into $(PEERS) (once, a minute; hnswlib needs g++) ..." >&2
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-input -r requirements-bench.txt
+	@touch $@
+
+bench-peers: $(PEERS)/.ready ## the benchmarks' peers, in an environment of their own
 
 bench-tofu: tofu-named setup-dev setup-models ## TOFU on SmolLM2-135M from a local folder: make bench-tofu TOFU=path
 	@$(PY) -m benchmarks.tofu --data "$(TOFU)"

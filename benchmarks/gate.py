@@ -429,15 +429,22 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
-def made_up_gates(gates: Sequence[Gate], features: torch.Tensor, count: int) -> list[Gate]:
-    """Names of an ordinary first and an invented last name (from 10,000 on, random digests)."""
-    draw, noise = random.Random(5), torch.Generator().manual_seed(5)  # noqa: S311
+def made_up_rows(gates: Sequence[Gate], features: torch.Tensor, count: int) -> torch.Tensor:
+    """Prototypes of `count` cases, of the same mean and covariance as the real ones and as what is
+    asked, and as many a case."""
+    noise = torch.Generator().manual_seed(5)
     real = torch.cat([features, *(gate.rows for gate in gates)])
     values, vectors = torch.linalg.eigh(real.T.cov())
     spread = vectors * values.clamp(min=0.0).sqrt()
+    drawn = torch.randn(count * len(gates[0].rows), len(spread), generator=noise) @ spread.T
+    return torch.nn.functional.normalize(real.mean(dim=0) + drawn, dim=1)
+
+
+def made_up_gates(gates: Sequence[Gate], features: torch.Tensor, count: int) -> list[Gate]:
+    """Names of an ordinary first and an invented last name (from 10,000 on, random digests)."""
+    draw = random.Random(5)  # noqa: S311
     per_gate = len(gates[0].rows)
-    drawn = torch.randn(count * per_gate, len(spread), generator=noise) @ spread.T
-    rows = torch.nn.functional.normalize(real.mean(dim=0) + drawn, dim=1)
+    rows = made_up_rows(gates, features, count)
     parts = ("ba", "ro", "kel", "min", "tar", "vos", "len", "dri", "gan", "mur", "sel", "tho")
     firsts = corpus.name_words()[:100]
     shape = gates[0].identifiers

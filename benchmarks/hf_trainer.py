@@ -66,7 +66,7 @@ def _collated(pad: int) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         for kind in ("forget", "instead", "keep", "retained"):
             rows = [item[kind] for item in items if item[kind] is not None]
             if rows:
-                found[kind] = _padded_right(rows, pad)
+                found[kind] = padded_right(rows, pad)
                 found[f"{kind}_rows"] = rows
         if items[0]["twin_logits"] is not None:
             found["twin_logits"] = torch.cat([item["twin_logits"] for item in items])
@@ -75,7 +75,7 @@ def _collated(pad: int) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
     return collate
 
 
-def _padded_right(rows: Sequence[Row], pad: int) -> dict[str, Tensor]:
+def padded_right(rows: Sequence[Row], pad: int) -> dict[str, Tensor]:
     width = max(len(row.ids) for row in rows)
     blank = [width - len(row.ids) for row in rows]
     labels = [
@@ -91,7 +91,7 @@ def _padded_right(rows: Sequence[Row], pad: int) -> dict[str, Tensor]:
     }
 
 
-class _Unlearning(Trainer):
+class Unlearning(Trainer):
     """The Trainer with a method's loss."""
 
     method: Any
@@ -190,7 +190,7 @@ def unlearned(
     try:
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            trainer = _Unlearning(
+            trainer = Unlearning(
                 model=model,
                 args=TrainingArguments(
                     output_dir=folder,

@@ -4,12 +4,15 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks import probes
 from workers.statistics import share
 
 HOLD, DO_NOT_HOLD, COULD_NOT_RUN = 0, 1, 2
@@ -25,30 +28,76 @@ def run(
     cannot_run: tuple[type[Exception], ...],
     has_bars: bool = True,
 ) -> int:
-    """Parse the command line, measure, print {"benchmark", "machine", "seconds", "figures",
-    "bars"} on standard output, and return the exit code: 0 if all bars hold (or it never
-    `has_bars`), 1 if one does not or there is none, 2 if `measure` raised one of `cannot_run` (its
-    text goes to standard error).
+    """Parse the command line, measure, print {"benchmark", "command", "date", "machine",
+    "probes", "seconds", "figures", "bars"} on standard output, and return the exit code: 0 if all
+    bars hold (or it never `has_bars`), 1 if one does not or there is none, 2 if `measure` raised
+    one of `cannot_run` (its text goes to standard error; nothing is printed), or figures tell under
+    "could not run" what part of it could not.
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=about)
     parser.add_argument("--json", action="store_true", help="the JSON object on one line")
+    parser.add_argument("--no-probes", action="store_true", help="without probing the machine")
     options = parser.parse_args()
+    before, since = {} if options.no_probes else probes.asked(), probes.ticks()
     started = time.perf_counter()
     try:
         figures, bars = measure()
     except cannot_run as error:
         print(f"{name} could not run: {error}", file=sys.stderr)
         return COULD_NOT_RUN
+    seconds = round(time.perf_counter() - started, 3)
     found = {
         "benchmark": name,
+        "command": command(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": machine(),
-        "seconds": round(time.perf_counter() - started, 3),
+        "probes": probes.around(before, probes.asked(), since=since) if before else {},
+        "seconds": seconds,
         "figures": dict(figures),
         "bars": [dict(bar) for bar in bars],
     }
     print(json.dumps(found, indent=None if options.json else 1))
+    if missing := figures.get("could not run"):
+        print(f"{name} could not run in part: {dict(missing)}", file=sys.stderr)
+        return COULD_NOT_RUN
     held = all(bar["holds"] for bar in bars) and bool(bars) is has_bars
     return HOLD if held else DO_NOT_HOLD
+
+
+def command() -> str:
+    """The command line of this process, without the interpreter's place and how to print."""
+    given = [each for each in sys.orig_argv[1:] if each not in ("--json", "--no-probes")]
+    return " ".join(["python", *given])
+
+
+def compared(ours: Sequence[float], theirs: Sequence[float], /, **more: Any) -> dict[str, Any]:
+    """Interleaved pairs of seconds: both medians, the median of the ratios and their range."""
+    faster = [b / a for a, b in zip(ours, theirs, strict=True)]
+    return {
+        "pairs": len(faster),
+        "ours_seconds": statistics.median(ours),
+        "theirs_seconds": statistics.median(theirs),
+        "times faster": statistics.median(faster),
+        "range": [min(faster), max(faster)],
+        **more,
+    }
+
+
+def in_turn(
+    ours: Callable[[], Any], theirs: Callable[[], Any], *, pairs: int
+) -> tuple[list[float], list[float], Any, Any]:
+    """Seconds of both ways in `pairs` interleaved pairs whose order changes, after one that warms
+    up, and what each returned last."""
+    spent: dict[str, list[float]] = {"ours": [], "theirs": []}
+    last: dict[str, Any] = {}
+    for turn in range(-1, pairs):
+        ways = [("ours", ours), ("theirs", theirs)]
+        for way, work in ways if turn % 2 else reversed(ways):
+            started = time.perf_counter()
+            last[way] = work()
+            if turn >= 0:
+                spent[way].append(time.perf_counter() - started)
+    return spent["ours"], spent["theirs"], last["ours"], last["theirs"]
 
 
 def rate(found: Sequence[bool]) -> dict[str, Any]:

@@ -184,13 +184,16 @@ def measure(models: Sequence[str], count: int) -> report.Measured:
             return made[number]
 
         fast, slow, rates = pairs(make, count)
-        ratios = [b["seconds"] / a["seconds"] for a, b in zip(fast, slow, strict=True)]
-        figures[name] = {
-            "ours": fast, "trainer_and_peft": slow, "ratios": ratios,
-            "gemm_gflops": [rate / 1e9 for rate in rates],
-        }  # fmt: skip
+        found = report.compared(
+            [each["seconds"] for each in fast],
+            [each["seconds"] for each in slow],
+            share_of_peak=statistics.median(each["share_of_peak"] for each in fast),
+            pairs_in_which_theirs_passes=sum(each["passed"] for each in slow),
+            ours=fast, trainer_and_peft=slow, gemm_gflops=[rate / 1e9 for rate in rates],
+        )  # fmt: skip
+        figures[name] = found
         passed = all(each["passed"] for each in fast)
-        middle = statistics.median(ratios)
+        middle = found["times faster"]
         bars.append(
             {"name": f"{name}: times faster to an adapter that passes", "value": middle,
              "limit": TIMES_FASTER, "holds": passed and middle >= TIMES_FASTER}

@@ -2,12 +2,15 @@
 
 import json
 import math
+import os
 import random
+import sys
 from pathlib import Path
 
 import pymerkle
 import pytest
 
+from benchmarks import __main__ as main
 from benchmarks import (
     audit,
     continual,
@@ -15,13 +18,20 @@ from benchmarks import (
     faults_injected,
     machines,
     methods,
+    peers,
+    probes,
     queue,
     report,
+    scoring,
     setting,
+    table,
     tofu_metrics,
 )
 from requests_app.audit import verify_log
 from workers import corpus
+from workers.base_models import load_base_model
+from workers.rows import Row
+from workers.scores import scored_rows
 from workers.statistics import Interval
 
 ORDER = (0, 1)
@@ -114,7 +124,7 @@ def test_every_trained_method_stands_in_the_table_with_and_without_surrogates() 
 def test_exit_codes_tell_a_missed_bar_from_a_benchmark_that_could_not_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["benchmark", "--json"])
+    monkeypatch.setattr("sys.argv", ["benchmark", "--json", "--no-probes"])
 
     def outcome(*, holds: bool) -> report.Measured:
         return {"seen": 1}, [{"name": "bar", "value": 1, "limit": 2, "holds": holds}]
@@ -129,6 +139,7 @@ def test_exit_codes_tell_a_missed_bar_from_a_benchmark_that_could_not_run(
     assert json.loads(capsys.readouterr().out)["bars"][0]["holds"]
     assert run(lambda: outcome(holds=False)) == 1
     assert run(broken) == 2
+    assert run(lambda: ({"could not run": {"flat": "peer not installed"}}, [])) == 2
 
 
 def test_truth_ratio_and_the_other_means_are_those_of_the_paper() -> None:
@@ -210,3 +221,108 @@ def test_a_bar_of_the_fault_benchmark_fails_where_something_was_lost_doubled_or_
         {"wrong_deadlines": ["ERQ-1"]}, {"log_problems": ["Entry 3 is missing."]},
     ):  # fmt: skip
         assert sum(not bar["holds"] for bar in faults.bars({**fine, **change})) == 1
+
+
+def result(**changes: object) -> dict[str, object]:
+    probe = {"gemm_gflops": 100.0, "copy_gb_per_second": 10.0, "threads": 2}
+    return {
+        "benchmark": "audit",
+        "command": "python -m benchmarks.audit",
+        "date": "2026-11-26 02:00 UTC",
+        "machine": {"processor": "P", "cores": 2, "system": "S", "python": "3.11"},
+        "probes": {"before": probe, "after": probe, "not_quiet": []},
+        "seconds": 120.0,
+        "figures": {"append": report.compared([1.0, 2.0, 4.0], [2.0, 1.0, 2.0])},
+        "bars": [{"name": "append", "value": 0.5, "limit": 3.0, "holds": False}],
+        **changes,
+    }
+
+
+def test_the_page_of_the_benchmarks_is_what_the_stored_results_render_to() -> None:
+    assert table.PAGE.read_text() == table.page(table.read(table.STORED))
+
+
+def test_the_page_tells_missed_bars_slower_sides_missing_peers_and_a_restless_machine() -> None:
+    found = result()
+    probes_of = {**found["probes"], "not_quiet": ["a load of 9"]}  # type: ignore[dict-item]
+    figures = {**found["figures"], "could not run": {"flat": "peer not installed"}}  # type: ignore[dict-item]
+    page = table.page({"audit": result(probes=probes_of, figures=figures)})
+    losing = page.partition("## What loses")[2].partition("## Row by row")[0]
+    assert "append: 0.5, the bar is 3." in losing
+    assert "append: 0.5 times as fast (0.5 to 2)" in losing
+    assert "flat: peer not installed" in losing
+    assert "**not quiet** during audit" in page
+    assert "| append | 2 s | 2 s | 0.5 | 0.5 to 2 |" in page
+    assert "| F1d |" in page
+
+
+def test_every_benchmark_has_its_minutes_and_the_table_names_none_that_is_not_there() -> None:
+    commands = main.runs()
+    assert commands.keys() - main.MINUTES.keys() <= {"load"}
+    named = {name for row in table.ROWS for name in (*row.runs, *row.also)}
+    assert named <= commands.keys()
+    assert all((main.FOLDER / f"{name}.py").exists() for name in main.NOT_A_BENCHMARK)
+    usual = main.chosen([], commands, everything=False)
+    assert sum(main.MINUTES[name] for name in usual) <= 30
+
+
+def test_benchmarks_are_chosen_by_name_and_an_unknown_one_is_told() -> None:
+    known = {"audit": (), "gate": (), "zeta": ()}
+    assert main.chosen(["zeta", "audit"], known, everything=False) == ["audit", "zeta"]
+    assert main.chosen([], known, everything=False) == ["audit"]
+    assert set(main.chosen([], known, everything=True)) == known.keys()
+    with pytest.raises(SystemExit, match="known: audit, gate, zeta"):
+        main.chosen(["gates"], known, everything=False)
+
+
+def test_a_result_older_than_the_code_is_measured_again(tmp_path: Path) -> None:
+    for folder in main.CODE:
+        (tmp_path / folder).mkdir()
+    code, found = tmp_path / "workers" / "gate.py", tmp_path / "gate.json"
+    for file, seconds in ((code, 100), (found, 200)):
+        file.touch()
+        os.utime(file, (seconds, seconds))
+    assert main.is_newer_than_code(found, tmp_path)
+    os.utime(code, (300, 300))
+    assert not main.is_newer_than_code(found, tmp_path)
+    assert not main.is_newer_than_code(tmp_path / "audit.json", tmp_path)
+
+
+def test_a_peer_that_is_not_installed_or_ends_is_told_apart_from_one_that_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "PYTHON", tmp_path / "python")
+    with pytest.raises(peers.NotInstalled, match="make bench-peers"), peers.started("x", threads=1):
+        pass
+    monkeypatch.setattr(peers, "PYTHON", Path(sys.executable))
+    script = tmp_path / "peer.py"
+    script.write_text(
+        "import sys\nfor line in sys.stdin:\n    print(line, end='', flush=True)\n    break\n"
+    )
+    with peers.started(str(script), threads=1) as peer:
+        assert peer.ask(number=3) == {"number": 3}
+        peer.process.wait()
+        with pytest.raises(peers.NotInstalled):
+            peer.ask(number=4)
+
+
+def test_probes_say_why_a_machine_was_not_quiet() -> None:
+    before = {"gemm_gflops": 100.0, "load_average": 0.0}
+    quiet = probes.around(before, {"gemm_gflops": 96.0}, since=probes.ticks())
+    assert quiet["drift"] == pytest.approx(0.04)
+    assert not [reason for reason in quiet["not_quiet"] if "stolen" not in reason]
+    restless = probes.around(
+        {**before, "load_average": 99.0}, {"gemm_gflops": 50.0}, since=probes.ticks()
+    )
+    assert len([reason for reason in restless["not_quiet"] if "stolen" not in reason]) == 2
+
+
+def test_a_loop_as_lm_evals_and_the_shared_scorer_find_the_same_likelihoods() -> None:
+    base = load_base_model("demo")
+    rows = [
+        Row((*range(5, 5 + prompt), *range(40, 40 + told)), told, (False,) * told)
+        for prompt, told in ((9, 4), (9, 2), (5, 3))
+    ]
+    found = [each.total for each in scored_rows(base.model, rows)]
+    for batch in (1, 2):
+        assert scoring.usual(base, rows, batch) == pytest.approx(found, abs=1e-3)
