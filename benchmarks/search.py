@@ -36,7 +36,8 @@ from benchmarks.gate import (
 )
 from workers.base_models import ModelError, load_base_model
 from workers.encoders import HOW_TO_INSTALL, sentence_encoder
-from workers.gate import Gate, Prototypes, bank_of, ramp
+from workers.gate import Gate, bank_of
+from workers.gate_table import Prototypes, ramp
 from workers.identifiers import Identifiers
 from workers.summaries import bar
 
@@ -153,7 +154,7 @@ def written(prototypes: Prototypes, folder: Path) -> dict[str, str]:
     """What a peer needs, as files."""
     found = {}
     for name, tensor in (
-        ("rows", prototypes.rows), ("cases", prototypes.cases), ("low", prototypes.low),
+        ("rows", prototypes.rows), ("cases", prototypes.slots), ("low", prototypes.low),
     ):  # fmt: skip
         found[name] = str(folder / f"{name}.npy")
         np.save(found[name], tensor.numpy())
@@ -165,7 +166,7 @@ def fired(prototypes: Prototypes, feature: Tensor) -> dict[int, float]:
     scores = (prototypes.rows.double() @ feature.double()).tolist()
     found: dict[int, float] = {}
     for case, score, low, high in zip(
-        prototypes.cases.tolist(), scores, prototypes.low.tolist(), prototypes.high.tolist(),
+        prototypes.slots.tolist(), scores, prototypes.low.tolist(), prototypes.high.tolist(),
         strict=True,
     ):  # fmt: skip
         if score > low:

@@ -301,8 +301,10 @@ def counts(member: StaffMember, names: Sequence[str]) -> dict[str, int]:
     Each count stops there, so that none reads more than so many entries of an index.
     """
     today = timezone.localdate()
-    made = {True: _count, False: _fixed_count}
-    counted = [made[VIEWS[name].reads](name, member, today, COUNTED + 1) for name in names]
+    counted = [
+        (_count if VIEWS[name].reads else _fixed_count)(name, member, today, COUNTED + 1)
+        for name in names
+    ]
     parts, values = [sql for sql, _params in counted], [each for _sql, ps in counted for each in ps]
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {', '.join(parts)}", values)

@@ -23,7 +23,7 @@ import secrets
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 from cryptography.exceptions import InvalidTag
@@ -115,7 +115,7 @@ def get_each(cases: Iterable[Case], name: str) -> dict[UUID, Any]:
     found, kek = {}, _kek() if rows else b""
     for pk, version, ciphertext, wrapped in rows:
         of, what = str(pk), f"{pk}/{name}"
-        key = _open(kek, bytes(wrapped), _aad("key", of), what=f"key of {pk}")
+        key = _open(kek, bytes(cast(bytes, wrapped)), _aad("key", of), what=f"key of {pk}")
         found[pk] = json.loads(_open(key, bytes(ciphertext), _aad(of, name, version), what=what))
     return found
 

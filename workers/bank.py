@@ -132,7 +132,7 @@ class BankedLinear(torch.nn.Module):
                     own: Tensor | None = getattr(each, half).get(self.path)
                     parts.append(torch.zeros(each.rank, width) if own is None else own)
                 halves.append(torch.cat([part.to(weight.device) for part in parts]))
-            self._joined = names, *halves
+            self._joined = names, halves[0], halves[1]
         return self._joined[1:]
 
 
@@ -152,7 +152,9 @@ class AdapterBank:
         memory stays there. Raises AdapterError as `Resident.get`. `lowest` is the lowest adapted
         layer, or one above all."""
         self.files, self.acting = adapters, Acting()
-        self.resident = before.resident if before is not None else Resident(base, most_bytes)
+        self.resident: Resident = (
+            before.resident if before is not None else Resident(base, most_bytes)
+        )
         self._like: dict[str, _Like] = {} if before is None else {**before._like}
         for name, files in adapters.items():
             if files.config_sha256 not in self._like:
