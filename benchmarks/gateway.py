@@ -1,13 +1,16 @@
 """Many guarded answers at once, against PEFT's own ways and against the plain model.
 
-On the demo model and SmolLM2-135M (`--model`; `--tokens` of an answer, `--pairs`, `--mixed`
+On the demo model and SmolLM2-135M (`--model`; `--tokens` of every answer, `--pairs`, `--mixed`
 prompts of which one in ten is gated): eight cases whose adapters have a random B (what they say is
-of no matter here, what it costs is), with gates as a run makes them. All sides run in this process
-on the same threads, in pairs whose order changes; figures are medians of the pairs' ratios, by the
-clock and, which a loaded machine disturbs less, by processor time. The others read a chat
-template's opening with every prompt, as their calls do. Asserted before anything is timed: logits
-within 1e-4 of PEFT's exact concatenation, equal greedy tokens on all sides, ungated answers equal
-to the plain model's.
+of no matter here, what it costs is), with gates as a run makes them. Every side makes as many
+tokens, past what would end an answer; the plain model is the weights alone in our own loop, which
+is faster than `generate`. All sides run in this process on the same threads, in pairs whose order
+changes; figures are medians of the pairs' ratios, by the clock and, which a loaded machine disturbs
+less, by processor time. The others read a chat template's opening with every prompt, as their calls
+do; what the gateway keeps of a caller is emptied before each answer, but for the figure of a
+conversation that goes on. Asserted before anything is timed: logits within 1e-4 of PEFT's exact
+concatenation, equal greedy tokens on all sides, ungated answers equal to the plain model's. Both
+models together take about ten minutes on two quiet cores.
 """
 
 import argparse
@@ -37,8 +40,8 @@ from workers.adapters import (
     detach_adapter,
     store_files,
 )
-from workers.answers import advanced, begin, continued, greedy_answers
-from workers.base_models import BaseModel, ModelError, load_base_model
+from workers.answers import advanced, begin, continued, stop_tokens, token_rows
+from workers.base_models import BaseModel, Conversation, ModelError, Turn, load_base_model
 from workers.batching import Batcher
 from workers.digests import sha256_of
 from workers.encoders import encoder_for
@@ -53,6 +56,8 @@ CASES = 8
 STRENGTHS = (1.0, 0.35, 0.8, 0.5, 0.95, 0.2, 0.65, 0.4)
 NAMES_BAR, LOOP_BAR, UNGATED_BAR, MIX_BAR = 1.3, 3.0, 1.03, 1.2
 DIFFERENCE = 1e-4
+KEPT_BYTES = 64 * 2**20
+SYSTEM = "You help the visitors of a small town. Be brief, be kind, and name no prices. " * 12
 
 
 def stored_cases(base: BaseModel, root: Path) -> list[AdapterRef]:
@@ -189,21 +194,25 @@ class Heard:
             self.end.set_result(event)
 
 
-def answered(batcher: Batcher, questions: Sequence[str], limit: int) -> list[str]:
+def answered(
+    batcher: Batcher, questions: Sequence[Conversation], limit: int, *, caller: str = "client"
+) -> list[str]:
     """The answers to all questions, asked at once."""
     heard = []
     for question in questions:
         listener = Heard()
-        batcher.ask(Request(Prompt(question), tell=listener, limit=limit))
+        batcher.ask(Request(Prompt(question), tell=listener, limit=limit, caller=caller))
         heard.append(listener)
     ends = [each.end.result() for each in heard]
     assert all(isinstance(end, Done) for end in ends), [e for e in ends if isinstance(e, Failed)]
     return [each.text for each in heard]
 
 
-def plain(base: BaseModel, questions: Sequence[str], limit: int) -> list[str]:
-    prompts = [base.prompt(question) for question in questions]
-    return greedy_answers(base.model, base.tokenizer, prompts, limit, batch_size=8)
+def plain(served: Served, questions: Sequence[Conversation], limit: int) -> list[str]:
+    """The same of the weights alone."""
+    model = served.base.model
+    started = begin(model, [served.ids(Prompt(question)) for question in questions])
+    return [served.text(row) for row in token_rows(model, started, limit, stops=served.stops)]
 
 
 # --- Time ---------------------------------------------------------------------------------------
@@ -248,7 +257,7 @@ def for_model(name: str, *, tokens: int, pairs: int, mixed: int) -> report.Measu
         root = Path(folder)
         release = write_release(root / "releases", base=base, adapters=stored_cases(base, root))
         report.progress(f"{name}: release of {CASES} cases")
-        served = Served(base, release, adapters_root=root, key=KEY)
+        served = Served(base, release, adapters_root=root, key=KEY, kept_bytes=KEPT_BYTES)
         with GuardedModel(base, release, adapters_root=root, key=KEY) as guarded:
             return measured(Sides(guarded, served, tokens=tokens), pairs=pairs, mixed=mixed)
 
@@ -262,47 +271,62 @@ def measured(sides: Sides, *, pairs: int, mixed: int) -> report.Measured:
     )
     figures["mixed batch, loop over prompts"] = ratio(sides.one_by_one, sides.ours, pairs=pairs)
     report.progress(f"{base.name}: mixed batches measured")
-    quiet = quiet_prompts(sides.guarded, 40)
-    sides.tokens = limit = min(base.answer_tokens, limit)
-    few = iter(itertools.cycle(quiet))
     with batching(served) as batcher:
-        assert answered(batcher, quiet[:8], limit) == plain(base, quiet[:8], limit)
-        expected = [each.text for each in sides.guarded.answer(sides.named, limit)]
-        assert answered(batcher, sides.named, limit) == expected
+        served.stops = stop_tokens(base.tokenizer)  # as the guarded model ends an answer
+        shorter = min(base.answer_tokens, limit)
+        expected = [each.text for each in sides.guarded.answer(sides.named, shorter)]
+        assert answered(batcher, sides.named, shorter) == expected
+        served.stops = frozenset()
+        quiet = quiet_prompts(sides.guarded, 24)
+        texts = zip(quiet, plain(served, quiet, limit), strict=True)
+        quiet = [question for question, text in texts if not served.gate.named(text)]
+        eight, four = quiet[:8], quiet[:4]
+        assert len(eight) == 8, "too few prompts whose answers name nobody"
 
-        def alternating(side: Callable[[str], Any]) -> Callable[[], Any]:
-            return lambda: [side(question) for question in quiet[:4]]
+        def ours(questions: Sequence[str], at_once: int) -> list[str]:
+            found = []
+            for first in range(0, len(questions), at_once):
+                served.remembered._callers.clear()
+                found += answered(batcher, questions[first : first + at_once], limit)
+            return found
 
-        one = ratio(
-            alternating(lambda question: answered(batcher, [question], limit)),
-            alternating(lambda question: plain(base, [question], limit)),
-            pairs=pairs,
-        )
+        def theirs(questions: Sequence[str], at_once: int) -> list[str]:
+            return [
+                text
+                for first in range(0, len(questions), at_once)
+                for text in plain(served, questions[first : first + at_once], limit)
+            ]
+
+        for at_once in (8, 1):
+            assert ours(eight, at_once) == theirs(eight, at_once), "an ungated answer differs"
+        one = ratio(lambda: ours(four, 1), lambda: theirs(four, 1), pairs=pairs)
         figures["ungated, one at a time"] = one
-        eight = [next(few) for _ in range(8)]
         figures["ungated, eight at once"] = ratio(
-            lambda: answered(batcher, eight, limit), lambda: plain(base, eight, limit), pairs=pairs
+            lambda: ours(eight, 8), lambda: theirs(eight, 8), pairs=pairs
         )
         encoder = served.gate.encoder
         if encoder is not None and encoder.of_states is None:
-            started = time.perf_counter()
-            for question in quiet[:8]:
+            started, worked = time.perf_counter(), time.process_time()
+            for question in eight:
                 encoder.encode([question])
             one["encoder ms a prompt"] = (time.perf_counter() - started) / 8 * 1e3
+            one["encoder ms of processor"] = (time.process_time() - worked) / 8 * 1e3
         report.progress(f"{base.name}: ungated prompts measured")
+        few = iter(itertools.cycle(quiet))
         prompts = [sides.named[i % CASES] if i % 10 == 0 else next(few) for i in range(mixed)]
-        for at_once in (8, 1):
-            figures[f"nine in ten ungated, PEFT one adapter, {at_once} at once"] = ratio(
-                lambda at_once=at_once: sides.one_adapter(prompts, at_once=at_once),  # type: ignore[misc]
-                lambda at_once=at_once: [  # type: ignore[misc]
-                    answered(batcher, prompts[first : first + at_once], limit)
-                    for first in range(0, len(prompts), at_once)
-                ],
-                pairs=max(2, pairs // 2),
-            )
+        figures["nine in ten ungated, PEFT one adapter, 8 at once"] = ratio(
+            lambda: sides.one_adapter(prompts, at_once=8), lambda: ours(prompts, 8), pairs=pairs
+        )
         figures["gated over ungated, one at a time"] = ratio(
-            lambda: [answered(batcher, [question], limit) for question in sides.named],
-            lambda: [answered(batcher, [question], limit) for question in eight],
+            lambda: ours(sides.named[:4], 1), lambda: ours(four, 1), pairs=pairs
+        )
+        talk = (Turn("system", SYSTEM), Turn("user", four[0]))
+        told = answered(batcher, [talk], limit)[0]
+        longer = (*talk, Turn("assistant", told), Turn("user", four[1]))
+        assert answered(batcher, [longer], limit) == answered(batcher, [longer], limit, caller="")
+        figures["conversation that goes on, nothing kept over kept"] = ratio(
+            lambda: answered(batcher, [longer], limit, caller=""),
+            lambda: answered(batcher, [longer], limit),
             pairs=pairs,
         )
     return figures, bars_of(base.name, figures)
@@ -324,8 +348,8 @@ def bars_of(name: str, figures: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 SIZES = {
-    "demo": {"tokens": 24, "pairs": 9, "mixed": 80},
-    "smollm2-135m": {"tokens": 12, "pairs": 3, "mixed": 10},
+    "demo": {"tokens": 32, "pairs": 9, "mixed": 80},
+    "smollm2-135m": {"tokens": 32, "pairs": 5, "mixed": 10},
 }
 
 

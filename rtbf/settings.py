@@ -147,6 +147,7 @@ RTBF_CONTROLS = env_map("RTBF_CONTROLS")
 RTBF_GATEWAY_URL = env("RTBF_GATEWAY_URL", "http://127.0.0.1:8010").rstrip("/")
 RTBF_GATEWAY_ROWS = int(env("RTBF_GATEWAY_ROWS", "8"))  # answers in the making at once
 RTBF_GATEWAY_ADAPTER_MB = int(env("RTBF_GATEWAY_ADAPTER_MB", "512"))  # kept in memory
+RTBF_GATEWAY_KEPT_MB = int(env("RTBF_GATEWAY_KEPT_MB", "64"))  # of a key's last rows; 0: nothing
 RTBF_GATEWAY_PER_MINUTE = int(env("RTBF_GATEWAY_PER_MINUTE", "600"))  # calls of one key
 RTBF_MODEL_DTYPE = env("RTBF_MODEL_DTYPE", "float32")
 RTBF_MODEL_DEVICE_MAP = env("RTBF_MODEL_DEVICE_MAP", "cpu")

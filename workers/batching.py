@@ -118,7 +118,8 @@ class Batcher:
                 job()
             for lane in lanes:
                 try:
-                    lane.fail() if self._closed else lane.turn()
+                    with torch.inference_mode():
+                        lane.fail() if self._closed else lane.turn()
                 except Exception as error:  # noqa: BLE001  (its text may quote what was asked)
                     log.error("the model failed: %s", type(error).__name__)
                     lane.fail()

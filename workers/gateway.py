@@ -13,8 +13,8 @@ import secrets
 import socket
 import threading
 import time
-from collections import Counter
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ from workers.releases import Release, ReleaseError, release_of
 from workers.restrictions import Restrictions
 from workers.serving import Served
 from workers.telling import REFUSAL
+from workers.uses import Uses
 from workers.weights import load_served
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class Follower:
     def __init__(self, model_name: str, batcher: Batcher) -> None:
         self.model_name, self.batcher = model_name, batcher
         self.served: Served | None = None
+        self.uses = Uses()
         self.process = f"{socket.gethostname()}:{os.getpid()}"
         self._seen = self._noted = float("-inf")
         self._ended = threading.Event()
@@ -92,6 +94,7 @@ class Follower:
         while not self._ended.is_set():
             close_old_connections()
             self.look()
+            self.uses.note()
             close_old_connections()
             self._ended.wait(LOOK_SECONDS)
 
@@ -140,6 +143,7 @@ class Follower:
             restrictions=Restrictions(root),
             before=self.served,
             adapter_bytes=settings.RTBF_GATEWAY_ADAPTER_MB * 2**20,
+            kept_bytes=settings.RTBF_GATEWAY_KEPT_MB * 2**20,
         )
         self.batcher.serve(self.served)
         self.served.bank.read_ahead()
@@ -186,7 +190,7 @@ class Gateway:
         self.model_name = model_name
         self.batcher = Batcher(rows=rows or settings.RTBF_GATEWAY_ROWS)
         self.follower = Follower(model_name, self.batcher)
-        self.counts: Counter[str] = Counter()
+        self.counts = record.Use()
         self._control: BaseModel | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -205,9 +209,10 @@ class Gateway:
         await receive()
         self.follower.stop()
         self.batcher.close()
+        await _noted(self.follower.uses)
         log.info(
             "served %d requests, %d tokens read, %d said",
-            self.counts["requests"], self.counts["read"], self.counts["said"],
+            self.counts.requests, self.counts.prompt_tokens, self.counts.completion_tokens,
         )  # fmt: skip
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -297,7 +302,7 @@ class Gateway:
             asked, name=name, text_of=lambda token: served.base.tokenizer.decode([token])
         )
         heard: asyncio.Queue[Event] = asyncio.Queue()
-        request = _request(asked, heard, asyncio.get_running_loop())
+        request = _request(asked, caller, heard, asyncio.get_running_loop())
         try:
             self.batcher.ask(request)
         except (Overloaded, NotServing):
@@ -315,7 +320,7 @@ class Gateway:
                 await self._streamed(answer, first, heard, gone, caller, send)
             else:
                 pieces, done = await all_of(first, heard, gone)
-                self._count(done)
+                self._count(caller, done)
                 rtbf = await self._beside(asked, caller, done)
                 await answer_json(send, 200, answer.whole(pieces, done, rtbf))
         except HungUp:
@@ -351,7 +356,7 @@ class Gateway:
                 await put(event(not_serving().body()), more=False)
                 return
             else:
-                self._count(heard_next)
+                self._count(caller, heard_next)
                 rtbf = await self._beside(answer.asked, caller, heard_next)
                 for part in answer.last(heard_next, rtbf):
                     await put(event(part))
@@ -359,8 +364,11 @@ class Gateway:
                 return
             heard_next = await next_of(heard, gone, seconds=HEARTBEAT_SECONDS)
 
-    def _count(self, done: Done) -> None:
-        self.counts.update(requests=1, read=done.read, said=done.said)
+    def _count(self, caller: record.Caller, done: Done) -> None:
+        use = record.Use(1, done.read, done.said)
+        self.counts += use
+        if caller.client is not None:
+            self.follower.uses.add(caller.client, use, datetime.now(UTC).date())
 
     async def _beside(self, asked: Asked, caller: record.Caller, done: Done) -> Any:
         """What the playground is told beside an answer; None for every other key."""
@@ -397,7 +405,10 @@ class Gateway:
 
 
 def _request(
-    asked: Asked, heard: "asyncio.Queue[Event]", loop: asyncio.AbstractEventLoop
+    asked: Asked,
+    caller: record.Caller,
+    heard: "asyncio.Queue[Event]",
+    loop: asyncio.AbstractEventLoop,
 ) -> Request:
     def tell(what: Event) -> None:
         with suppress(RuntimeError):  # the loop has ended: nobody waits any more
@@ -412,6 +423,8 @@ def _request(
         seed=asked.seed,
         stop=asked.stop,
         likeliest=asked.likeliest,
+        # Several members of staff ask with the playground's key.
+        caller="" if record.PLAYGROUND in caller.scopes else caller.name,
     )
 
 
@@ -424,6 +437,13 @@ def _caller_of(key: str) -> record.Caller | None:
         raise not_serving() from None
     finally:
         close_old_connections()
+
+
+@sync_to_async
+def _noted(uses: Uses) -> None:
+    close_old_connections()
+    uses.note()
+    close_old_connections()
 
 
 def _no_such_model() -> Refused:

@@ -62,7 +62,8 @@ FAILED = Failed("The model could not answer. Try again later.", ours=True)
 class Request:
     """What is asked. `tell` is called by the model's thread with every event, the last of which is
     Done or Failed. `temperature` 0 is greedy; `likeliest` is how many alternatives are told with
-    each token, None for no log-probabilities."""
+    each token, None for no log-probabilities. `caller` is whose later requests may begin where this
+    one ends; empty for nobody's."""
 
     prompt: Prompt
     tell: Callable[[Event], None]
@@ -72,6 +73,7 @@ class Request:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     likeliest: int | None = None
+    caller: str = ""
     cancelled: bool = False
 
 
@@ -118,6 +120,7 @@ class Lane:
         """One more token for every row; waiting ones join."""
         if self.served.follow():
             self._read_again()
+        self.served.remembered.forget_old()
         self._leave([row for row in self.rows if not row.request.cancelled])
         if self.is_waited_for and len(self.rows) < self.most:
             began = time.monotonic()
@@ -160,7 +163,8 @@ class Lane:
             ready = [row for row in ready if row not in plain]
         if ready:
             kept = [[*row.ids, *(row.telling.kept if row.telling else ())] for row in ready]
-            parts.append((ready, self.served.begin(kept, [row.decision for row in ready])))
+            decisions, callers = [row.decision for row in ready], [r.request.caller for r in ready]
+            parts.append((ready, self.served.begin(kept, decisions, callers)))
         for rows, started in parts:
             going = self._pick(rows, started.first)
             if not going:
@@ -180,7 +184,9 @@ class Lane:
             return [], None
         try:
             found, quiet = self.served.take(
-                [row.request.prompt for row in fitting], [row.ids for row in fitting]
+                [row.request.prompt for row in fitting],
+                [row.ids for row in fitting],
+                [row.request.caller for row in fitting],
             )
         except (RuntimeError, ValueError) as error:
             log.error("the gate failed: %s", type(error).__name__)
@@ -208,6 +214,15 @@ class Lane:
 
     def _leave(self, staying: Sequence[Row]) -> None:
         if len(staying) < len(self.rows) and self.started is not None:
+            for place, row in enumerate(self.rows):
+                if row.over and row.telling is not None and not row.decision.closed:
+                    self.served.reader.keep(
+                        row.request.caller,
+                        self.served.strengths(row.decision),
+                        [*row.ids, *row.telling.row],
+                        self.started,
+                        place,
+                    )
             places = [i for i, row in enumerate(self.rows) if row in staying]
             self.started = some_of(self.started, places) if places else None
         self.rows = list(staying)

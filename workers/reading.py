@@ -3,13 +3,15 @@
 A chat template opens every prompt with the same tokens, in which nothing of a question stands. They
 are read once, when a release is loaded. The layers below the lowest adapted one compute the same
 under every decision, so their keys and values of the opening serve all rows; from there upwards a
-row on which adapters act reads the opening again under its own, from the state kept of it. Nothing
-that anybody asked is kept, so that no caller can find out by time what another one asked.
+row on which adapters act reads the opening again under its own, from the state kept of it. Beyond
+it a caller's rows begin where its own last ones left off (`workers.remembered`), and no caller can
+find out by time what another one asked.
 
 Rows of like length are read together, lest a long prompt pad many short ones.
 """
 
 import copy
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +23,8 @@ from transformers import DynamicCache
 from workers.answers import Started, begin, some_of, together
 from workers.bank import AdapterBank, Strengths
 from workers.base_models import BaseModel
+from workers.digests import canonical_json
+from workers.remembered import Layers, Remembered
 
 LEAST = 8
 """Tokens of an opening from which on it is worth keeping."""
@@ -63,23 +67,81 @@ class _Opening:
 class Reader:
     """Reads prompts for one release."""
 
-    def __init__(self, base: BaseModel, bank: AdapterBank) -> None:
+    def __init__(
+        self, base: BaseModel, bank: AdapterBank, remembered: Remembered | None = None
+    ) -> None:
         self.base, self.bank = base, bank
+        self.remembered = remembered or Remembered(most_bytes=0)
         self._opening: _Opening | None = None
         found = _opening(base, bank)
         if found is not None and self._is_sound(found):
             self._opening = found
 
-    def read(self, ids: Sequence[Sequence[int]], strengths: Sequence[Strengths]) -> Started:
-        """Rows of tokens, each under its adapters; `first` are the logits [n, vocabulary]."""
-        parts, order = list[Started](), list[int]()
-        for group in self._groups(ids, strengths):
+    def read(
+        self,
+        ids: Sequence[Sequence[int]],
+        strengths: Sequence[Strengths],
+        callers: Sequence[str] = (),
+    ) -> Started:
+        """Rows of tokens, each under its adapters and of its caller; `first` are the logits
+        [n, vocabulary]."""
+        kept = self._kept(ids, strengths, callers)
+        new = [i for i in range(len(ids)) if i not in kept]
+        parts, order = list[Started](), list(kept)
+        for i, (size, layers) in kept.items():
+            model = self.bank.model if self.bank.act([strengths[i]]) else self.base.model
+            parts.append(_read_on(model, [ids[i]], DynamicCache(layers), size))
+        for places in self._groups([ids[i] for i in new], [strengths[i] for i in new]):
+            group = [new[place] for place in places]
             parts.append(self._read([ids[i] for i in group], [strengths[i] for i in group]))
             order += group
         whole = together(parts)
         if order == sorted(order):
             return whole
         return some_of(whole, [order.index(i) for i in range(len(order))])
+
+    def _kept(
+        self,
+        ids: Sequence[Sequence[int]],
+        strengths: Sequence[Strengths],
+        callers: Sequence[str],
+    ) -> dict[int, tuple[int, Layers]]:
+        """By number, the rows whose beginning is kept of their caller, where that spares more than
+        reading the row alone costs."""
+        found = {}
+        for i, caller in enumerate(callers):
+            kept = self.remembered.longest(caller, self._under(strengths[i]), ids[i])
+            if kept is not None and kept[0] >= self._worth(ids[i]):
+                found[i] = kept
+        return found
+
+    def keep(
+        self, caller: str, strengths: Strengths, ids: Sequence[int], started: Started, place: int
+    ) -> None:
+        """Keep of a row what was read under these strengths: of `ids`, in `place` of `started`."""
+        columns = started.mask[place].nonzero()[:, 0]
+        ids = ids[: len(columns)]
+        if not caller or not self.remembered.most_bytes or len(ids) < self._worth(ids):
+            return
+        layers = [
+            (
+                layer.keys[place : place + 1, :, columns.to(layer.keys.device)],
+                layer.values[place : place + 1, :, columns.to(layer.keys.device)],
+            )
+            for layer in started.past.layers
+        ]
+        self.remembered.keep(caller, self._under(strengths), ids, layers)
+
+    def _worth(self, row: Sequence[int]) -> int:
+        """From how many tokens on a row's beginning is worth keeping."""
+        opens = self._opening is not None and self._opens(row)
+        return PADDING + (len(self._opening.ids) if opens and self._opening else 0)
+
+    def _under(self, strengths: Strengths) -> bytes:
+        """A digest of what computes a row: the weights, and each adapter with its strength."""
+        acting = {name: repr(strength) for name, strength in strengths.items()}
+        told = {"base": self.base.sha256, "acting": acting}
+        return hashlib.sha256(canonical_json(told)).digest()
 
     def _groups(
         self, ids: Sequence[Sequence[int]], strengths: Sequence[Strengths]
@@ -125,8 +187,37 @@ class Reader:
 
 @torch.no_grad()
 def _after(opening: _Opening, model: Any, ids: Sequence[Sequence[int]], *, acting: bool) -> Started:
-    """Read on after the opening; between it and a row that is shorter than others lies padding."""
-    size, device = len(opening.ids), opening.states.device
+    """Read on after the opening; rows on which adapters act read it again from there upwards."""
+    size = len(opening.ids)
+    if not acting:
+        return _read_on(model, ids, opening.past(len(ids)), size)
+    given, mask, positions = _rest(ids, size, opening.states.device)
+    low = opening.past(len(ids), layers=opening.lowest)
+    states = opening.lower(**given, past_key_values=low).last_hidden_state
+    out = opening.upper(
+        inputs_embeds=torch.cat([opening.states.expand(len(ids), -1, -1), states], dim=1),
+        attention_mask=mask,
+        position_ids=positions,
+        use_cache=True,
+        past_key_values=DynamicCache(),
+        logits_to_keep=LAST,
+    )
+    out.past_key_values.layers[: len(low.layers)] = low.layers
+    return _started(out, mask, positions)
+
+
+@torch.no_grad()
+def _read_on(model: Any, ids: Sequence[Sequence[int]], past: DynamicCache, size: int) -> Started:
+    """Read on after the first `size` tokens, whose keys and values are `past`."""
+    given, mask, positions = _rest(ids, size, next(model.parameters()).device)
+    return _started(model(**given, past_key_values=past, logits_to_keep=LAST), mask, positions)
+
+
+def _rest(
+    ids: Sequence[Sequence[int]], size: int, device: torch.device
+) -> tuple[dict[str, Any], Tensor, Tensor]:
+    """The rows without their first `size` tokens, for the model, with mask and positions of all;
+    between those and a row that is shorter than others lies padding."""
     rests = [row[size:] for row in ids]
     width = max(map(len, rests))
     tokens = torch.tensor([[0] * (width - len(row)) + list(row) for row in rests], device=device)
@@ -140,29 +231,17 @@ def _after(opening: _Opening, model: Any, ids: Sequence[Sequence[int]], *, actin
         "position_ids": positions[:, size:],
         "use_cache": True,
     }
-    if acting:
-        low = opening.past(len(ids), layers=opening.lowest)
-        states = opening.lower(**given, past_key_values=low).last_hidden_state
-        out = opening.upper(
-            inputs_embeds=torch.cat([opening.states.expand(len(ids), -1, -1), states], dim=1),
-            attention_mask=mask,
-            position_ids=positions,
-            use_cache=True,
-            past_key_values=DynamicCache(),
-            logits_to_keep=LAST,
-        )
-        past = out.past_key_values
-        past.layers[: len(low.layers)] = low.layers
-    else:
-        out = model(**given, past_key_values=opening.past(len(ids)), logits_to_keep=LAST)
-        past = out.past_key_values
+    return given, mask, positions
+
+
+def _started(out: Any, mask: Tensor, positions: Tensor) -> Started:
     return Started(
         pick=as_they_are,
         first=out.logits[:, -1],
-        past=past,
+        past=out.past_key_values,
         mask=mask,
         positions=positions[:, -1:],
-        states=tokens.new_zeros(len(ids), 0),
+        states=mask.new_zeros(len(mask), 0),
     )
 
 

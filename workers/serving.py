@@ -22,6 +22,7 @@ from workers.gate import Decision, Gate, GateBank, bank_of, semantic_texts
 from workers.guarded import case_files
 from workers.reading import Reader, as_they_are
 from workers.releases import Release, ReleaseError, check_base
+from workers.remembered import Remembered
 from workers.restrictions import Restrictions
 
 USUAL = 256
@@ -59,11 +60,13 @@ class Served:
         restrictions: Restrictions | None = None,
         before: "Served | None" = None,
         adapter_bytes: int = MOST_BYTES,
+        kept_bytes: int = 0,
     ) -> None:
         """Raises ReleaseError as `GuardedModel`, and where the model cannot be served in batches.
         `release` without adapters is a model with nothing erased. What `before` has read and
         checked on the same base is not read again; adapters are read when they act first, and no
-        more than `adapter_bytes` of them kept in memory."""
+        more than `adapter_bytes` of them kept in memory. `kept_bytes` of a caller's last rows
+        are kept for its next ones, by this release alone."""
         check_base(release, base)
         self.base, self.release, self.restrictions, self._key = base, release, restrictions, key
         try:
@@ -89,7 +92,8 @@ class Served:
                 most_bytes=adapter_bytes,
                 before=None if before is None else before.bank,
             )
-            self.reader = Reader(base, self.bank)
+            self.remembered = Remembered(most_bytes=kept_bytes)
+            self.reader = Reader(base, self.bank, self.remembered)
         except (AdapterError, ModelError) as error:
             raise ReleaseError(f"The release {release.sha256} cannot be served: {error}") from error
         kinds = {type(layer) for layer in DynamicCache(config=base.model.config).layers}
@@ -137,7 +141,7 @@ class Served:
         return found
 
     def take(
-        self, prompts: Sequence[Prompt], ids: Sequence[list[int]]
+        self, prompts: Sequence[Prompt], ids: Sequence[list[int]], callers: Sequence[str]
     ) -> tuple[list[Taken], Started | None]:
         """What the gate says of each prompt, of which `ids` are the tokens; and the rows of those
         on which nothing acts, in their order, where they were read for the gate anyway."""
@@ -150,7 +154,8 @@ class Served:
                 started = begin(self.base.model, ids, states=True, pick=as_they_are)
                 found = encoder.of_states(started.states.float().cpu())
             else:
-                found = encoder.encode([text for each in texts for text in each])
+                asked = [(c, text) for c, each in zip(callers, texts, strict=True) for text in each]
+                found = self.remembered.features(asked, encoder.encode)
             features = list(found.split([len(each) for each in texts]))
         taken = []
         for prompt, own, row in zip(prompts, features, ids, strict=True):
@@ -164,9 +169,14 @@ class Served:
             return taken, None
         return taken, started if len(quiet) == len(taken) else some_of(started, quiet)
 
-    def begin(self, ids: Sequence[Sequence[int]], decisions: Sequence[Decision]) -> Started:
+    def begin(
+        self,
+        ids: Sequence[Sequence[int]],
+        decisions: Sequence[Decision],
+        callers: Sequence[str] = (),
+    ) -> Started:
         """Read rows of tokens, each under its decision; `first` are the logits [n, vocabulary]."""
-        return self.reader.read(ids, [self.strengths(each) for each in decisions])
+        return self.reader.read(ids, [self.strengths(each) for each in decisions], callers)
 
     def model_for(self, decisions: Sequence[Decision]) -> Any:
         """The model as it acts on a batch of rows under these decisions."""

@@ -6,6 +6,7 @@ was let out. Each round adds a case, so it ends.
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
 from workers.gate import Decision
@@ -76,7 +77,11 @@ class Telling:
     def _within(self, text: str, length: int) -> tuple[list[int], str]:
         """The most tokens of the row that say no more than its first `length` characters, and
         their text."""
-        for n in range(len(self.row), 0, -1):
+        # Nearly all texts grow with each token: most of the row is not decoded in parts.
+        most = bisect_right(
+            range(1, len(self.row) + 1), length, key=lambda n: len(self.text_of(self.row[:n]))
+        )
+        for n in range(most, 0, -1):
             part = self.text_of(self.row[:n])
             if len(part) <= length and text.startswith(part):
                 return self.row[:n], part

@@ -24,7 +24,7 @@ from requests_app.models.record import Case, Decision, Letter, ScopeItem
 from requests_app.models.restrictions import Restriction
 from requests_app.models.revocations import Revocation
 from requests_app.models.runs import Adapter, ErasureRun, ProbeResult, Release, RunEvent
-from requests_app.models.serving import ServingProcess
+from requests_app.models.serving import GatewayUse, ServingProcess
 from requests_app.models.training import (
     RecordMatch,
     RecordSearch,
@@ -53,6 +53,7 @@ __all__ = [
     "Draft",
     "ErasureRun",
     "ExportJob",
+    "GatewayUse",
     "Invitation",
     "LegalHold",
     "Letter",

@@ -1,7 +1,9 @@
-"""Which process serves which release, as the process itself says."""
+"""Which process serves which release, as the process itself says, and how much a key asks."""
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
+
+from requests_app.models.api import ApiClient
 
 
 class ServingProcess(models.Model):
@@ -28,3 +30,22 @@ class ServingProcess(models.Model):
 
     def __str__(self) -> str:
         return f"{self.process} {self.model_name}"
+
+
+class GatewayUse(models.Model):
+    """How much a key's calls of the gateway came to on one day (UTC).
+
+    Personal data: none; counts alone, of no prompt and no answer.
+    """
+
+    client = models.ForeignKey(ApiClient, on_delete=models.PROTECT, related_name="gateway_use")
+    day = models.DateField()
+    requests = models.PositiveBigIntegerField(default=0)
+    prompt_tokens = models.PositiveBigIntegerField(default=0)
+    completion_tokens = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["client", "day"], name="gateway_use_once")]
+
+    def __str__(self) -> str:
+        return f"API client {self.client_id} on {self.day}"

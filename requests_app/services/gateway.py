@@ -1,4 +1,5 @@
-"""For the gateway: what may be served of a model, whose key a call bears, who used the playground.
+"""For the gateway: what may be served of a model, whose key a call bears and how much it asked, who
+used the playground.
 
 No text of a question or an answer comes here.
 """
@@ -6,17 +7,19 @@ No text of a question or an answer comes here.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import F
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from requests_app import audit
 from requests_app.actors import SYSTEM, staff_actor
-from requests_app.models import AuditEntry, ModelNode, Release, StaffMember
+from requests_app.models import AuditEntry, GatewayUse, ModelNode, Release, StaffMember
 from requests_app.models.people import Role
 from requests_app.ratelimit import count
 from requests_app.services import api_requests
@@ -28,6 +31,7 @@ from requests_app.services.restoring import why_not_served
 
 SCOPE, PLAYGROUND = "gateway", "playground"
 MINUTE = 60
+USE_KEPT = timedelta(days=400)
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,29 @@ class ToServe:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who a key belongs to and what it may; `too_many` calls in this minute."""
+    """Who a key belongs to and what it may; `too_many` calls in this minute. `client` is None for
+    the playground."""
 
     name: str
     scopes: frozenset[str]
     too_many: bool
+    client: int | None = None
+
+
+@dataclass(frozen=True)
+class Use:
+    """What calls came to."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: Use) -> Use:
+        return Use(
+            self.requests + other.requests,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
 
 
 def to_serve(model_name: str) -> ToServe:
@@ -76,14 +98,36 @@ def caller_of(key: str) -> Caller | None:
     None for a key that opens nothing."""
     own = settings.RTBF_GATEWAY_KEY
     if own and secrets.compare_digest(key.encode(), own.encode()):
-        name, scopes = PLAYGROUND, {SCOPE, PLAYGROUND}
+        name, scopes, number = PLAYGROUND, {SCOPE, PLAYGROUND}, None
     else:
         client = api_requests.client_of(key)
         if client is None:
             return None
-        name, scopes = f"client {client.pk}", set(client.scopes)
+        name, scopes, number = f"client {client.pk}", set(client.scopes), client.pk
     calls = count("gateway", name, seconds=MINUTE)
-    return Caller(name, frozenset(scopes), calls > settings.RTBF_GATEWAY_PER_MINUTE)
+    return Caller(name, frozenset(scopes), calls > settings.RTBF_GATEWAY_PER_MINUTE, number)
+
+
+@transaction.atomic
+def note_use(uses: Mapping[tuple[int, date], Use]) -> None:
+    """Add what came up since the last note, by client and day; days long over are let go.
+
+    Writes no log entry: it is no change of the record.
+    """
+    for (client, day), use in sorted(uses.items()):
+        found, _new = GatewayUse.objects.get_or_create(client_id=client, day=day)
+        GatewayUse.objects.filter(pk=found.pk).update(
+            requests=F("requests") + use.requests,
+            prompt_tokens=F("prompt_tokens") + use.prompt_tokens,
+            completion_tokens=F("completion_tokens") + use.completion_tokens,
+        )
+    GatewayUse.objects.filter(day__lt=timezone.now().date() - USE_KEPT).delete()
+
+
+def use_since(day: date) -> list[GatewayUse]:
+    """What each key asked on each day from `day` on, the last day first."""
+    rows = GatewayUse.objects.select_related("client").filter(day__gte=day)
+    return list(rows.order_by("-day", "client__name"))
 
 
 @transaction.atomic

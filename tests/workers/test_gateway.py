@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -15,11 +16,14 @@ import httpx
 import openai
 import pytest
 import uvicorn
+from django.core.management import call_command
+from django.db import DatabaseError
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from requests_app.models import AuditEntry, ModelNode, Release
+from requests_app.models import ApiClient, AuditEntry, GatewayUse, ModelNode, Release
 from requests_app.services import api_requests
+from requests_app.services import gateway as record
 from rtbf.stack import BASE_DIR, free_port
 from tests.workers.test_guarded import KEY, NAMES, stored_case
 from tests.workers.tiny import tiny_model
@@ -31,6 +35,7 @@ from workers.releases import Release as Manifest
 from workers.releases import write_release
 from workers.restrictions import Restrictions, write_restrictions
 from workers.telling import REFUSAL
+from workers.uses import Uses
 from workers.vllm_router import Router
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -249,6 +254,89 @@ def test_a_key_has_its_limit_and_its_end(gateway: Gateway, settings: Settings) -
         assert post(url, other).status_code == 200
         api_requests.revoke_client(name="gateway-read:cases")
         assert post(url, other).status_code == 401
+
+
+def test_what_a_key_asks_is_counted_by_day_and_no_prompt_is_kept(
+    gateway: Gateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running(gateway) as url:
+        key, other = key_for("gateway"), key_for("gateway", "read:cases")
+        told = [post(url, key, max_tokens=4).json()["usage"] for _ in range(2)]
+        post(url, key, stream=True, max_tokens=4)
+        post(url, key, max_tokens=0)
+        long = [{"role": "user", "content": "where is Oslo " * 40}]
+        post(url, other, max_tokens=4, messages=long)
+        post(url, "the playground's own key", max_tokens=4, messages=long)
+        assert gateway.follower.served is not None
+        clients = {f"client {client.pk}" for client in ApiClient.objects.all()}
+        kept = gateway.follower.served.remembered._callers
+        assert len(kept) == 1
+        assert kept.keys() < clients, "what staff ask together is kept of nobody"
+    call_command("gateway_use", "--json")
+    first, second = json.loads(capsys.readouterr().out)["use"]
+    assert first == {
+        "day": timezone.now().date().isoformat(),
+        "client": "gateway",
+        "requests": 3,
+        "prompt_tokens": 3 * told[0]["prompt_tokens"],
+        "completion_tokens": 3 * told[0]["completion_tokens"],
+    }
+    assert (second["client"], second["requests"]) == ("gateway-read:cases", 1)
+    record.note_use({(GatewayUse.objects.first().client_id, date(2020, 1, 1)): record.Use(1)})  # type: ignore[union-attr]
+    assert GatewayUse.objects.count() == 2, "old days are let go"
+
+
+def test_use_that_the_record_does_not_take_is_noted_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key_for("gateway")
+    client, day = ApiClient.objects.get().pk, date.today()  # noqa: DTZ011
+    uses = Uses()
+    uses.add(client, record.Use(1, 5, 2), day)
+    with monkeypatch.context() as away:
+        away.setattr(record, "note_use", raising(DatabaseError("away")))
+        uses.note()
+    uses.add(client, record.Use(1, 1, 1), day)
+    uses.note()
+    uses.note()
+    (found,) = GatewayUse.objects.all()
+    assert (found.requests, found.prompt_tokens, found.completion_tokens) == (2, 6, 3)
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_an_erased_name_is_answered_in_the_form_of_any_other(gateway: Gateway) -> None:
+    """What a caller sees beside the words: fields, headers, counts of what it asked itself."""
+    unknown = ABOUT.replace(NAMES[0], "Emil Fuchs")
+    seen, streamed = list[object](), list[object]()
+    with running(gateway) as url:
+        key = key_for("gateway")
+        for question in (ABOUT, unknown):
+            asked = {"messages": [{"role": "user", "content": question}], "max_tokens": 8}
+            for more in ({}, {"logprobs": True, "top_logprobs": 2}):
+                answer = post(url, key, **asked, **more)
+                seen.append((answer.status_code, shape(answer.json()), set(answer.headers)))
+            lines = post(url, key, stream=True, **asked).text.split("\n\n")
+            streamed.append({str(shape(json.loads(x[6:]))) for x in lines if x[:7] == "data: {"})
+        assert seen[:2] == seen[2:]
+        assert streamed[0] == streamed[1]
+        # Every name asked about is a call: the limit of calls bounds how many can be tried.
+        assert post(url, key, n=2, **asked).status_code == 400
+        assert post(url, key, prompt=["a", "b"]).status_code == 400
+
+
+def shape(told: object) -> object:
+    """The fields of an answer and what they hold by kind; of a list, what stands first."""
+    if isinstance(told, dict):
+        return {key: shape(value) for key, value in told.items()}
+    if isinstance(told, list):
+        return [shape(each) for each in told[:1]]
+    return type(told).__name__
 
 
 def test_only_the_playground_is_told_what_fired(
