@@ -519,7 +519,7 @@ def bank_of(
         digest=digester(key),
         table=table,
         cases=cases,
-        sizes=frozenset(size for each in held for size in names_of(each).sizes),
+        sizes=frozenset[int]().union(*[names_of(each).sizes for each in held]),
         prototypes=table.prototypes() if any(len(gate.rows) for gate in gates) else None,
         open_gates=len(gates),
         shut=shut,

@@ -228,7 +228,7 @@ class GateTable:
         """This table, with what it lacks of `held` added; another one where it has no room for it,
         or would consist mostly of what is not asked for any more."""
         with self._lock:
-            new = [each for each in dict.fromkeys(held) if each not in self.slots]
+            new = list(dict.fromkeys(each for each in held if each not in self.slots))
             size, rows = len(self.slots) + len(new), sum(len(each.rows) for each in _gates(new))
             room = 0 if self._prototypes is None else len(self._prototypes.rows)
             if size > min(self.room, 2 * len(held) + SPARE) or self._rows + rows > room:
