@@ -499,5 +499,5 @@ def case_files(ref: AdapterRef, root: Path) -> tuple[AdapterFiles, Gate]:
         raise AdapterError(f"{folder} holds a gate that was made for another adapter.")
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
-            raise AdapterError(f"{folder / name} is not there: restore it from a backup.")
+            raise AdapterError(f"{folder / name} cannot be read: restore it from a backup.")
     return AdapterFiles(folder, files.get(CONFIG_FILE, ""), ref.adapter_sha256), gate

@@ -88,7 +88,7 @@ def test_an_adapter_that_differs_when_it_first_acts_is_an_error_and_no_answer(
                 logits(own, 0, 2)
         assert torch.equal(logits(own, 0), expected)
         file.unlink()
-        with pytest.raises(ReleaseError, match="is not there"):
+        with pytest.raises(ReleaseError, match="cannot be read"):
             stored.served()
     finally:
         file.write_bytes(content)
