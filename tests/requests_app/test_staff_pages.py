@@ -65,6 +65,7 @@ def addresses(case: Case, run: ErasureRun) -> list[str]:
         "recipient_id": 1,
         "digest": "0" * 64,
         "job_id": run.pk,
+        "consolidation_id": run.pk,
         "pseudonym": NOBODY,
     }
     found = []

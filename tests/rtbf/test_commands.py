@@ -148,6 +148,7 @@ ARGUMENTS: dict[str, Callable[[Path], list[str]]] = {
     ],
     "create_staff": lambda tmp: ["--role", "auditor", "--username", "ana"],
     "export_exclusions": lambda tmp: [with_set(tmp) and "crm", str(tmp / "out.json")],
+    "gateway_use": lambda tmp: ["--days", "7"],
     "locate_records": lambda tmp: [
         with_set(tmp) and factories.case_in_review().reference, "--by", by("officer"),
     ],
