@@ -432,11 +432,11 @@ def test_all_benchmarks_run_a_set_where_its_folder_is_named(
         monkeypatch.delenv(variable, raising=False)
     without = every.runs()
     assert not {"field", "tofu", "tofu_metrics"} & without.keys()
-    assert without["gate"] == ["benchmarks.gate"]
+    assert without["gate"] == ("benchmarks.gate",)
     monkeypatch.setenv("TOFU_DATA", "somewhere")
     monkeypatch.setenv("MUSE_DATA", "somewhere")
     assert every.runs().keys() - without.keys() == {"tofu", "field-muse"}
-    assert every.runs()["field-muse"] == ["benchmarks.field", "--set", "muse"]
+    assert every.runs()["field-muse"] == ("benchmarks.field", "--set", "muse")
 
 
 def test_the_command_for_tofu_asks_for_the_folder_before_it_sets_anything_up() -> None:
