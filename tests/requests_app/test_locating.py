@@ -339,5 +339,6 @@ def test_the_queue_carries_the_id_alone(
         (search,) = training.queue_searches(case_id=case.id, actor_member=officer)
     (sent,) = [m for m in queue_messages("legal") if m["task"] == training.SEARCH_TASK]
     assert sent["args"] == [str(search.id)]
+    RecordSearch.objects.update(created_at=search.created_at - 2 * WAKE_AFTER)
     tasks.sweep_searches()
     assert [m["args"] for m in queue_messages("legal")] == [[str(search.id)]]
