@@ -85,6 +85,7 @@ def test_a_second_request_of_the_same_person_is_a_neighbour_and_kept_apart(tmp_p
     assert overlap(weights(tmp_path, second.ref), [weights(tmp_path, first.ref)]) < 1e-6
 
 
+@pytest.mark.whole
 def test_a_full_neighbourhood_says_what_to_do_and_stores_nothing(tmp_path: Path) -> None:
     base = tiny_model()
     base.model.config.num_hidden_layers = 1  # one layer is enough here, and quicker

@@ -221,6 +221,7 @@ def test_the_weights_of_a_model_of_our_own_are_quarantined_and_brought_back(
     assert manifests.level_of(case.id, str(folder)) == "gated"
 
 
+@pytest.mark.whole
 def test_quarantined_weights_are_destroyed_for_their_model_alone_and_never_those_in_service(
     settings: Settings,
     engineer: StaffMember,
