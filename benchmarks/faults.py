@@ -99,6 +99,7 @@ def installed(root: Path, postgres: Any, mail: MailServer) -> Iterator[Installat
         "RTBF_LEASE_SECONDS": str(LEASE_SECONDS),
         "RTBF_SWEEP_SECONDS": str(SWEEP_SECONDS),
         "RTBF_RECHECK_CAP": "2",
+        "RTBF_WORKER_NICE": "0",  # nothing trains, and its leases are short
         "RTBF_LOG_LEVEL": "WARNING",
         "EMAIL_BACKEND": "django.core.mail.backends.smtp.EmailBackend",
         "EMAIL_HOST": "127.0.0.1",

@@ -21,7 +21,6 @@ import django
 django.setup()
 
 import uvicorn  # noqa: E402, F401  (imported before processes are forked)
-from celery.signals import worker_init  # noqa: E402
 from django.conf import settings  # noqa: E402
 
 from requests_app.models import ErasureRun  # noqa: E402
@@ -29,7 +28,6 @@ from requests_app.models.runs import Verdict  # noqa: E402
 from requests_app.services import rechecks, runs  # noqa: E402
 from requests_app.services.run_values import Lease, RunInput  # noqa: E402
 from rtbf import made_up_runs  # noqa: E402
-from rtbf.celery import give_way  # noqa: E402
 from workers import rechecks as recheck_task  # noqa: E402
 from workers import tasks  # noqa: E402
 from workers.adapters import AdapterRef, store_files  # noqa: E402
@@ -55,9 +53,7 @@ def run_command(command: list[str], log: str, *, is_model: bool) -> None:
 
 
 def without_engine() -> None:
-    """Replace the engine in this process; what calls it stays. What does not train need not give
-    way: beside so many people at once its short leases would run out."""
-    worker_init.disconnect(give_way)
+    """Replace the engine in this process; what calls it stays."""
     replaced: dict[str, Any] = {
         "measure_and_record": measure_and_record,
         "base_model": lambda name: None,

@@ -19,7 +19,6 @@ from rtbf.telemetry import task_span
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "rtbf.settings")
 
 log = get_task_logger(__name__)
-NICE = 10  # of the process that trains
 ONLY_IDS = re.compile(r"[0-9a-f-]{36}")
 
 
@@ -82,10 +81,12 @@ def give_way(sender: Any, **_: Any) -> None:
     Linux may weigh whole sessions against each other, and niceness only within one (autogroup, see
     sched(7)); each of our processes has a session of its own.
     """
-    if "model" in sender.app.amqp.queues.consume_from:
-        os.nice(NICE)
+    from django.conf import settings
+
+    if "model" in sender.app.amqp.queues.consume_from and settings.RTBF_WORKER_NICE:
+        os.nice(settings.RTBF_WORKER_NICE)
         with suppress(OSError):  # another system, or a container without it
-            Path("/proc/self/autogroup").write_text(str(NICE))
+            Path("/proc/self/autogroup").write_text(str(settings.RTBF_WORKER_NICE))
 
 
 signals.worker_init.connect(start_on_current_record)

@@ -118,6 +118,7 @@ RTBF_HOLIDAY_COUNTRY = env("RTBF_HOLIDAY_COUNTRY", "BE")
 RTBF_ESCALATION_MAIL = env("RTBF_ESCALATION_MAIL", "")  # empty: each case officer
 RTBF_MODELS = env("RTBF_MODELS", "demo").split(",")  # base models in service, by name
 # Those of them that this machine's worker takes runs of; none named: all.
+RTBF_WORKER_NICE = int(env("RTBF_WORKER_NICE", "19"))  # of the worker that trains; 0: as all
 RTBF_WORKER_MODELS = [name for name in env("RTBF_WORKER_MODELS", "").split(",") if name]
 RTBF_PHONE_PREFIX = env("RTBF_PHONE_PREFIX", "32")  # of phone numbers given without a country
 RTBF_LOG_ORIGIN = env("RTBF_LOG_ORIGIN", "rtbf.example/log/embedded")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from tests.append_only import triggers_dropped
 # How long an example takes says how busy the machine is, not whether the property holds.
 property_settings.register_profile("untimed", deadline=None)
 property_settings.load_profile("untimed")
+
+# The machine is busy with tests: a worker that gives way to them would let its lease run out.
+os.environ.setdefault("RTBF_WORKER_NICE", "0")
 
 
 @pytest.fixture(scope="session")

@@ -155,6 +155,7 @@ def test_each_command_serves_against_local_services(tmp_path: Path) -> None:
             "RTBF_KEY_DIR": str(tmp_path / "keys"),
             "RTBF_SIGNER_DIR": str(tmp_path / "signer"),
             "RTBF_STATIC_ROOT": str(tmp_path / "static"),
+            "RTBF_WORKER_NICE": "5",
         }
         (tmp_path / "static").mkdir()
         try:
