@@ -130,7 +130,7 @@ def _send(request: HttpRequest, answers: dict[str, Any]) -> str:
     with transaction.atomic():
         draft = Draft.objects.select_for_update().filter(pk=draft_id) if draft_id else None
         if draft is None or not draft.exists():
-            raise Invalid(_("This request was sent already."))
+            return _sent_meanwhile(request)
         vault.delete_draft(draft_id)
         opened = open_case(
             intake=Intake(
@@ -148,6 +148,15 @@ def _send(request: HttpRequest, answers: dict[str, Any]) -> str:
         )
         _remember_sent(request, opened)
     return opened.case.reference
+
+
+def _sent_meanwhile(request: HttpRequest) -> str:
+    """The reference of the request that another click sent while this one waited; Invalid if that
+    was somewhere else."""
+    now = type(request.session)(request.session.session_key)
+    if not (sent := now.get(SENT, [])):
+        raise Invalid(_("This request was sent already."))
+    return str(sent[-1])
 
 
 def _remember_sent(request: HttpRequest, opened: OpenedCase) -> None:

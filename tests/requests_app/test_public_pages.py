@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pikepdf
 import pytest
@@ -248,6 +249,28 @@ def test_sending_twice_makes_one_case(client: Client) -> None:
     again = client.post("/erasure/new/check")
     assert again.url == f"/erasure/sent/{reference}"  # type: ignore[attr-defined]
     assert Case.objects.count() == 1
+
+
+def test_a_second_click_while_the_first_is_at_work_leads_to_the_same_case(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_all(client)
+    load, first = vault.load_draft, list[HttpResponse]()
+
+    def overtaken(draft: UUID | None) -> dict[str, Any] | None:
+        answers = load(draft)
+        if not first:
+            other = Client()
+            other.cookies = client.cookies
+            first.append(HttpResponse())  # it comes through here too
+            first[0] = other.post("/erasure/new/check")
+        return answers
+
+    monkeypatch.setattr(vault, "load_draft", overtaken)
+    second = client.post("/erasure/new/check")
+    assert (second.status_code, second.headers["Location"]) == (302, first[0].headers["Location"])
+    assert Case.objects.count() == 1
+    assert client.get(second.headers["Location"]).status_code == 200
 
 
 def test_after_sending_the_browsers_back_says_that_it_was_sent(client: Client) -> None:
