@@ -18,7 +18,7 @@ from django.core.handlers.base import BaseHandler
 from django.urls import set_script_prefix
 from django.utils import translation
 
-THREADS = 8
+THREADS = 4
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]

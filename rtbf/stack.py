@@ -201,7 +201,7 @@ def web_answers(url: str) -> bool:
 
 def start_web(stack: Stack, *, host: str, port: int) -> None:
     serve = ["-m", "uvicorn", "rtbf.asgi:application", "--no-access-log"]
-    serve += ["--workers", "2"]  # one interpreter alone computes on one core
+    serve += ["--workers", "4"]  # one computes on one core, and two are seldom busy alike
     serve += ["--timeout-worker-healthcheck", "60"]  # on a busy machine nobody answers in five
     serve += ["--timeout-graceful-shutdown", "5"]  # a stream of events would go on for minutes
     stack.start("web", [sys.executable, *serve, "--host", host, "--port", str(port)])
