@@ -165,7 +165,7 @@ def test_person_sends_a_request_confirms_it_and_follows_it(
     picture(page, f"public-status-{script}")
     assert not too_wide(page)
     with page.expect_download() as download:
-        page.get_by_role("link", name="Confirmation of receipt").click()
+        page.get_by_role("link", name="Confirmation of receipt", exact=True).click()
     assert reference in download.value.path().read_text(encoding="utf-8")
     assert Case.objects.get(reference=reference).status == CaseStatus.IDENTITY_CHECK
     page.get_by_role("link", name="Withdraw this request").click()
