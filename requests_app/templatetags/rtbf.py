@@ -80,7 +80,7 @@ def state_tag(state: CaseStatus | RunState) -> SafeString:
     return _state_tag(state, get_language())
 
 
-@lru_cache
+@lru_cache(typed=True)  # a status and a state may be the same text
 def _state_tag(state: CaseStatus | RunState, language: str | None) -> SafeString:
     return tag(state, str(state.label))
 

@@ -13,7 +13,7 @@ from django.utils.translation import gettext as _
 
 from requests_app import selectors
 from requests_app.keys import KeyFileError
-from requests_app.models import Case, Decision, StaffMember
+from requests_app.models import Case, Consolidation, Decision, StaffMember
 from requests_app.models.people import Role
 from requests_app.services.errors import NotAllowed, NotFound, ServiceError
 
@@ -67,16 +67,18 @@ def _last_changes(reference: str) -> list[tuple[selectors.TimelineItem, str]]:
     return [(item, names[item.actor]) for item in reversed(items)]
 
 
-def why_not_approve(proposal: Decision, staff: StaffMember) -> str:
+def why_not_approve(proposal: Decision | Consolidation, staff: StaffMember) -> str:
     """Why this member cannot approve a proposal, in words; empty if they can."""
     if staff.role != Role.APPROVER:
         return _("Approving needs the role %(needed)s. Your role is %(role)s.") % {
             "needed": Role.APPROVER.label,
             "role": Role(staff.role).label,
         }
-    if proposal.proposed_by_id == staff.pk:
-        return _("You proposed this decision, so another approver has to approve it.")
-    return ""
+    if proposal.proposed_by_id != staff.pk:
+        return ""
+    if isinstance(proposal, Consolidation):
+        return _("You proposed this consolidation: another person has to approve it.")
+    return _("You proposed this decision, so another approver has to approve it.")
 
 
 def actor_names(actors: Iterable[str]) -> dict[str, str]:

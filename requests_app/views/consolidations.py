@@ -13,12 +13,11 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from requests_app.lifecycle import ConsolidationState
 from requests_app.models import Case, Consolidation, StaffMember
-from requests_app.models.people import Role
 from requests_app.models.runs import Phase
 from requests_app.permissions import OPERATE, fresh_log_in, is_post, member, staff_page
 from requests_app.services import consolidations
 from requests_app.services.manifests import read_manifest
-from requests_app.views.common import refusals_in_words
+from requests_app.views.common import refusals_in_words, why_not_approve
 from requests_app.views.run_progress import CAUSES
 
 
@@ -74,22 +73,10 @@ def _context(row: Consolidation, staff: StaffMember) -> dict[str, Any]:
         "active": active,
         "phase": Phase(row.phase).label if row.phase in Phase.values else row.phase,
         "cause": CAUSES.get(row.error, row.error),
-        "may_approve": proposed and not _why_not_approve(row, staff),
-        "why_not_approve": _why_not_approve(row, staff) if proposed else "",
+        "may_approve": proposed and not why_not_approve(row, staff),
+        "why_not_approve": why_not_approve(row, staff) if proposed else "",
         "may_cancel": (active or proposed)
         and staff.role in OPERATE
         and row.release is None
         and row.cancel_requested_at is None,
     }
-
-
-def _why_not_approve(row: Consolidation, staff: StaffMember) -> str:
-    """Why this member cannot approve it, in words; empty if they can."""
-    if staff.role != Role.APPROVER:
-        return _("Approving needs the role %(needed)s. Your role is %(role)s.") % {
-            "needed": Role.APPROVER.label,
-            "role": Role(staff.role).label,
-        }
-    if row.proposed_by_id == staff.pk:
-        return _("You proposed this consolidation: another person has to approve it.")
-    return ""

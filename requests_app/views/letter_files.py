@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
-import typst
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import override
@@ -14,6 +12,7 @@ from django.utils.translation import override
 from requests_app import vault
 from requests_app.models import Letter
 from requests_app.services.letter_texts import NAMES
+from requests_app.typesetting import typeset
 
 TEMPLATE = settings.BASE_DIR / "templates" / "public" / "letter.typ"
 
@@ -45,14 +44,7 @@ def letter_pdf(letter: Letter, text: str) -> bytes:
         "reference": letter.case.reference,
         "parts": list(parts_of(text)),
     }
-    pdf = typst.Compiler(ignore_system_fonts=True).compile(
-        input=TEMPLATE.read_bytes(),
-        format="pdf",
-        sys_inputs={"told": json.dumps(told)},
-        pdf_standards=["a-3a", "ua-1"],
-        timestamp=letter.created_at.replace(microsecond=0),
-    )
-    return cast(bytes, pdf)
+    return typeset(TEMPLATE, told, letter.created_at)
 
 
 def parts_of(text: str) -> Iterator[dict[str, Any]]:

@@ -7,12 +7,10 @@ and the page be loaded again, and not any more once it was given on the status p
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
-import typst
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -26,6 +24,7 @@ from requests_app import vault
 from requests_app.jurisdictions import profile
 from requests_app.models import Case
 from requests_app.services.letter_texts import spell_date
+from requests_app.typesetting import typeset
 from requests_app.views.wizard import ACCESS_CODES, OPENED, SENT
 
 SHOWN_AGAIN = timedelta(minutes=15)
@@ -121,14 +120,7 @@ def tell(case: Case) -> dict[str, Any]:
 
 def render_pdf(case: Case) -> bytes:
     """PDF bytes from templates/public/sent.typ; the same case and language give the same bytes."""
-    pdf = typst.Compiler(ignore_system_fonts=True).compile(
-        input=TEMPLATE.read_bytes(),
-        format="pdf",
-        sys_inputs={"told": json.dumps(tell(case))},
-        pdf_standards=["a-3a", "ua-1"],
-        timestamp=case.received_at.replace(microsecond=0),
-    )
-    return cast(bytes, pdf)
+    return typeset(TEMPLATE, tell(case), case.received_at)
 
 
 def forget_access_code(request: HttpRequest, reference: str) -> None:
