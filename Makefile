@@ -88,7 +88,7 @@ format: setup-dev ## format and fix what can be fixed
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: setup-dev setup-models ## table F1-F8, half an hour; JSON in var/bench/ [ONLY="gate audit"] [ALL=1] [RESUME=1] [LIST=1]
+bench: setup-dev setup-models ## table F1-F8; JSON in var/bench/ [ONLY="gate audit"] [ALL=1] [RESUME=1] [LIST=1]
 	@$(if $(LIST),,$(MAKE) --no-print-directory bench-peers || echo "Without peers: their rows could not run." >&2)
 	@$(PY) -m benchmarks $(ONLY) $(if $(ALL),--all) $(if $(RESUME),--resume) $(if $(LIST),--list)
 

@@ -1,7 +1,7 @@
 """Requests are answered by a few threads that stay, each with its connections.
 
 Django's own handler gives each request a new thread, and with it new connections to database and
-Redis, which cost more than most pages do; and it goes to and fro between the thread and the event
+Redis, for which every page pays; and it goes to and fro between the thread and the event
 loop, though all our middleware and views are plain functions. A stream of events, an asynchronous
 iterator, holds none of the threads.
 """
