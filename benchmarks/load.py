@@ -57,6 +57,7 @@ def measure(minutes: float, public: float, staff: float, cases: int) -> report.M
         if dead := stack.dead():
             raise OSError(f"{dead[0]} stopped:\n{stack.log_tail(dead[0])}")
     times = found.pop("times")
+    seconds = {int(second): some for second, some in found.pop("seconds").items()}
     groups: dict[str, list[float]] = {"public": [], "staff": [], "gateway": []}
     for kind, some in times.items():
         groups[kind.partition(":")[0]] += some
@@ -68,6 +69,7 @@ def measure(minutes: float, public: float, staff: float, cases: int) -> report.M
         "milliseconds": {group: spread(some) for group, some in groups.items()},
         "milliseconds_sent_late": spread(found.pop("late")),
         "milliseconds_by_kind": {kind: spread(some) for kind, some in sorted(times.items())},
+        "slow_seconds": slow_seconds(seconds),
         **found,
         **training.figures(),
     }
@@ -95,6 +97,13 @@ def spread(times: Sequence[float]) -> dict[str, float]:
     at = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
     last = len(ordered) - 1
     return {name: round(ordered[round(share * last)], 1) for name, share in at.items() if ordered}
+
+
+def slow_seconds(seconds: Mapping[int, Sequence[float]]) -> dict[int, float]:
+    """The seconds in which half of the answers came too late, with their median milliseconds: what
+    stalls everybody at once shows here."""
+    medians = {second: spread(some)["p50"] for second, some in sorted(seconds.items())}
+    return {second: median for second, median in medians.items() if median > MILLISECONDS}
 
 
 # --- The installation -----------------------------------------------------------------------------

@@ -138,6 +138,7 @@ class Found:
 
     times: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     late: list[float] = field(default_factory=list)  # milliseconds after which each was sent
+    seconds: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))  # when due
     errors: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -187,6 +188,7 @@ class Town:
         self.http = Connections()
         self.found = Found()
         self.measuring = False
+        self.began = 0.0
         self.people = 0
         self.ready: dict[str, deque[Doing]] = defaultdict(deque)
         self.waiting: dict[str, Doing] = {}  # for mail, by reference
@@ -299,6 +301,7 @@ class Town:
         if measured:
             taken = 1000 * (asyncio.get_running_loop().time() - due)
             self.found.times[f"{group}: {kind}"].append(taken)
+            self.found.seconds[int(due - self.began)].append(taken)
         if wrong:
             self.found.errors[
                 f"{group}: {kind}: {ask.method} {ask.path.split('?')[0]}: {wrong}"
@@ -372,7 +375,7 @@ class Town:
 
     async def measure_later(self) -> None:
         await asyncio.sleep(self.plan.warm)
-        self.measuring = True
+        self.measuring, self.began = True, asyncio.get_running_loop().time()
         print("measuring", flush=True)
         await asyncio.Event().wait()
 

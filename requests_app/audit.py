@@ -92,6 +92,12 @@ def append_entry(
     return entry
 
 
+def take_turn() -> None:
+    """Wait for the log as an append does, and keep it until the transaction ends; what everybody
+    else's appends need not wait for belongs before."""
+    _locked_head()
+
+
 def append_lost(body: bytes, *, idem_key: str | None = None) -> None:
     """Append an entry of this log that a restored database has lost, byte for byte as it was.
 

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import EmailValidator, validate_email
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -116,7 +116,8 @@ def open_case(
         due=due.base_due,
     )
     case.access_digest = code_digest("access", case.id, access_code)
-    _insert_with_reference(case)
+    case.reference = f"NEW-{case.id.hex[:20]}"  # until everything else is there
+    case.save(force_insert=True)
     for kind, target in targets:
         ScopeItem.objects.create(case=case, kind=kind, target=target)
     vault.create_case_key(case)
@@ -126,11 +127,12 @@ def open_case(
         vault.put(case, "email", intake.email)
     if intake.message:
         vault.put(case, "message", intake.message)
-    _append_received(case, intake, targets, actor)
     if by_form:
         ask_code(case)
-    else:
+    _number(case)
+    if not by_form:
         _acknowledge(case)
+    _append_received(case, intake, targets, actor)
     return OpenedCase(case, access_code)
 
 
@@ -155,10 +157,10 @@ def confirm_email(*, reference: str, code: str) -> Case:
         note_contact(case)
         case.save()
         vault.remove(case, "code")
+        _acknowledge(case)
         audit.append_entry(
             type="case.email_confirmed", actor=SUBJECT.name, case=case, data={"method": "code"}
         )
-        _acknowledge(case)
         return case
 
 
@@ -273,30 +275,22 @@ def _scope_targets(scope: tuple[str, ...]) -> list[tuple[str, str]]:
 
 
 # --- Steps --------------------------------------------------------------------------------------
-def _insert_with_reference(case: Case) -> None:
-    """Insert under the next free number of the year of receipt.
+def _number(case: Case) -> None:
+    """The next reference of the year of receipt.
 
-    Two transactions may take the same number: the second waits on the unique index, fails in its
-    savepoint and takes the next.
+    One after the other, under the lock of the log, which comes last in a transaction: of many that
+    arrive at once none waits for all that another one does, or takes its number.
     """
+    audit.take_turn()
     prefix = f"ERQ-{case.received_on.year}-"
-    for _try in range(50):
-        last = (
-            Case.objects.filter(reference__startswith=prefix)
-            .order_by("-reference")
-            .values_list("reference", flat=True)
-            .first()
-        )
-        case.reference = f"{prefix}{int(last[len(prefix) :]) + 1 if last else 1:06d}"
-        try:
-            with transaction.atomic():
-                case.save(force_insert=True)
-        except IntegrityError:
-            if not Case.objects.filter(reference=case.reference).exists():
-                raise
-        else:
-            return
-    raise Invalid(_("Too many requests arrive at this moment. Send it again in a minute."))
+    last = (
+        Case.objects.filter(reference__startswith=prefix)
+        .order_by("-reference")
+        .values_list("reference", flat=True)
+        .first()
+    )
+    case.reference = f"{prefix}{int(last[len(prefix) :]) + 1 if last else 1:06d}"
+    case.save(update_fields=["reference"])
 
 
 def _append_received(

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from django.core import mail
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
@@ -355,6 +357,19 @@ def test_requests_that_arrive_together_get_references_of_their_own() -> None:
         f"ERQ-{year}-{i:06d}" for i in range(1, 7)
     ]
     assert audit.read_log().size == AuditEntry.objects.count() == 7
+
+
+def test_only_the_log_is_written_while_everybody_waits_for_it() -> None:
+    with CaptureQueriesContext(connection) as opening:
+        case = open_case().case
+    code = mailed_code(case.reference)
+    with CaptureQueriesContext(connection) as confirming:
+        intake.confirm_email(reference=case.reference, code=code)
+    for queries in (opening, confirming):
+        asked = [query["sql"] for query in queries]
+        turn = next(i for i, sql in enumerate(asked) if "FROM requests_app_loghead" in sql)
+        tables = {found for sql in asked[turn:] for found in re.findall(r"requests_app_(\w+)", sql)}
+        assert tables <= {"loghead", "auditentry", "auditopening", "case"}
 
 
 @pytest.mark.database
