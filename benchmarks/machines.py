@@ -105,6 +105,7 @@ def installed(root: Path, control: Path | None) -> Iterator[Stack]:
             "RTBF_RECHECK_CAP": "0",
             "RTBF_CODE_MAILS_PER_DAY": str(10 * CASES),  # all are of one address
             "OMP_NUM_THREADS": "1",
+            "RTBF_WORKER_NICE": "0",  # no pages are served on these
             **({"RTBF_CONTROLS": f"demo={control}"} if control else {}),
         }
         stack = Stack(url="", var_dir=root, env={**os.environ, **shared})
