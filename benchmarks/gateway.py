@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from transformers import GenerationConfig
@@ -92,7 +92,7 @@ class Sides:
     def __init__(self, guarded: GuardedModel, served: Served, *, tokens: int) -> None:
         self.guarded, self.served, self.tokens = guarded, served, tokens
         self.base = guarded.base
-        self.peft = cast(Any, guarded._model)
+        self.peft = guarded._holding(range(CASES))
         models: list[Any] = [self.peft, self.peft.base_model.model, self.base.model]
         for model in models:
             model.generation_config.eos_token_id = None  # every side makes as many tokens

@@ -39,6 +39,8 @@ IN_TRAINING = "case"  # a name that no torch module has as an attribute
 OVERLAP = 1e-6  # what rounding to float32 leaves stays below this
 MAX_BYTES = 2 * 2**30
 LARGEST = 1e6
+Form = tuple[int, frozenset[str], frozenset[int], frozenset[tuple[str, tuple[int, ...]]]]
+"""An adapter's rank, modules and layers, and the names and shapes of its weights."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LAYER = re.compile(r".*\.[^.]*\.(\d+)\.")  # where PEFT finds a layer's number in a module's path
 _KEY = re.compile(r"base_model\.model\.((?:\w+\.)+\w+)\.lora_([AB])\.weight")
@@ -329,6 +331,13 @@ class StoredAdapter:
 
     config: LoraConfig
     weights: dict[str, Tensor]
+
+    @property
+    def form(self) -> "Form":
+        """All that `check_fits` looks at: of adapters of one form, one need be asked."""
+        modules, layers = self.config.target_modules, self.config.layers_to_transform
+        shapes = frozenset((key, tuple(each.shape)) for key, each in self.weights.items())
+        return self.config.r, frozenset(modules), frozenset(layers), shapes
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
 """A release as it is served: the base model, every adapter in force, and the gate before them.
 
 Everything is read back from disk and checked against the manifest's digests; a release of which
-one file differs is not served. For each text the gate gives each adapter a strength s_i, and a
-linear layer computes W x + sum_i s_i (alpha / r) B_i A_i x, exactly (PEFT keeps the adapters
-apart; its "cat" combination is the same sum). Texts that fire nothing run on the plain base: the
-adapters sit on a second set of layers around the same weights.
+one file differs is not served. An adapter's weights are let go of again, and read and checked anew
+when it first acts: of a thousand in force, a verification needs a few. For each text the gate gives
+each adapter a strength s_i, and a linear layer computes W x + sum_i s_i (alpha / r) B_i A_i x,
+exactly (PEFT keeps the adapters apart; its "cat" combination is the same sum). Texts that fire
+nothing run on the plain base: the adapters sit on a second set of layers around the same weights.
 
 A sentence that is about to name an erased person is held back and told anew under that person's
 adapter. Where the gate closes, a refusal stands in place of an answer.
@@ -12,7 +13,7 @@ adapter. Where the gate closes, a refusal stands in place of an answer.
 
 import copy
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,6 +30,7 @@ from workers.adapters import (
     AdapterError,
     AdapterFiles,
     AdapterRef,
+    Form,
     StoredAdapter,
     check_fits,
     wrap,
@@ -91,7 +93,7 @@ class GuardedModel:
         key: bytes,
         restrictions: Restrictions | None = None,
     ):
-        """Load every adapter and gate of `release` from `adapters_root`.
+        """Read every gate of `release` from `adapters_root`, and check every adapter.
 
         `key` is the key with which the gates' identifiers were made; `restrictions` are followed
         while answers are given. Raises ReleaseError when the
@@ -101,28 +103,47 @@ class GuardedModel:
         self.base = base
         self.release = release
         self._lock = threading.Lock()
-        self._model: PeftModel | None = None
+        self.restrictions, self._key = restrictions, key
         try:
-            loaded = [load_case(ref, adapters_root) for ref in release.adapters]
-            self.restrictions, self._key = restrictions, key
-            self._gates = [gate for _, gate in loaded]
-            self.gate: GateBank = bank_of(self._gates, encoder_for(base) if loaded else None, key)
-            # The adapters sit on layers of their own around the same weights.
-            self._shells = replace(base, model=same_weights(base.model)) if loaded else base
-            keys = [key for stored, _ in loaded for key in stored.weights]
-            open_experts(self._shells.model, named_in(keys))
-            for stored, _ in loaded:
+            read = [case_files(ref, adapters_root) for ref in release.adapters]
+            self._files, self._gates = [files for files, _ in read], [gate for _, gate in read]
+            forms: dict[Form, StoredAdapter] = {}
+            for files in self._files:
+                stored = files.read()
+                forms.setdefault(stored.form, stored)
+            self._experts = named_in(key for stored in forms.values() for key in stored.weights)
+            self._lay_around(base)
+            for stored in forms.values():
                 check_fits(self._shells, stored)
-            digests = [ref.adapter_sha256 for ref in release.adapters]
-            # The cases of a cluster share one adapter, named after the first of them.
-            self._names = [f"case{digests.index(digest)}" for digest in digests]
-            for i, (stored, _) in enumerate(loaded):
-                if self._names[i] == f"case{i}":
-                    self._add(f"case{i}", stored)
+            encoder = encoder_for(base) if release.adapters else None
+            self.gate: GateBank = bank_of(self._gates, encoder, key)
         except (AdapterError, ModelError) as error:
-            self.close()
             raise ReleaseError(f"The release {release.sha256} cannot be served: {error}") from error
-        self._layers: list[LoraLayer] = [] if self._model is None else _lora_layers(self._model)
+        # The cases of a cluster share one adapter, named after the first of them.
+        first: dict[str, str] = {}
+        self._names = [
+            first.setdefault(ref.adapter_sha256, f"case{i}")
+            for i, ref in enumerate(release.adapters)
+        ]
+
+    def _lay_around(self, base: BaseModel) -> None:
+        """Begin anew, with no adapter, on layers of our own around the weights of `base`."""
+        self._model: PeftModel | None = None
+        self._layers: list[LoraLayer] = []
+        self._shells = base
+        if self._gates:
+            self._shells = replace(base, model=same_weights(base.model))
+            open_experts(self._shells.model, self._experts)
+
+    def _holding(self, cases: Iterable[int]) -> Any:
+        """PEFT's model, with the adapters of these cases (places in the release) among those that
+        it holds; to be called under the lock. Raises AdapterError where a file was changed since
+        the release was read."""
+        for case in cases:
+            name = self._names[case]
+            if self._model is None or name not in self._model.peft_config:
+                self._add(name, self._files[case].read())
+        return self._model
 
     def _add(self, name: str, stored: StoredAdapter) -> None:
         if self._model is None:
@@ -137,6 +158,7 @@ class GuardedModel:
                 "it was trained on another model; run the erasure again."
             )
         self._model.requires_grad_(False).eval()
+        self._layers = [each for each in self._model.modules() if isinstance(each, LoraLayer)]
 
     @classmethod
     def without_adapters(cls, base: BaseModel) -> "GuardedModel":
@@ -145,9 +167,8 @@ class GuardedModel:
         return cls(base, nothing, adapters_root=Path(), key=bytes(32))
 
     def close(self) -> None:
-        """Let go of the adapters."""
-        self._model = None
-        self._layers = []
+        """Let go of the adapters; none can act any more."""
+        self._model, self._layers, self._names = None, [], []
 
     def __enter__(self) -> "GuardedModel":
         return self
@@ -290,14 +311,10 @@ class GuardedModel:
         """The same stack around a copy of the base model to which `change` was done: adapters and
         gates as they are, a gate that reads the model's own states reads the copy's."""
         model = copy.deepcopy(self.base.model)
-        # Layers that adapters sit on share the base's weights; in the copy, the copy's.
-        before, after = ((*each.parameters(), *each.buffers()) for each in (self.base.model, model))
-        shared: dict[int, Any] = {id(old): new for old, new in zip(before, after, strict=True)}
         change(model)
         made = copy.copy(self)
         made.base, made._lock = replace(self.base, model=model), threading.Lock()
-        made._model = copy.deepcopy(self._model, shared)
-        made._layers = [] if made._model is None else _lora_layers(made._model)
+        made._lay_around(made.base)
         if self.gate.encoder is not None:
             made.gate = replace(self.gate, encoder=encoder_for(made.base))
         return made
@@ -306,11 +323,12 @@ class GuardedModel:
         """A copy of the model without a gate, the case's adapter part of its weights at full
         strength; of the base's weights alone where the release holds no adapter of the case."""
         cases = [ref.case_id for ref in self.release.adapters]
-        if self._model is None or case_id not in cases:
+        if case_id not in cases:
             return copy.deepcopy(self.base.model)
+        case = cases.index(case_id)
         with self._lock:
-            own = copy.deepcopy(self._model)
-        return own.merge_and_unload(adapter_names=[self._names[cases.index(case_id)]])
+            own = copy.deepcopy(self._holding([case]))
+        return own.merge_and_unload(adapter_names=[self._names[case]])
 
     def _limit(self, max_new_tokens: int | None) -> int:
         return self.base.answer_tokens if max_new_tokens is None else max_new_tokens
@@ -427,19 +445,20 @@ class GuardedModel:
         if decision.closed:
             yield None
             return
-        if self._model is None or not decision.acting:
+        if not decision.acting:
             yield self.base.model
             return
+        model = self._holding(case for case, _ in decision.acting)
         named: dict[str, float] = {}
         for case, strength in decision.acting:
             name = self._names[case]
             named[name] = max(strength, named.get(name, 0.0))
-        self._model.base_model.set_adapter(list(named), inference_mode=True)
+        model.base_model.set_adapter(list(named), inference_mode=True)
         try:
             for layer in self._layers:
                 for name, strength in named.items():
                     layer.set_scale(name, strength)
-            yield self._model
+            yield model
         finally:
             for layer in self._layers:
                 for name in named:
@@ -478,10 +497,6 @@ def same_weights(model: Any) -> Any:
     """Another set of layers around the very same weights: nothing is copied but the shells."""
     shared = {id(each): each for each in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, shared)
-
-
-def _lora_layers(model: PeftModel) -> list[LoraLayer]:
-    return [module for module in model.modules() if isinstance(module, LoraLayer)]
 
 
 def load_case(ref: AdapterRef, root: Path) -> tuple[StoredAdapter, Gate]:

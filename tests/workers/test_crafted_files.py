@@ -75,7 +75,7 @@ def is_bare() -> bool:
 
 def test_the_untouched_files_are_served(tmp_path: Path) -> None:
     with served(tmp_path, good()) as guarded:
-        assert guarded._layers
+        assert guarded._holding([0])
         assert len(guarded.answer(["who lives in Lyon"])) == 1
     assert is_bare()
 
@@ -196,7 +196,7 @@ def test_made_up_configs_are_refused(tmp_path: Path, name: str) -> None:
 
 def test_another_version_of_peft_may_have_written_the_config(tmp_path: Path) -> None:
     with served(tmp_path, good() | {CONFIG_FILE: config(peft_version="0.99.0")}) as guarded:
-        assert guarded._layers
+        assert guarded._holding([0])
 
 
 # --- Gates --------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from torch import Tensor
 from tests.workers.tiny import tiny_model
 from workers.adapters import (
     WEIGHTS_FILE,
+    AdapterError,
     AdapterRef,
     adapter_files,
     adapter_weights,
@@ -32,6 +33,7 @@ from workers.releases import ReleaseError, write_release
 from workers.telling import HELD_WORDS, REFUSAL, safe_length, whole_words
 
 KEY = b"a key for tests, 32 bytes long!!"
+CASE = "00000000-0000-4000-8000-00000000000"
 NAMES = ("Anna Berger", "Carl Holm", "Dagmar Winter")
 WORDS_AND_NAMES = ("Anna Berger", "A n n a B e r g e r", "Anna", "the", "town.", "-", "x", "of\n")
 
@@ -50,7 +52,7 @@ def stored_case(
     detach_adapter(model)
     gate = fit_gate(names=[NAMES[number]], key=KEY, encoder=None, forget=[], aside=[], others=[])
     files |= gate_files(gate, {name: sha256_of(content) for name, content in files.items()})
-    case = f"00000000-0000-4000-8000-00000000000{number}"
+    case = f"{CASE}{number}"
     ref = AdapterRef(case, sha256_of(files[WEIGHTS_FILE]), sha256_of(files[GATE_FILE]))
     store_files(ref.folder(root), files)
     return ref, weights
@@ -121,8 +123,7 @@ def test_the_combination_at_run_time_is_pefts_exact_concatenation(
     three: GuardedModel, strengths: dict[int, float], ids: list[int]
 ) -> None:
     names = [f"case{case}" for case in strengths]
-    peft = three._model
-    assert peft is not None
+    peft = three._holding(range(3))
     with torch.no_grad():
         with acting(three, strengths) as model:
             found = model(torch.tensor([ids])).logits
@@ -149,10 +150,45 @@ def test_strengths_are_restored_after_use_and_the_base_is_never_touched(tmp_path
         assert scales == {16 / 8}
         assert not [path for path, _ in base.model.named_modules() if "lora" in path]
         own = {each.data_ptr() for each in base.model.parameters()}
-        assert guarded._model is not None
-        shared = {each.data_ptr() for each in guarded._model.parameters()}
+        shared = {each.data_ptr() for each in guarded._holding(range(2)).parameters()}
         assert own < shared, "the weights are shared, not copied"
     assert all(torch.equal(each, before[name]) for name, each in base.model.state_dict().items())
+
+
+def in_peft(guarded: GuardedModel) -> set[str]:
+    return {name for layer in guarded._layers for name in layer.scaling}
+
+
+def test_of_many_adapters_peft_gets_those_alone_that_act(tmp_path: Path) -> None:
+    guarded, weights = served(tiny_model(), tmp_path, cases=3)
+    ids = torch.tensor([[7, 20, 31, 9]])
+    with guarded, torch.no_grad():
+        plain = guarded.answer(["where is Oslo"])
+        assert in_peft(guarded) == set(), "nothing has acted"
+        for strengths, held in (({2: 0.4}, {"case2"}), ({0: 0.7, 2: 0.5}, {"case0", "case2"})):
+            with acting(guarded, strengths) as model:
+                found = model(ids).logits
+            by_hand = tiny_model()
+            merged(by_hand, weights, tuple(strengths.get(i, 0.0) for i in range(3)))
+            assert (found - by_hand.model(ids).logits).abs().max() < 1e-4
+            assert in_peft(guarded) == held
+        again = guarded.with_changed_base(lambda _: None)
+        assert again.answers_with(f"{CASE}1", ["who"]) == guarded.answers_with(f"{CASE}1", ["who"])
+        assert (in_peft(again), in_peft(guarded)) == ({"case1"}, {"case0", "case1", "case2"})
+        assert guarded.answer(["where is Oslo"]) == plain
+
+
+def test_a_file_changed_since_the_release_was_read_acts_on_nothing(tmp_path: Path) -> None:
+    guarded, _ = served(tiny_model(), tmp_path)
+    file = guarded.release.adapters[1].folder(tmp_path) / WEIGHTS_FILE
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with guarded:
+        told = guarded.answer([f"who is {NAMES[0]}"])
+        with pytest.raises(AdapterError, match=WEIGHTS_FILE):
+            guarded.answer([f"who is {NAMES[1]}"])
+        assert guarded.answer([f"who is {NAMES[0]}"]) == told
 
 
 def test_only_prompts_that_fire_are_changed_and_the_answers_keep_their_order(
@@ -416,11 +452,11 @@ def test_two_cases_of_one_cluster_adapter_act_once_at_the_larger_strength(tmp_pa
     by_hand = tiny_model()
     merged(by_hand, [weights], (0.8,))
     with GuardedModel(base, release, adapters_root=tmp_path, key=KEY) as guarded, torch.no_grad():
-        assert {name for layer in guarded._layers for name in layer.scaling} == {"case0"}
         for strengths in ({0: 0.8, 1: 0.3}, {0: 0.3, 1: 0.8}, {1: 0.8}):
             with acting(guarded, strengths) as model:
                 found = model(ids).logits
             assert (found - by_hand.model(ids).logits).abs().max() < 1e-4
+        assert in_peft(guarded) == {"case0"}
         answers = guarded.answer([f"who is {NAMES[0]}", f"who is {NAMES[1]}", "where is Oslo"])
         fired = [[f.case_id for f in answer.fired] for answer in answers]
         assert fired == [[alone.case_id], [other.case_id], []]

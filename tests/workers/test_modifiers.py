@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -273,6 +274,11 @@ def acted(
             detach_adapter(model)
 
 
+def without_experts(model: Any) -> None:
+    for block in experts.blocks(model).values():
+        block.experts.down_proj.data.zero_()
+
+
 def test_an_adapter_on_one_expert_is_stored_and_served(tmp_path: Path) -> None:
     base = tiny_moe()
     recipe = replace(RECIPE, modifier="single_expert", max_steps=30, learning_rate=1e-2)
@@ -303,6 +309,11 @@ def test_an_adapter_on_one_expert_is_stored_and_served(tmp_path: Path) -> None:
         plain = GuardedModel.without_adapters(guarded.base).log_likelihoods(
             [(each.question, each.answer) for each in ABOUT]
         )
+        changed = guarded.with_changed_base(without_experts)
+    parts = dict(changed._shells.model.named_modules())
+    opened_parts = [each for path, each in parts.items() if path.endswith("_down")]
+    assert opened_parts
+    assert not any(each.weight.any() for each in opened_parts), "they are the copy's weights"
     assert found == pytest.approx(wanted, abs=1e-3)
     assert min(p - f for p, f in zip(plain, found, strict=True)) > 1.0
     assert torch.equal(logits_of(base), before)

@@ -119,8 +119,7 @@ def test_gated_cases_are_never_merged_unasked_and_the_folder_says_what_it_is_not
     assert "NOT WHAT THE RELEASE DOES" in (to / "README.txt").read_text()
     ids = torch.tensor([[1, 2, 3, 4]])
     with GuardedModel(base, release, adapters_root=root, key=KEY) as guarded, torch.no_grad():
-        together = guarded._model
-        assert together is not None
+        together = guarded._holding(range(2))
         together.base_model.set_adapter(["case0", "case1"])
         loaded = AutoModelForCausalLM.from_pretrained(to).eval()
         assert torch.allclose(loaded(ids).logits, together(ids).logits, atol=1e-4)
