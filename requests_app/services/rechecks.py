@@ -56,6 +56,7 @@ NEWEST = 20
 SEED_LIMIT = 2**31
 WHY_LENGTH = 200
 Drawn = TypeVar("Drawn")
+Queued = Mapping[str, str | int]
 SEALED = "the case is sealed: its data is gone"
 SUPERSEDED = "another release went live before this was measured"
 
@@ -97,9 +98,9 @@ class RecheckInput:
 # --- Queueing -----------------------------------------------------------------------------------
 def queue_rechecks(
     release: Release, reason: Recheck.Reason, *, measured: Collection[UUID] = ()
-) -> int:
-    """Queue the cases of a live release, and the release itself, to be measured; returns how many
-    cases. In the caller's transaction, which holds the release locked.
+) -> Queued:
+    """Queue the cases of a live release, and the release itself, to be measured. In the caller's
+    transaction, which holds the release locked and gives what is returned to `log_rechecks`.
 
     Cases in `measured` were measured on this very release to put it live, and are left out.
     """
@@ -118,21 +119,22 @@ def queue_rechecks(
     rows = [Recheck(run_id=run_id, case_id=case_id, **common) for case_id, run_id in chosen]
     rows.append(Recheck(**common))
     Recheck.objects.bulk_create(rows)
-    audit.append_entry(
-        type="release.rechecks_queued",
-        actor=SYSTEM.name,
-        data={
-            "model": release.model_name,
-            "release": release.digest,
-            "occasion": common["occasion"],
-            "reason": reason.value,
-            "cases": len(chosen),
-            "of": len(manifest.cases.difference(measured)),
-            "seed": seed,
-        },
-    )
     wake.send_after_commit(RECHECK_TASK, rows[0].id, queue="model")
-    return len(chosen)
+    return {
+        "model": release.model_name,
+        "release": release.digest,
+        "occasion": common["occasion"],
+        "reason": reason.value,
+        "cases": len(chosen),
+        "of": len(manifest.cases.difference(measured)),
+        "seed": seed,
+    }
+
+
+def log_rechecks(queued: Queued) -> None:
+    """Log what `queue_rechecks` queued. It is a step of its own because entries are appended last:
+    from the first one to the commit everybody else's wait."""
+    audit.append_entry(type="release.rechecks_queued", actor=SYSTEM.name, data=queued)
 
 
 def draw(runs: Sequence[Drawn], *, seed: int) -> list[Drawn]:
@@ -161,7 +163,7 @@ def _queue_if_due(digest: str) -> bool:
     due = next_due(release)
     if due is not None and due > timezone.now():
         return False
-    queue_rechecks(release, Recheck.Reason.SCHEDULE)
+    log_rechecks(queue_rechecks(release, Recheck.Reason.SCHEDULE))
     return True
 
 
@@ -325,10 +327,12 @@ def _end(
         audit.append_entry(type="release.rechecked", actor=WORKER.name, data=data)
         return
     data |= {"run": str(row.run_id), "verdict": verdict}
-    audit.append_entry(type="case.rechecked", actor=WORKER.name, case=case, data=data)
-    if verdict == Verdict.NOT_MET and not had_fallen and case.status in REOPENED_FROM:
+    falls = verdict == Verdict.NOT_MET and not had_fallen and case.status in REOPENED_FROM
+    if falls:
         advance(case, CaseStatus.EVIDENCE_REVIEW)
         case.save()
+    audit.append_entry(type="case.rechecked", actor=WORKER.name, case=case, data=data)
+    if falls:
         kept = {key: data[key] for key in ("recheck", "run", "model", "release", "why")}
         audit.append_entry(type="case.reopened", actor=WORKER.name, case=case, data=kept)
 

@@ -38,7 +38,7 @@ from requests_app.services.manifests import (
     references,
     without_case,
 )
-from requests_app.services.rechecks import queue_rechecks
+from requests_app.services.rechecks import log_rechecks, queue_rechecks
 from requests_app.services.run_values import ProbeRow, canonical_bytes
 from requests_app.services.suppression import sync_tags
 
@@ -101,6 +101,7 @@ def revoke_case(*, case_id: UUID, actor_member: StaffMember) -> list[Release]:
     for model_name in models:
         live = locked_live(model_name)
         found.append(put_live(model_name, read_manifest(without_case(live, case.id))))
+    queued = [queue_rechecks(release, Recheck.Reason.RELEASE) for release in found]
     sync_tags(case, actor=staff_actor(actor_member))
     audit.append_entry(
         type="case.revoked",
@@ -112,8 +113,8 @@ def revoke_case(*, case_id: UUID, actor_member: StaffMember) -> list[Release]:
             "releases": {release.model_name: release.digest for release in found},
         },
     )
-    for release in found:
-        queue_rechecks(release, Recheck.Reason.RELEASE)
+    for each in queued:
+        log_rechecks(each)
     return found
 
 
@@ -254,6 +255,7 @@ def register_consolidation(
             model_name=model_name, sha256=new.base_sha256, replaced=live.base_sha256
         )
     release = put_live(model_name, new)
+    queued = queue_rechecks(release, Recheck.Reason.RELEASE, measured=list(cases))
     actor = staff_actor(actor_member).name
     common = {"model": model_name, "release": release.digest, "plan_sha256": plan_sha256}
     audit.append_entry(
@@ -288,7 +290,7 @@ def register_consolidation(
         )
     if moved:
         lineage.quarantine_replaced(sha256=live.base_sha256, actor=staff_actor(actor_member))
-    queue_rechecks(release, Recheck.Reason.RELEASE, measured=list(cases))
+    log_rechecks(queued)
     return release
 
 

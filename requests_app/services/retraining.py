@@ -24,7 +24,7 @@ from requests_app.services import lineage
 from requests_app.services.errors import Invalid, WrongState
 from requests_app.services.locking import require_role
 from requests_app.services.manifests import EXACT, put_live, read_manifest, references
-from requests_app.services.rechecks import queue_rechecks
+from requests_app.services.rechecks import log_rechecks, queue_rechecks
 from requests_app.services.releases import CaseFigures, lock_model, locked_cases, locked_live
 from requests_app.verifier import canonical
 
@@ -76,6 +76,7 @@ def register_retrained(
         started_from=trained_on.started_from,
     )
     release = put_live(model_name, new)
+    queued = queue_rechecks(release, Recheck.Reason.RELEASE, measured=list(cases))
     common = {
         "model": model_name,
         "release": release.digest,
@@ -111,7 +112,7 @@ def register_retrained(
             },
         )
     lineage.quarantine_replaced(sha256=live.base_sha256, actor=actor)
-    queue_rechecks(release, Recheck.Reason.RELEASE, measured=list(cases))
+    log_rechecks(queued)
     return release
 
 

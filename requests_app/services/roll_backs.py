@@ -31,7 +31,7 @@ from requests_app.services.manifests import (
     read_manifest,
     revoked_cases,
 )
-from requests_app.services.rechecks import queue_rechecks
+from requests_app.services.rechecks import log_rechecks, queue_rechecks
 from requests_app.services.releases import lock_model, locked_cases, locked_live
 
 
@@ -127,6 +127,7 @@ def roll_back_release(*, digest: str, reason: str, actor_member: StaffMember) ->
         require_role(actor_member, Role.APPROVER)
     lineage.bring_back(sha256=manifest.base_sha256, actor=staff_actor(actor_member))
     put_live(release.model_name, manifest, release)
+    queued = queue_rechecks(release, Recheck.Reason.RELEASE)
     data = {"model": release.model_name, "release": release.digest, "from": live.digest}
     actor = staff_actor(actor_member).name
     audit.append_entry(type="release.rolled_back", actor=actor, data={**data, "reason": reason})
@@ -137,7 +138,7 @@ def roll_back_release(*, digest: str, reason: str, actor_member: StaffMember) ->
             "base_sha256": manifest.base_sha256,
         }
         audit.append_entry(type="case.regated", actor=actor, case=case, data={**data, **digests})
-    queue_rechecks(release, Recheck.Reason.RELEASE)
+    log_rechecks(queued)
     return release
 
 

@@ -84,6 +84,12 @@ def queue_run(case: Case, model_name: str, *, actor: str) -> ErasureRun:
     The seed is logged here, before anything can be measured with it: drawn at random, or after
     attempts that were not met, the first one's plus their number, as its test plan says.
     """
+    run = _next_run(case, model_name)
+    _log_queued(case, run, actor=actor)
+    return run
+
+
+def _next_run(case: Case, model_name: str) -> ErasureRun:
     short = not_met_runs(case, model_name)
     last = case.runs.filter(model_name=model_name).order_by("number").last()
     run = ErasureRun.objects.create(
@@ -93,14 +99,13 @@ def queue_run(case: Case, model_name: str, *, actor: str) -> ErasureRun:
         seed=short[0].seed + len(short) if short else secrets.randbelow(SEED_LIMIT),
         created_at=timezone.now(),
     )
-    audit.append_entry(
-        type="run.queued",
-        actor=actor,
-        case=case,
-        data={"run": str(run.id), "model": model_name, "number": run.number, "seed": run.seed},
-    )
     wake.send_after_commit(RUN_TASK, run.id, queue="model")
     return run
+
+
+def _log_queued(case: Case, run: ErasureRun, *, actor: str) -> None:
+    data = {"run": str(run.id), "model": run.model_name, "number": run.number, "seed": run.seed}
+    audit.append_entry(type="run.queued", actor=actor, case=case, data=data)
 
 
 def not_met_runs(case: Case, model_name: str, *, before: int | None = None) -> list[ErasureRun]:
@@ -145,6 +150,19 @@ def end_run(case: Case, run: ErasureRun, to: RunState, *, error: str, actor: str
     drop_lease(run)
     run.save()
     transaction.on_commit(partial(saved_steps.drop_steps, run.id))
+    fell_short = to == RunState.SUCCEEDED and run.verdict == Verdict.NOT_MET
+    stopped = run.cancel_requested_at is not None
+    again = None
+    if fell_short and not stopped and len(not_met_runs(case, run.model_name)) < ATTEMPTS:
+        again = _next_run(case, run.model_name)
+    else:
+        _wake_next(run.model_name)
+    if not case.runs.filter(state__in=ACTIVE).exists():
+        last = {r.model_name: r for r in case.runs.order_by("number")}.values()
+        fine = all(is_within(r) and not fell_back(r) for r in last)
+        advance(case, CaseStatus.RESPONDING if fine else CaseStatus.EVIDENCE_REVIEW)
+        case.save()
+    # Appended last: from here to the commit everybody else's entries wait.
     kind = {RunState.SUCCEEDED: "finished", RunState.FAILED: "failed"}.get(to, "cancelled")
     audit.append_entry(
         type=f"run.{kind}",
@@ -152,18 +170,8 @@ def end_run(case: Case, run: ErasureRun, to: RunState, *, error: str, actor: str
         case=case,
         data={"run": str(run.id), "verdict": run.verdict, "error": error},
     )
-    fell_short = to == RunState.SUCCEEDED and run.verdict == Verdict.NOT_MET
-    stopped = run.cancel_requested_at is not None
-    if fell_short and not stopped and len(not_met_runs(case, run.model_name)) < ATTEMPTS:
-        queue_run(case, run.model_name, actor=WORKER.name)
-    else:
-        _wake_next(run.model_name)
-    if case.runs.filter(state__in=ACTIVE).exists():
-        return
-    last = {r.model_name: r for r in case.runs.order_by("number")}.values()
-    fine = all(is_within(r) and not fell_back(r) for r in last)
-    advance(case, CaseStatus.RESPONDING if fine else CaseStatus.EVIDENCE_REVIEW)
-    case.save()
+    if again is not None:
+        _log_queued(case, again, actor=WORKER.name)
 
 
 def _wake_next(model_name: str) -> None:

@@ -400,6 +400,11 @@ def register_release(lease: Lease, *, manifest: bytes) -> Release:
     run.release = release
     enter_phase(run, Phase.DONE)
     run.save()
+    queued = (
+        rechecks.queue_rechecks(release, Recheck.Reason.RELEASE, measured=[case.id])
+        if goes_live
+        else None
+    )
     audit.append_entry(
         type="release.registered",
         actor=WORKER.name,
@@ -412,8 +417,8 @@ def register_release(lease: Lease, *, manifest: bytes) -> Release:
             "live": goes_live,
         },
     )
-    if goes_live:
-        rechecks.queue_rechecks(release, Recheck.Reason.RELEASE, measured=[case.id])
+    if queued is not None:
+        rechecks.log_rechecks(queued)
     return release
 
 
