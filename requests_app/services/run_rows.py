@@ -104,8 +104,12 @@ def _next_run(case: Case, model_name: str) -> ErasureRun:
 
 
 def _log_queued(case: Case, run: ErasureRun, *, actor: str) -> None:
-    data = {"run": str(run.id), "model": run.model_name, "number": run.number, "seed": run.seed}
-    audit.append_entry(type="run.queued", actor=actor, case=case, data=data)
+    audit.append_entry(
+        type="run.queued",
+        actor=actor,
+        case=case,
+        data={"run": str(run.id), "model": run.model_name, "number": run.number, "seed": run.seed},
+    )
 
 
 def not_met_runs(case: Case, model_name: str, *, before: int | None = None) -> list[ErasureRun]:
