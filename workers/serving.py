@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from workers.adapters import AdapterError, AdapterFiles, AdapterRef
+from workers.adapters import AdapterError, AdapterFiles
 from workers.answers import Started, begin, some_of, stop_tokens
 from workers.bank import MOST_BYTES, AdapterBank, Strengths
 from workers.base_models import BaseModel, Conversation, ModelError
@@ -73,11 +73,12 @@ class Served:
             if before is not None and before.base is not base:
                 before = None
             known = {} if before is None else before._read
+            digests = [(ref.adapter_sha256, ref.gate_sha256) for ref in release.adapters]
             self._read: dict[tuple[str, str], tuple[AdapterFiles, Gate]] = {
-                digests: known.get(digests) or case_files(ref, adapters_root)
-                for digests, ref in {_digests_of(ref): ref for ref in release.adapters}.items()
+                each: known.get(each) or case_files(ref, adapters_root)
+                for each, ref in dict(zip(digests, release.adapters, strict=True)).items()
             }
-            self._gates = [self._read[_digests_of(ref)][1] for ref in release.adapters]
+            self._gates = [self._read[each][1] for each in digests]
             self.gate: GateBank = bank_of(
                 self._gates,
                 encoder_for(base) if release.adapters else None,
@@ -85,7 +86,7 @@ class Served:
                 before=None if before is None else before.gate,
             )
             # The cases of a cluster share one adapter.
-            self.names = [ref.adapter_sha256 for ref in release.adapters]
+            self.names = [adapter for adapter, _ in digests]
             self.bank: AdapterBank = AdapterBank(
                 base,
                 {weights: files for (weights, _), (files, _) in self._read.items()},
@@ -187,10 +188,6 @@ class Served:
     def _bare_text(prompt: Prompt) -> str:
         turns = prompt.conversation
         return turns if isinstance(turns, str) else "\n".join(turn.text for turn in turns)
-
-
-def _digests_of(ref: AdapterRef) -> tuple[str, str]:
-    return ref.adapter_sha256, ref.gate_sha256
 
 
 def ends(base: BaseModel) -> frozenset[int]:

@@ -86,6 +86,13 @@ def read_manifest(raw: bytes) -> Manifest:
     return found
 
 
+def manifest_of(release: Release) -> Manifest:
+    """The manifest of a row, which may have been read without it (`defer`): if it is one of the
+    last, its digest says so."""
+    kept = [each for each in tuple(_last_read) if each.digest == release.digest]
+    return kept[0] if kept else read_manifest(bytes(release.manifest))
+
+
 def _manifest(raw: bytes, begun: Manifest | None) -> Manifest:
     """What `raw` says; it begins with the adapters of `begun` and one more, if that is given.
 

@@ -47,7 +47,13 @@ from requests_app.services.leases import (
     used_up,
 )
 from requests_app.services.locking import require_role
-from requests_app.services.manifests import Manifest, ManifestAdapter, put_live, read_manifest
+from requests_app.services.manifests import (
+    Manifest,
+    ManifestAdapter,
+    manifest_of,
+    put_live,
+    read_manifest,
+)
 from requests_app.services.run_rows import (
     ACTIVE,
     adapter_row,
@@ -379,7 +385,10 @@ def register_release(lease: Lease, *, manifest: bytes) -> Release:
     if run.release is not None:
         return run.release
     live = (
-        Release.objects.select_for_update().filter(model_name=run.model_name, is_live=True).first()
+        Release.objects.select_for_update()
+        .filter(model_name=run.model_name, is_live=True)
+        .defer("manifest")
+        .first()
     )
     digest = hashlib.sha256(manifest).hexdigest()
     if (run.evidence or {}).get("release", digest) != digest:
@@ -488,10 +497,12 @@ def _digest(value: str) -> str:
 def _check_follows(manifest: Manifest, live: Release | None, *, own: ErasureRun) -> None:
     """Invalid unless the manifest is the live one, without the case if it is in it, and with this
     run's adapter added at the end."""
-    before = read_manifest(bytes(live.manifest)) if live else None
+    before = manifest_of(live) if live else None
+    kept, merged = (before.adapters, before.merged) if before else ((), ())
+    if before and own.case_id in before.cases:
+        kept = tuple(each for each in kept if each.case_id != own.case_id)
+        merged = tuple(each for each in merged if each != own.case_id)
     adapter = ManifestAdapter(own.case_id, own.adapter.sha256, own.adapter.gate_sha256)
-    kept = [each for each in before.adapters if each.case_id != own.case_id] if before else []
-    merged = tuple(each for each in before.merged if each != own.case_id) if before else ()
     if (manifest.adapters, manifest.merged) != ((*kept, adapter), merged):
         raise Invalid(
             _(

@@ -18,7 +18,7 @@ from workers.adapters import (
     store_files,
 )
 from workers.base_models import BaseModel
-from workers.digests import canonical_json, sha256_of
+from workers.digests import canonical_json, parsed_json, sha256_of
 from workers.gate import GATE_FILE, fit_gate, gate_files
 from workers.guarded import GuardedModel
 from workers.releases import (
@@ -70,6 +70,17 @@ def test_one_case_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ReleaseError, match="not a release"):
         write_release(tmp_path, base=tiny_model(), adapters=[REF, REF])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("case", ['a"', '","case":"b', "a\\u0041", "a\n", "ä"])
+def test_a_manifest_is_canonical_json_whatever_a_case_is_called(tmp_path: Path, case: str) -> None:
+    other = AdapterRef("case-2", "d" * 64, "e" * 64)
+    written = write_release(tmp_path, base=tiny_model(), adapters=[REF, other], merged=["old"])
+    content = (tmp_path / f"{written.sha256}.json").read_bytes()
+    assert canonical_json(parsed_json(content)) == content
+    assert read_release(tmp_path, written.sha256) == written
+    with pytest.raises(ReleaseError, match="not a release"):
+        write_release(tmp_path, base=tiny_model(), adapters=[REF, replace(other, case_id=case)])
 
 
 def test_a_merged_case_is_named_and_has_no_adapter(tmp_path: Path) -> None:
