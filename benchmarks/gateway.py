@@ -4,13 +4,15 @@ On the demo model and SmolLM2-135M (`--model`; `--tokens` of every answer, `--pa
 prompts of which one in ten is gated): eight cases whose adapters have a random B (what they say is
 of no matter here, what it costs is), with gates as a run makes them. Every side makes as many
 tokens, past what would end an answer; the plain model is the weights alone in our own loop, which
-is faster than `generate`. All sides run in this process on the same threads, in pairs whose order
-changes; figures are medians of the pairs' ratios, by the clock and, which a loaded machine disturbs
-less, by processor time. The others read a chat template's opening with every prompt, as their calls
-do; what the gateway keeps of a caller is emptied before each answer, but for the figure of a
-conversation that goes on. Asserted before anything is timed: logits within 1e-4 of PEFT's exact
-concatenation, equal greedy tokens on all sides, ungated answers equal to the plain model's. Both
-models together take about ten minutes on two quiet cores.
+is faster than `generate`, packed as the gateway holds them (`workers.packed`): what that alone
+gains is a figure of its own. PEFT has the weights as they are loaded. All sides run in this process
+on the same threads, in pairs whose order changes; figures are medians of the pairs' ratios, by the
+clock and, which a loaded machine disturbs less, by processor time. The others read a chat
+template's opening with every prompt, as their calls do; what the gateway keeps of a caller is
+emptied before each answer, but for the figure of a conversation that goes on. Asserted before
+anything is timed: logits within 1e-4 of PEFT's exact concatenation, equal greedy tokens on all
+sides, ungated answers equal to the plain model's. Both models together take about ten minutes on
+two quiet cores.
 """
 
 import argparse
@@ -48,6 +50,7 @@ from workers.encoders import encoder_for
 from workers.gate import GATE_FILE, Decision, gate_files
 from workers.guarded import GuardedModel
 from workers.lanes import Done, Event, Failed, Piece, Request
+from workers.packed import packed
 from workers.releases import write_release
 from workers.serving import Prompt, Served
 
@@ -208,9 +211,11 @@ def answered(
     return [each.text for each in heard]
 
 
-def plain(served: Served, questions: Sequence[Conversation], limit: int) -> list[str]:
-    """The same of the weights alone."""
-    model = served.base.model
+def plain(
+    served: Served, questions: Sequence[Conversation], limit: int, *, model: Any = None
+) -> list[str]:
+    """The same of the weights alone, as they are served or those of `model`."""
+    model = model or served.base.model
     started = begin(model, [served.ids(Prompt(question)) for question in questions])
     return [served.text(row) for row in token_rows(model, started, limit, stops=served.stops)]
 
@@ -257,7 +262,7 @@ def for_model(name: str, *, tokens: int, pairs: int, mixed: int) -> report.Measu
         root = Path(folder)
         release = write_release(root / "releases", base=base, adapters=stored_cases(base, root))
         report.progress(f"{name}: release of {CASES} cases")
-        served = Served(base, release, adapters_root=root, key=KEY, kept_bytes=KEPT_BYTES)
+        served = Served(packed(base), release, adapters_root=root, key=KEY, kept_bytes=KEPT_BYTES)
         with GuardedModel(base, release, adapters_root=root, key=KEY) as guarded:
             return measured(Sides(guarded, served, tokens=tokens), pairs=pairs, mixed=mixed)
 
@@ -299,10 +304,17 @@ def measured(sides: Sides, *, pairs: int, mixed: int) -> report.Measured:
 
         for at_once in (8, 1):
             assert ours(eight, at_once) == theirs(eight, at_once), "an ungated answer differs"
+        loaded = plain(served, eight, limit, model=base.model)
+        assert ours(eight, 8) == loaded, "an ungated answer differs from that of the model as loaded"
         one = ratio(lambda: ours(four, 1), lambda: theirs(four, 1), pairs=pairs)
         figures["ungated, one at a time"] = one
         figures["ungated, eight at once"] = ratio(
             lambda: ours(eight, 8), lambda: theirs(eight, 8), pairs=pairs
+        )
+        figures["plain model, eight at once, as loaded over packed"] = ratio(
+            lambda: plain(served, eight, limit, model=base.model),
+            lambda: plain(served, eight, limit),
+            pairs=pairs,
         )
         encoder = served.gate.encoder
         if encoder is not None and encoder.of_states is None:

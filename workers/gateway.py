@@ -52,6 +52,7 @@ from workers.openai_form import (
     parsed,
     parsed_with_answer,
 )
+from workers.packed import packed
 from workers.releases import Release, ReleaseError, release_of
 from workers.restrictions import Restrictions
 from workers.serving import Served
@@ -156,7 +157,7 @@ class Follower:
         if self.served is not None and self.served.base.sha256 == wanted.base_sha256:
             return self.served.base
         placement = Placement(settings.RTBF_MODEL_DTYPE, settings.RTBF_MODEL_DEVICE_MAP)
-        return load_served(self.model_name, wanted.base_sha256, root, placement)
+        return packed(load_served(self.model_name, wanted.base_sha256, root, placement))
 
     def _shut(self, why: str) -> None:
         if self.served is not None:
