@@ -305,7 +305,7 @@ def measured(sides: Sides, *, pairs: int, mixed: int) -> report.Measured:
         for at_once in (8, 1):
             assert ours(eight, at_once) == theirs(eight, at_once), "an ungated answer differs"
         loaded = plain(served, eight, limit, model=base.model)
-        assert ours(eight, 8) == loaded, "an ungated answer differs from that of the model as loaded"
+        assert ours(eight, 8) == loaded, "an answer differs from the loaded model's"
         one = ratio(lambda: ours(four, 1), lambda: theirs(four, 1), pairs=pairs)
         figures["ungated, one at a time"] = one
         figures["ungated, eight at once"] = ratio(
