@@ -27,6 +27,7 @@ Handler = Callable[[HttpRequest], HttpResponse]
 
 logger = logging.getLogger(__name__)
 OPEN = ("/healthz", "/readyz", "/metrics")  # answer for themselves
+CURRENT_SECONDS = 1.0  # for which a look at the record holds
 EVENT_STREAM = "text/event-stream"
 NOTE_SECONDS = 60  # how often the last activity of staff is written
 SECOND_FACTORS = [Authenticator.Type.TOTP, Authenticator.Type.WEBAUTHN]
@@ -36,10 +37,19 @@ API_PATH = "/api/"
 
 def current_record(get_response: Handler) -> Handler:
     """Answer 503 while the database does not hold what was signed last: after a restore, until
-    `manage.py replay_erasures` has destroyed again what the backup had forgotten."""
+    `manage.py replay_erasures` has destroyed again what the backup had forgotten.
+
+    Where it held that a moment ago it is not asked again; what is written asks each time
+    (`audit.append_entry`).
+    """
+    current_until = 0.0
 
     def middleware(request: HttpRequest) -> HttpResponse:
-        if request.path in OPEN or not (reason := why_not_served()):
+        nonlocal current_until
+        if request.path in OPEN or time.monotonic() < current_until:
+            return get_response(request)
+        if not (reason := why_not_served()):
+            current_until = time.monotonic() + CURRENT_SECONDS
             return get_response(request)
         logger.critical("Not served: the database does not hold what was signed last.")
         language = translation.get_language_from_request(request)  # before LocaleMiddleware

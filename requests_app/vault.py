@@ -20,7 +20,7 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -75,14 +75,23 @@ def create_case_key(case: Case) -> None:
 
 def put(case: Case, name: str, value: Any) -> None:
     """Encrypt a JSON value as item `name`, replacing an earlier one; VaultSealed after sealing."""
-    with transaction.atomic():
-        key = _case_key(case)
-        item = VaultItem.objects.select_for_update().filter(case=case, name=name).first()
-        if item is None:
-            item = VaultItem(case=case, name=name, version=0)
-        item.version += 1
-        item.ciphertext = _seal(key, _encode(value), _aad(str(case.id), name, item.version))
-        item.save()
+    put_each(case, {name: value})
+
+
+def put_each(case: Case, values: Mapping[str, Any]) -> None:
+    """As `put`, several items at once."""
+    key = _case_key(case)
+    with transaction.atomic(savepoint=False):
+        found = VaultItem.objects.select_for_update().filter(case=case, name__in=values)
+        known = {item.name: item for item in found}
+        for name, value in values.items():
+            item = known.get(name) or VaultItem(case=case, name=name, version=0)
+            item.version += 1
+            item.ciphertext = _seal(key, _encode(value), _aad(str(case.id), name, item.version))
+            if name in known:
+                item.save()
+            known[name] = item
+        VaultItem.objects.bulk_create([item for item in known.values() if item.pk is None])
 
 
 def get(case: Case, name: str, default: Any = _REQUIRED) -> Any:

@@ -121,12 +121,9 @@ def open_case(
     for kind, target in targets:
         ScopeItem.objects.create(case=case, kind=kind, target=target)
     vault.create_case_key(case)
-    vault.put(case, "name", intake.name)
-    vault.put(case, "aliases", list(intake.aliases))
-    if intake.email:
-        vault.put(case, "email", intake.email)
-    if intake.message:
-        vault.put(case, "message", intake.message)
+    optional = {"email": intake.email, "message": intake.message}
+    personal = {"name": intake.name, "aliases": list(intake.aliases)}
+    vault.put_each(case, personal | {name: value for name, value in optional.items() if value})
     if by_form:
         ask_code(case)
     _number(case)

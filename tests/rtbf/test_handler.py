@@ -54,11 +54,22 @@ def test_requests_share_one_connection_to_the_database(server: ThreadsThatStay) 
 def test_the_language_of_one_request_is_not_left_for_the_next(
     server: ThreadsThatStay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(middleware, "CURRENT_SECONDS", 0.0)
     assert '<html lang="de"' in got(server, "/", accept_language="de")[1]
     monkeypatch.setattr(middleware, "why_not_served", lambda: "It is behind.")
     status, page = got(server, "/")  # answered before the language of the visitor is known
     assert status == 503
     assert '<html lang="en"' in page
+
+
+@pytest.mark.parametrize(("seconds", "answer"), [(60.0, 200), (0.0, 503)])
+def test_a_look_at_the_record_holds_for_a_while_and_no_longer(
+    server: ThreadsThatStay, monkeypatch: pytest.MonkeyPatch, seconds: float, answer: int
+) -> None:
+    monkeypatch.setattr(middleware, "CURRENT_SECONDS", seconds)
+    assert got(server, "/privacy")[0] == 200
+    monkeypatch.setattr(middleware, "why_not_served", lambda: "It is behind.")
+    assert got(server, "/privacy")[0] == answer
 
 
 def test_a_static_file_comes_whole(server: ThreadsThatStay) -> None:
