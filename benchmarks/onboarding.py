@@ -42,6 +42,7 @@ from workers.encoders import own_encoder
 from workers.erasure import erase
 from workers.gate import GATE_FILE, PROTOTYPES, Gate, gate_files
 from workers.identifiers import identifier_digests
+from workers.packed import packed
 from workers.releases import Release, release_of, write_release
 from workers.serving import Served
 from workers.summaries import bar
@@ -328,10 +329,11 @@ def whole(
     """Seconds from the lease of a run to the gateway that serves its release; the verdicts that the
     erasures ended with are added to `verdicts`."""
     base, before = population.base, dict[str, Served]()
+    serving = packed(base)
 
     def serve(name: str, release: Release) -> Served:
         return Served(
-            base, release, adapters_root=root / "adapters", key=KEY, before=before.get(name)
+            serving, release, adapters_root=root / "adapters", key=KEY, before=before.get(name)
         )
 
     def step(name: str, number: int) -> Seconds:
@@ -368,10 +370,11 @@ def taking_over(
         release = manifest_of(base, refs[: counts[name] + more + 1], root)
         started = timed()
         before[name] = Served(
-            base, release, adapters_root=root / "adapters", key=KEY, before=before.get(name)
+            serving, release, adapters_root=root / "adapters", key=KEY, before=before.get(name)
         )
         return timed(started)
 
+    serving = packed(base)
     for name in counts:
         serve(name, -1)
     return in_turn({name: partial(serve, name) for name in counts})
@@ -381,13 +384,14 @@ START = """
 import json, resource, sys, time
 from pathlib import Path
 from workers.base_models import load_base_model
+from workers.packed import packed
 from workers.releases import read_release
 from workers.serving import Served
 def kilobytes():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(each.split()[1]) for each in lines if each.startswith("VmRSS"))
 root = Path(sys.argv[1])
-base = load_base_model("demo")
+base = packed(load_base_model("demo"))
 before, started, worked = kilobytes(), time.perf_counter(), time.process_time()
 served = Served(base, read_release(root / "releases", sys.argv[2]),
                 adapters_root=root / "adapters", key=sys.argv[3].encode(),

@@ -66,7 +66,8 @@ ROWS = (
     Row(
         name="F2, F2b",
         question="Guarded answers: ungated prompts, mixed adapters and strengths, against PEFT",
-        same="logits within 1e-4 of PEFT's exact concatenation, the same greedy tokens",
+        same="logits within 1e-4 of PEFT's exact concatenation, the same greedy tokens; ours and "
+        "the plain model hold the weights packed, as the gateway does, PEFT as they are loaded",
         runs=("gateway",),
         also=("gateway-smollm2",),
     ),
@@ -120,6 +121,19 @@ ROWS = (
         also=("consolidation",),
         without="Not held against PEFT's `add_weighted_adapter` (svd), and not with 64 cases: the "
         "demo's control never saw twenty people, and beyond them nothing says what was forgotten.",
+    ),
+    Row(
+        name="Load",
+        question="Fifty public and twenty staff requests a second while runs train",
+        same="there is one side: requests are due at random times, and theirs counts from then",
+        also=("load",),
+    ),
+    Row(
+        name="Machines",
+        question="Forty people of one model erased on two machines",
+        same="there is one side: the chain of releases, orthogonality and every bundle are held "
+        "against it",
+        also=("machines",),
     ),
 )
 

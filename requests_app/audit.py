@@ -33,7 +33,7 @@ SYSTEM = "system:log"
 # Appending and proving are plain SQL: to build these statements anew each time, as the ORM does,
 # costs several times what all the rest of an append does but the wait for the disk.
 SELECT_HEAD = "SELECT origin, size, frontier FROM requests_app_loghead WHERE id = 1"
-SELECT_SIZE = "SELECT size FROM requests_app_loghead WHERE id = 1"  # for every page
+SELECT_SIZE = "SELECT size FROM requests_app_loghead WHERE id = 1"  # for pages
 UPDATE_HEAD = "UPDATE requests_app_loghead SET size = %s, frontier = %s WHERE id = 1"
 SELECT_NODES = "SELECT seq, leaf_hash, nodes FROM requests_app_auditentry"
 SELECT_LAST_OF_CASE = (
@@ -71,8 +71,6 @@ def append_entry(
     Raises RuntimeError outside a transaction, ValueError for floats or a commitment without a case,
     LogError if the database holds another log than RTBF_LOG_ORIGIN names.
     """
-    if not connection.in_atomic_block:
-        raise RuntimeError("An audit entry belongs to the transaction of the change it records.")
     if commitments and case is None:
         raise ValueError("A commitment belongs to a case.")
     head = _locked_head()
@@ -94,7 +92,7 @@ def append_entry(
 
 def take_turn() -> None:
     """Wait for the log as an append does, and keep it until the transaction ends; what everybody
-    else's appends need not wait for belongs before."""
+    else's appends need not wait for belongs before. Raises as `append_entry`."""
     _locked_head()
 
 
@@ -355,6 +353,8 @@ class _Head:
 
 def _locked_head() -> _Head:
     """The one row that every append locks; the first append makes it, with `log.started`."""
+    if not connection.in_atomic_block:
+        raise RuntimeError("An audit entry belongs to the transaction of the change it records.")
     head = _made_head()
     if head.origin != settings.RTBF_LOG_ORIGIN:
         raise LogError(

@@ -39,8 +39,8 @@ def current_record(get_response: Handler) -> Handler:
     """Answer 503 while the database does not hold what was signed last: after a restore, until
     `manage.py replay_erasures` has destroyed again what the backup had forgotten.
 
-    Where it held that a moment ago it is not asked again; what is written asks each time
-    (`audit.append_entry`).
+    Where it held that within the last second it is not asked again; an entry of the log asks each
+    time whether the log is long enough (`audit.append_entry`).
     """
     current_until = 0.0
 

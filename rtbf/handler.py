@@ -20,9 +20,12 @@ from django.urls import set_script_prefix
 from django.utils import translation
 
 THREADS = 2
+ASIDE = {"/healthz": 1, "/app/playground": 2}
+"""Threads of their own: whether this process lives is asked while all others wait for something,
+and an answer of a model may take a minute."""
 TURN_SECONDS = 0.001
-"""After which a thread that computes lets another on: a page of twenty queries waits for its turn
-after each of them, and Python's own 5 ms are longer than most pages compute."""
+"""After which a thread that computes lets another on: a page waits for its turn after each of its
+queries, and Python's own 5 ms are longer than most pages compute."""
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -36,6 +39,7 @@ class ThreadsThatStay(ASGIHandler):
         self.load_middleware(is_async=False)
         sys.setswitchinterval(TURN_SECONDS)
         self.threads = ThreadPoolExecutor(threads, thread_name_prefix="request")
+        self.aside = {path: ThreadPoolExecutor(some) for path, some in ASIDE.items()}
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -49,7 +53,8 @@ class ThreadsThatStay(ASGIHandler):
         except RequestAborted:
             return
         loop = asyncio.get_running_loop()
-        response = await loop.run_in_executor(self.threads, self.answer, scope, body)
+        threads = self.aside.get(scope["path"], self.threads)
+        response = await loop.run_in_executor(threads, self.answer, scope, body)
         if not response.streaming:
             await self.send_response(response, send)
             return

@@ -25,7 +25,7 @@ READABLE = (*OURS, "django", "celery", "kombu", "uvicorn")
 
 # An id, a reference, a number, a digest, a dotted name of code, a queue or task name.
 HARMLESS = re.compile(
-    r"[0-9a-f]{8}-[0-9a-f-]{27}|ERQ-\d{4}-\d{6}|[0-9a-f]{64}|-?\d+(\.\d+)?(e-?\d+)?s?"
+    r"[0-9a-f]{8}-[0-9a-f-]{27}|ERQ-\d{4}-\d{6,9}|[0-9a-f]{64}|-?\d+(\.\d+)?(e-?\d+)?s?"
     r"|(celery|kombu|django|uvicorn|rtbf|requests_app|workers)(\.[A-Za-z_]\w*)+|(legal|model)@[\w.-]+"
 )
 SAFE_TYPES = (int, float, UUID, date, timedelta, type(None))

@@ -15,15 +15,16 @@ def served(*, threads: int) -> Iterator[ThreadsThatStay]:
     """A handler of its own, whose threads keep no connection to the test's database afterwards."""
     handler = ThreadsThatStay(threads)
     yield handler
-    each_once = Barrier(threads)
+    for pool in (handler.threads, *handler.aside.values()):
+        each_once = Barrier(pool._max_workers)
 
-    def close() -> None:
-        each_once.wait(10)
-        connections.close_all()
+        def close(each_once: Barrier = each_once) -> None:
+            each_once.wait(10)
+            connections.close_all()
 
-    for done in [handler.threads.submit(close) for _ in range(threads)]:
-        done.result()
-    handler.threads.shutdown()
+        for done in [pool.submit(close) for _ in range(pool._max_workers)]:
+            done.result()
+        pool.shutdown()
 
 
 def asked(handler: ThreadsThatStay, path: str, **headers: str) -> ApplicationCommunicator:

@@ -120,6 +120,9 @@ class Follower:
         except (AdapterError, ReleaseError, ModelError, ServiceError):
             log.exception("what is in force cannot be loaded")
             self._shut("what is in force cannot be loaded")
+        except Exception as error:  # noqa: BLE001  (this thread ended would serve the old for good)
+            log.critical("what is in force cannot be followed: %s", type(error).__name__)
+            self._shut("what is in force cannot be followed")
 
     def _is_loaded(self, wanted: record.ToServe) -> bool:
         if self.served is None:

@@ -142,7 +142,12 @@ class GuardedModel:
         for case in cases:
             name = self._names[case]
             if self._model is None or name not in self._model.peft_config:
-                self._add(name, self._files[case].read())
+                stored = self._files[case].read()
+                try:
+                    self._add(name, stored)
+                except BaseException:  # half of an adapter would be taken for the whole
+                    self._lay_around(self.base)
+                    raise
         return self._model
 
     def _add(self, name: str, stored: StoredAdapter) -> None:

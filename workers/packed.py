@@ -3,7 +3,7 @@
 On a processor, one more token for a few rows takes as long as the weights take to be read, and
 PyTorch lays each weight out anew for each product. Here that is done once. Only the order of the
 sums differs, which is rounding. The model that was loaded stays as it is; whoever lets go of it
-holds each packed weight once.
+holds each packed weight once, and a head tied to the embedding beside that.
 """
 
 from dataclasses import replace
@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from workers.base_models import BaseModel
+from workers.base_models import BaseModel, ModelError
 from workers.guarded import same_weights
 
 ROWS = 8
@@ -40,14 +40,21 @@ class PackedLinear(torch.nn.Linear):
 
 def packed(base: BaseModel) -> BaseModel:
     """The same weights, for serving alone: nothing can be trained or saved from them. Layers that
-    are small, in another dtype than float32 or on another device stay as they are."""
+    are small, in another dtype than float32 or on another device stay as they are. Raises
+    ModelError where there is no memory for them."""
     if not torch.backends.mkldnn.is_available():
         return base
     model = same_weights(base.model)
-    for path, layer in list(model.named_modules()):
-        if type(layer) is torch.nn.Linear and _pays(layer.weight):
-            parent, _, last = path.rpartition(".")
-            setattr(model.get_submodule(parent), last, PackedLinear(layer))
+    try:
+        for path, layer in list(model.named_modules()):
+            if type(layer) is torch.nn.Linear and _pays(layer.weight):
+                parent, _, last = path.rpartition(".")
+                setattr(model.get_submodule(parent), last, PackedLinear(layer))
+    except (RuntimeError, MemoryError) as error:
+        raise ModelError(
+            f"The weights of {base.name} cannot be laid out for serving "
+            f"({type(error).__name__}): give the gateway more memory."
+        ) from error
     return replace(base, model=model)
 
 

@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 from django.core.validators import EmailValidator, validate_email
 from django.db import transaction
 from django.db.models import F
+from django.db.models.functions import Length
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -275,18 +276,19 @@ def _scope_targets(scope: tuple[str, ...]) -> list[tuple[str, str]]:
 def _number(case: Case) -> None:
     """The next reference of the year of receipt.
 
-    One after the other, under the lock of the log, which comes last in a transaction: of many that
-    arrive at once none waits for all that another one does, or takes its number.
+    One after the other, under the lock of the log, late in the transaction: of many that arrive at
+    once none waits for all that another one does, or takes its number.
     """
     audit.take_turn()
-    prefix = f"ERQ-{case.received_on.year}-"
-    last = (
-        Case.objects.filter(reference__startswith=prefix)
-        .order_by("-reference")
-        .values_list("reference", flat=True)
-        .first()
-    )
-    case.reference = f"{prefix}{int(last[len(prefix) :]) + 1 if last else 1:06d}"
+    year = case.received_on.year
+    of_the_year = Case.objects.filter(
+        reference__startswith=f"ERQ-{year}-", reference__lt=f"ERQ-{year + 1}-"
+    ).values_list("reference", flat=True)
+    last = of_the_year.order_by("-reference").first()
+    if last == f"ERQ-{year}-999999":  # longer ones stand before it
+        last = of_the_year.order_by(Length("reference").desc(), "-reference").first()
+    number = int(last.rpartition("-")[2]) + 1 if last else 1
+    case.reference = f"ERQ-{year}-{number:06d}"
     case.save(update_fields=["reference"])
 
 

@@ -295,8 +295,12 @@ def record_recheck(
 @transaction.atomic
 def fail_recheck(lease: RecheckLease, *, error: str) -> None:
     """End a row that could not be measured, with a short sentence that holds no personal data: an
-    error is inconclusive."""
+    error is inconclusive. Nothing counts of a release which is not live any more."""
     case, row = _held(lease)
+    if not row.release.is_live:
+        _close(row, RecheckState.FAILED, verdict="", figures={}, why=SUPERSEDED)
+        _log_superseded([row])
+        return
     verdict = Verdict.INCONCLUSIVE if case else Verdict.NONE
     _end(case, row, RecheckState.FAILED, verdict=verdict, why=error)
 

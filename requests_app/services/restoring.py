@@ -93,7 +93,7 @@ _agreed: set[str] = set()  # notes that this process has held against its databa
 def why_not_served() -> str:
     """Why this database must not be served, for staff; empty if it holds what was signed last.
 
-    Cheap enough for every request: one row, and the root only once for each new checkpoint.
+    Cheap enough for pages: one row, and the root only once for each new checkpoint.
     """
     if problem := external.why_behind(audit.log_size):
         return problem

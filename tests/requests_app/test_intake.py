@@ -68,6 +68,14 @@ def test_references_count_by_year_of_receipt() -> None:
     assert found == ["ERQ-2025-000001", "ERQ-2026-000001", "ERQ-2026-000002", "ERQ-2025-000002"]
 
 
+def test_a_year_may_have_more_than_a_million_requests() -> None:
+    at = datetime(2025, 6, 1, tzinfo=UTC)
+    first = open_case(received_at=at).case
+    Case.objects.filter(pk=first.pk).update(reference="ERQ-2025-999999")
+    found = [open_case(received_at=at).case.reference for _ in range(2)]
+    assert found == ["ERQ-2025-1000000", "ERQ-2025-1000001"]
+
+
 def test_the_scope_names_models_in_service_and_data_stores(settings: Settings) -> None:
     settings.RTBF_MODELS = ["demo", "other"]
     case = open_case(scope=("data_store", "model", "model:demo", "data_store:crm")).case

@@ -436,13 +436,19 @@ def test_a_case_sealed_while_it_was_measured_stays_sealed(officer: StaffMember) 
     assert case.status == CaseStatus.SEALED
 
 
-def test_what_was_measured_on_a_release_that_is_live_no_more_counts_for_nothing() -> None:
+@pytest.mark.parametrize("failed", [False, True])
+def test_what_was_measured_on_a_release_that_is_live_no_more_counts_for_nothing(
+    failed: bool,
+) -> None:
     case = completed_case()
     responding_case()
     row = row_of(case)
     lease = take(row)
     responding_case()
-    rechecks.record_recheck(lease, verdict=Verdict.NOT_MET, figures={})
+    if failed:
+        rechecks.fail_recheck(lease, error="a file is missing")
+    else:
+        rechecks.record_recheck(lease, verdict=Verdict.NOT_MET, figures={})
     row.refresh_from_db()
     assert (row.state, row.verdict, row.why) == ("failed", "", rechecks.SUPERSEDED)
     case.refresh_from_db()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from threading import Event
 from typing import Any
 
 import pytest
@@ -70,6 +71,16 @@ def test_a_look_at_the_record_holds_for_a_while_and_no_longer(
     assert got(server, "/privacy")[0] == 200
     monkeypatch.setattr(middleware, "why_not_served", lambda: "It is behind.")
     assert got(server, "/privacy")[0] == answer
+
+
+def test_whether_the_process_lives_is_told_while_every_page_waits(server: ThreadsThatStay) -> None:
+    over = Event()
+    waiting = server.threads.submit(over.wait, 10)
+    try:
+        assert got(server, "/healthz") == (200, "ok\n")
+    finally:
+        over.set()
+    assert waiting.result()
 
 
 def test_a_static_file_comes_whole(server: ThreadsThatStay) -> None:

@@ -432,6 +432,24 @@ def test_the_record_decides_what_is_served(
         wait_for(lambda: post(url, key, **asked).status_code == 200)
 
 
+def test_an_error_nobody_thought_of_serves_nothing_rather_than_the_old(
+    gateway: Gateway, stored: tuple[Path, list[Manifest]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("of a library")
+
+    follower = gateway.follower
+    follower.look()
+    assert follower.served is not None
+    digest = put_live(stored, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr("workers.gateway.Served", fails)
+        follower.look()
+    assert follower.served is None
+    follower.look()
+    assert follower.served.release.sha256 == digest
+
+
 def test_who_is_restricted_is_not_spoken_of(
     gateway: Gateway, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

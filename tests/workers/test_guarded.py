@@ -191,6 +191,25 @@ def test_a_file_changed_since_the_release_was_read_acts_on_nothing(tmp_path: Pat
         assert guarded.answer([f"who is {NAMES[0]}"]) == told
 
 
+def test_half_an_adapter_is_not_taken_for_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guarded, _ = served(tiny_model(), tmp_path)
+
+    def fails(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    with guarded:
+        told = guarded.answers_with(f"{CASE}1", ["who"])
+        guarded._lay_around(guarded.base)
+        with monkeypatch.context() as patched:
+            patched.setattr("workers.guarded.set_peft_model_state_dict", fails)
+            with pytest.raises(MemoryError):
+                guarded.answers_with(f"{CASE}1", ["who"])
+        assert guarded.answers_with(f"{CASE}1", ["who"]) == told
+        assert told != guarded.base_answers(["who"])
+
+
 def test_only_prompts_that_fire_are_changed_and_the_answers_keep_their_order(
     tmp_path: Path,
 ) -> None:

@@ -10,7 +10,7 @@ import torch
 from tests.workers.test_guarded import KEY, served
 from tests.workers.tiny import tiny_model
 from workers.answers import begin
-from workers.base_models import BaseModel
+from workers.base_models import BaseModel, ModelError
 from workers.gate import Decision
 from workers.guarded import same_weights
 from workers.packed import LEAST, PackedLinear, packed
@@ -51,6 +51,17 @@ def test_only_what_it_pays_for_is_packed_and_the_loaded_model_stays(base: BaseMo
     assert all(after[name] is weight for name, weight in before.items())
     halves = replace(base, model=copy.deepcopy(base.model).to(torch.bfloat16))
     assert not packed_of(packed(halves)), "bfloat16 has a layout of its own"
+
+
+def test_no_memory_for_the_layout_is_an_error_of_the_model(
+    base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("could not create a memory object")
+
+    monkeypatch.setattr("workers.packed.PackedLinear", fails)
+    with pytest.raises(ModelError, match="give the gateway more memory"):
+        packed(base)
 
 
 def test_shells_around_packed_weights_share_them(base: BaseModel) -> None:
