@@ -308,6 +308,11 @@ def measured(sides: Sides, *, pairs: int, mixed: int) -> report.Measured:
         assert ours(eight, 8) == loaded, "an answer differs from the loaded model's"
         one = ratio(lambda: ours(four, 1), lambda: theirs(four, 1), pairs=pairs)
         figures["ungated, one at a time"] = one
+        figures["ungated, one at a time, over the model as loaded"] = ratio(
+            lambda: ours(four, 1),
+            lambda: [plain(served, [each], limit, model=base.model) for each in four],
+            pairs=pairs,
+        )
         figures["ungated, eight at once"] = ratio(
             lambda: ours(eight, 8), lambda: theirs(eight, 8), pairs=pairs
         )
@@ -349,6 +354,7 @@ def bars_of(name: str, figures: dict[str, Any]) -> list[dict[str, Any]]:
         ("mixed batch, PEFT adapter_names", NAMES_BAR, True),
         ("mixed batch, loop over prompts", LOOP_BAR, True),
         ("ungated, one at a time", UNGATED_BAR, False),
+        ("ungated, one at a time, over the model as loaded", UNGATED_BAR, False),
         ("nine in ten ungated, PEFT one adapter, 8 at once", MIX_BAR, True),
     ]
     found = []
