@@ -25,7 +25,7 @@ ASIDE = {"/healthz": 1, "/app/playground": 2}
 and an answer of a model may take a minute."""
 TURN_SECONDS = 0.001
 """After which a thread that computes lets another on: a page waits for its turn after each of its
-queries, and Python's own 5 ms are longer than most pages compute."""
+queries. Python's own is 5 ms."""
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]

@@ -17,8 +17,8 @@ from workers.guarded import same_weights
 ROWS = 8
 """Rows that the layout is chosen for; other numbers are computed as exactly."""
 LEAST = 2**17
-"""Entries of a weight from which on packing pays; below, calling oneDNN costs more than it saves
-(a third more time at 2**16, half of the time at 2**18)."""
+"""Entries of a weight from which on it is packed; for small ones calling oneDNN costs more than it
+saves."""
 
 
 class PackedLinear(torch.nn.Linear):
