@@ -114,7 +114,8 @@ def write_release(
 
 
 def _listed(adapters: Sequence[AdapterRef]) -> bytes:
-    """The canonical JSON of the list, without its brackets: for a thousand the usual way is slow."""
+    """The canonical JSON of the list without its brackets, which for a thousand is slow by the way
+    that suits everything."""
     listed = ",".join(
         f'{{"adapter":"{a.adapter_sha256}","case":"{a.case_id}","gate":"{a.gate_sha256}"}}'
         for a in adapters
