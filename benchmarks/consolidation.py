@@ -12,9 +12,11 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from benchmarks import report, setting
 from workers import corpus
@@ -68,7 +70,7 @@ def measure() -> report.Measured:
 def row(
     base: BaseModel, control: BaseModel, located: Sequence[Located], kind: str, *, label: str
 ) -> dict[str, Any]:
-    """Train, store and read back; what the new weights tell of the erased and of the others."""
+    """Train; what the new weights tell of the erased and of the others."""
     rows = registered_data(base) if kind == "retained" else ()
     started = time.perf_counter()
     deltas = joint_deltas(
@@ -81,9 +83,17 @@ def row(
         should_stop=lambda: False,
     )
     seconds = time.perf_counter() - started
+    return {"seconds": round(seconds, 1), **told_after(base, control, located, deltas)}
+
+
+def told_after(
+    base: BaseModel, control: BaseModel, located: Sequence[Located], deltas: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """Store the weights with `deltas` added and read them back: what they tell of the erased, held
+    against the control, and of the others."""
     with tempfile.TemporaryDirectory() as root:
         after = load_weights(Path(root), store_weights(base, deltas, Path(root)).name)
-        found: dict[str, Any] = {"seconds": round(seconds, 1)}
+        found: dict[str, Any] = {}
         for phrased in ("trained", "unseen"):
             asked = [questions(each, phrased) for each in located]
             told = [share(after, pairs) for pairs in asked]

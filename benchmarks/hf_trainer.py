@@ -133,8 +133,11 @@ def _passed(model: Any, inputs: Mapping[str, Any], kind: str, *, reference: bool
     now = logits()
     before = now.detach()
     if reference:
+        frozen = [each for each in model.parameters() if not each.requires_grad]
         with torch.no_grad(), model.disable_adapter():
             before = logits()
+        for parameter in frozen:  # PEFT makes all of an adapter's weights trainable again
+            parameter.requires_grad_(False)
     return Completions(
         logits=now,
         base_logits=before,

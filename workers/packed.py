@@ -16,7 +16,7 @@ from workers.guarded import same_weights
 
 ROWS = 8
 """Rows that the layout is chosen for; other numbers are computed as exactly."""
-LEAST = 2**17
+LEAST = 2**16
 """Entries of a weight from which on it is packed; for small ones calling oneDNN costs more than it
 saves."""
 
