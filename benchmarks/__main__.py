@@ -36,10 +36,10 @@ OTHERWISE: Mapping[str, tuple[str, ...]] = {
 }
 """What follows `python -m` where that is not the module alone."""
 MINUTES: Mapping[str, int] = {
-    "audit": 4, "calibration": 13, "consolidation": 20, "continual": 60, "end_to_end": 1,
+    "audit": 3, "calibration": 13, "consolidation": 20, "continual": 60, "end_to_end": 1,
     "erase_demo": 2, "erase_smollm2": 8, "faults": 60, "gate": 10, "gateway": 2,
     "gateway-smollm2": 10, "load": 10, "loop": 4, "machines": 70, "merged_adapters": 8,
-    "methods": 20, "onboarding": 4, "orthogonality": 1, "queue": 5, "scoring": 2, "search": 3,
+    "methods": 20, "onboarding": 3, "orthogonality": 1, "queue": 5, "scoring": 2, "search": 3,
     "together": 2, "training": 3, "training-smollm2": 20, "training_gate": 1, "verdicts": 11,
     "verification": 5,
 }  # fmt: skip
