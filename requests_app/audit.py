@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
@@ -53,6 +53,26 @@ class LogError(Exception):
 
 class NodesDiffer(LogError):
     """Entries are in order, but not the nodes that proofs are read from (`rebuild_nodes`)."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What an entry will say of something just done in this transaction, where more is to do.
+
+    Entries are appended last: from the first one to the commit everybody else's wait for the log,
+    and who then waits for a row that another holds who waits for the log, waits for ever.
+    """
+
+    type: str
+    actor: str
+    data: Mapping[str, JSON]
+    case: Case | None = None
+
+
+def append_entries(entries: Iterable[Entry]) -> None:
+    """Append what was put off, as the last thing in its transaction; raises as `append_entry`."""
+    for each in entries:
+        append_entry(type=each.type, actor=each.actor, data=each.data, case=each.case)
 
 
 def append_entry(

@@ -18,6 +18,7 @@ from requests_app.models import StaffMember
 from requests_app.models.people import Role
 from rtbf import celery_app
 from tests import factories
+from tests.append_last import appended_last
 from tests.append_only import triggers_dropped
 
 # How long an example takes says how busy the machine is, not whether the property holds.
@@ -102,6 +103,13 @@ def queue_messages() -> Callable[[str], list[dict[str, Any]]]:
     for queue in ("legal", "model"):
         factories.take_messages(queue)
     return factories.take_messages
+
+
+@pytest.fixture
+def entries_last(db: None) -> Iterator[None]:
+    """For modules of services: what they append comes last (`tests.append_last`)."""
+    with appended_last():
+        yield
 
 
 def _staff(role: Role) -> Callable[[Any], StaffMember]:

@@ -32,7 +32,7 @@ from requests_app.services.api_requests import (
     public_key,
 )
 from requests_app.services.errors import Conflict, Invalid
-from requests_app.services.intake import Intake, open_case
+from requests_app.services.intake import Intake, OpenedCase, open_case
 
 REGIONS = {"ccpa": "CA", "gdpr": "", "": ""}  # gdpr is ours: the protocol has no word for it yet
 TIMES = ("issued-at", "expires-at")
@@ -170,7 +170,30 @@ def _open(agent: ApiClient, order: Exercise) -> ApiRequest:
     if order.callback:
         check_callbacks(agent, [order.callback])
     now, actor = timezone.now(), client_actor(agent)
-    opened = open_case(
+    row = ApiRequest(
+        client=agent,
+        subject_request_id=uuid4(),
+        submitted_time=order.issued_at,
+        received_at=now,
+        once=_once(agent, order),
+        told_status=IN_PROGRESS,
+    )
+
+    def keep(opened: OpenedCase) -> None:
+        row.case = opened.case
+        row.save(force_insert=True)
+        items: dict[str, Any] = {
+            "api/body": _digest(order),
+            "api/access_code": opened.access_code,
+            "mandate/sender": {"name": agent.name, "email": ""},  # `email` is the person's
+        }
+        if order.agent_request_id:
+            items["api/agent_request_id"] = order.agent_request_id
+        if order.callback:
+            items["api/callbacks"] = [order.callback]
+        vault.put_each(row.case, items)
+
+    open_case(
         intake=Intake(
             name=name,
             email=order.email,
@@ -182,28 +205,12 @@ def _open(agent: ApiClient, order: Exercise) -> ApiRequest:
         channel=Channel.API,
         actor=actor,
         region=REGIONS[order.regime],
+        keep=keep,
     )
-    case = opened.case
-    row = ApiRequest.objects.create(
-        client=agent,
-        case=case,
-        subject_request_id=uuid4(),
-        submitted_time=order.issued_at,
-        received_at=now,
-        once=_once(agent, order),
-        told_status=IN_PROGRESS,
-    )
-    vault.put(case, "api/body", _digest(order))
-    vault.put(case, "api/access_code", opened.access_code)
-    vault.put(case, "mandate/sender", {"name": agent.name, "email": ""})  # `email` is the person's
-    if order.agent_request_id:
-        vault.put(case, "api/agent_request_id", order.agent_request_id)
-    if order.callback:
-        vault.put(case, "api/callbacks", [order.callback])
     audit.append_entry(
         type="api.requested",
         actor=actor.name,
-        case=case,
+        case=row.case,
         data={
             "request": str(row.subject_request_id),
             "protocol": f"DRP {drp.VERSION}",

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from cryptography.exceptions import InvalidSignature
@@ -28,7 +29,7 @@ from requests_app.lifecycle import CaseStatus
 from requests_app.models import ApiClient, ApiRequest, Case
 from requests_app.models.record import Channel
 from requests_app.services.errors import Conflict, Invalid, NotFound, WrongState
-from requests_app.services.intake import Intake, open_case, withdraw_case
+from requests_app.services.intake import Intake, OpenedCase, open_case, withdraw_case
 from requests_app.services.locking import one_line
 
 SCOPES = ("write:requests", "read:cases", "read:evidence", "gateway", "playground")
@@ -259,30 +260,35 @@ def _open(client: ApiClient, order: Order) -> ApiRequest:
         raise Invalid("The regulation is gdpr or ccpa.")
     check_callbacks(client, order.callbacks)
     as_processor = client.role == ApiClient.Role.PROCESSOR
-    opened = open_case(
+    row = ApiRequest(
+        client=client,
+        subject_request_id=order.subject_request_id,
+        submitted_time=order.submitted_time,
+        received_at=now,
+    )
+
+    def keep(opened: OpenedCase) -> None:
+        row.case = opened.case
+        row.save(force_insert=True)
+        items: dict[str, Any] = {"api/body": hashlib.sha256(order.raw).hexdigest()}
+        if order.callbacks:
+            items["api/callbacks"] = list(order.callbacks)
+        if not as_processor:
+            items["api/access_code"] = opened.access_code
+        vault.put_each(row.case, items)
+
+    open_case(
         intake=_intake(order, as_processor=as_processor),
         received_at=min(order.submitted_time, now) if as_processor else now,
         channel=Channel.API,
         actor=client_actor(client),
         region="CA" if order.regulation == "ccpa" else "",
+        keep=keep,
     )
-    case = opened.case
-    row = ApiRequest.objects.create(
-        client=client,
-        case=case,
-        subject_request_id=order.subject_request_id,
-        submitted_time=order.submitted_time,
-        received_at=now,
-    )
-    vault.put(case, "api/body", hashlib.sha256(order.raw).hexdigest())
-    if order.callbacks:
-        vault.put(case, "api/callbacks", list(order.callbacks))
-    if not as_processor:
-        vault.put(case, "api/access_code", opened.access_code)
     audit.append_entry(
         type="api.requested",
         actor=client_actor(client).name,
-        case=case,
+        case=row.case,
         data={
             "request": str(order.subject_request_id),
             "on_instruction": as_processor,

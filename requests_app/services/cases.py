@@ -253,9 +253,9 @@ def export_case(*, case_id: UUID, actor: Actor) -> AuditEntry:
     The key that will sign the statement becomes known first, so that the next checkpoint covers
     both and the bundle is ready with it.
     """
-    keys.attest_key()
     require_actor(actor, Role.OFFICER, Role.APPROVER, Role.AUDITOR)
     case = lock_case(case_id)
+    keys.attest_key()
     return audit.append_entry(
         type="bundle.exported",
         actor=actor.name,
@@ -270,7 +270,7 @@ def seal_case(*, case_id: UUID, actor: Actor, rule: str = "") -> Case:
 
     `rule` is the retention rule that asks for it; a request never confirmed has no other end.
 
-    The log entry is written first, in the same transaction. Letters must have been sent, and no
+    The log entry is written in the same transaction. Letters must have been sent, and no
     restriction be in force, which would end with the name that it is about.
     """
     if actor.kind != "system":
@@ -294,13 +294,13 @@ def seal_case(*, case_id: UUID, actor: Actor, rule: str = "") -> Case:
         )
     case.sealed_at = timezone.now()
     case.save()
+    destroy_personal_data(case)
     audit.append_entry(
         type="case.sealed",
         actor=actor.name,
         case=case,
         data={"events": events_with_next(case), **({"rule": rule} if rule else {})},
     )
-    destroy_personal_data(case)
     if not rule:  # retention does it once for all its cases
         transaction.on_commit(vault.overwrite_freed_pages, robust=True)
     return case

@@ -108,11 +108,14 @@ def cancel_consolidation(*, consolidation_id: UUID, actor_member: StaffMember) -
     if row.state not in OPEN or row.release_id or row.cancel_requested_at:
         raise WrongState(_("This consolidation cannot be cancelled any more."))
     row.cancel_requested_at = timezone.now()
-    _log(row, "cancel_requested", staff_actor(actor_member).name)
-    if row.state == ConsolidationState.RUNNING:
+    actor, at_work = staff_actor(actor_member).name, row.state == ConsolidationState.RUNNING
+    if at_work:
         row.save()
     else:
-        _end(row, ConsolidationState.CANCELLED, actor=staff_actor(actor_member).name)
+        _close(row, ConsolidationState.CANCELLED)
+    _log(row, "cancel_requested", actor)
+    if not at_work:
+        _log_end(row, actor)
     return row
 
 
@@ -195,16 +198,16 @@ def register(
     row = _held(lease)
     if row.approved_by is None:
         raise WrongState("Nobody approved this consolidation.")
-    row.release = register_consolidation(
+    row.parent_id = read_manifest(manifest).parent or row.parent_id
+    register_consolidation(
         model_name=row.model_name,
         manifest=manifest,
         plan_sha256=plan_sha256,
         retained=retained,
         cases=cases,
         actor_member=row.approved_by,
+        job=row,
     )
-    row.parent_id = read_manifest(manifest).parent or row.parent_id
-    row.save()
 
 
 @transaction.atomic
@@ -226,11 +229,19 @@ def stop_consolidation(lease: ConsolidationLease) -> None:
 
 
 def _end(row: Consolidation, to: ConsolidationState, *, actor: str, error: str = "") -> None:
+    _close(row, to, error=error)
+    _log_end(row, actor)
+
+
+def _close(row: Consolidation, to: ConsolidationState, *, error: str = "") -> None:
     move_consolidation(row, to)
     row.error, row.finished_at = error[:ERROR_LENGTH], timezone.now()
     drop_lease(row)
     row.save()
-    _log(row, "ended", actor, state=str(to), release=row.release_id or "")
+
+
+def _log_end(row: Consolidation, actor: str) -> None:
+    _log(row, "ended", actor, state=str(row.state), release=row.release_id or "")
 
 
 def _log(row: Consolidation, what: str, actor: str, **more: str) -> None:

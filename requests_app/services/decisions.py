@@ -23,7 +23,7 @@ from requests_app.services.errors import Invalid, NotAllowed, WrongState
 from requests_app.services.holds import refuse_while_held
 from requests_app.services.locking import advance, clean_text, lock_case, require_role
 from requests_app.services.recipients import queue_notices
-from requests_app.services.run_rows import queue_run
+from requests_app.services.run_rows import next_run, run_queued
 from requests_app.services.suppression import sync_tags
 
 ERASE, KEEP, OPEN = ScopeItem.Result.ERASE, ScopeItem.Result.KEEP, ScopeItem.Result.OPEN
@@ -177,17 +177,16 @@ def approve_decision(
     )
     advance(case, CaseStatus.EXECUTING if models else CaseStatus.RESPONDING)
     case.save()
-    actor = staff_actor(actor_member).name
+    actor = staff_actor(actor_member)
+    tags, notices = sync_tags(case, actor=actor), queue_notices(case, actor=actor)
+    queued = [run_queued(next_run(case, name), actor=actor.name) for name in models]
     audit.append_entry(
         type="decision.approved",
-        actor=actor,
+        actor=actor.name,
         case=case,
         data={"decision": decision.pk, "outcome": decision.outcome, "runs": len(models)},
     )
-    sync_tags(case, actor=staff_actor(actor_member))
-    queue_notices(case, actor=actor)
-    for model_name in models:
-        queue_run(case, model_name, actor=actor)
+    audit.append_entries([*tags, *notices, *queued])
     return decision
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -38,8 +39,8 @@ from requests_app.services.errors import (
     NotAllowed,
     TooManyTries,
 )
-from requests_app.services.letter_texts import spell_date
-from requests_app.services.letters import write_letter
+from requests_app.services.letter_texts import Wording, spell_date
+from requests_app.services.letters import store_letter, word_letter, write_letter
 from requests_app.services.locking import advance, clean_text, lock_case, one_line, require_actor
 
 CODE_PAUSE = timedelta(minutes=1)
@@ -77,16 +78,26 @@ class OpenedCase:
     access_code: str
 
 
+Keep = Callable[[OpenedCase], object]
+"""Writes what else belongs to a new case, which has no number yet."""
+
+
 @transaction.atomic
 def open_case(
-    *, intake: Intake, received_at: datetime, channel: str, actor: Actor, region: str = ""
+    *,
+    intake: Intake,
+    received_at: datetime,
+    channel: str,
+    actor: Actor,
+    region: str = "",
+    keep: Keep | None = None,
 ) -> OpenedCase:
     """Open a case; the clock of Art. 12(3) GDPR runs from `received_at` (an aware time).
 
     By form the case waits for the mailed code; any other channel is entered by staff or by an API
     client, goes to the identity check and is acknowledged at once. `region` (`EU`, `UK`, `CA`) says
-    whose law counts; empty is RTBF_JURISDICTION. Raises Invalid or NotAllowed, UnknownProfile for
-    another region.
+    whose law counts; empty is RTBF_JURISDICTION. `keep` is called before the case is numbered, for
+    which everybody waits. Raises Invalid or NotAllowed, UnknownProfile for another region.
     """
     by_form = _check_channel(channel, actor)
     intake = _checked(intake, email_required=by_form)
@@ -125,13 +136,19 @@ def open_case(
     optional = {"email": intake.email, "message": intake.message}
     personal = {"name": intake.name, "aliases": list(intake.aliases)}
     vault.put_each(case, personal | {name: value for name, value in optional.items() if value})
+    opened = OpenedCase(case, access_code)
+    if keep is not None:
+        keep(opened)
     if by_form:
         ask_code(case)
-    _number(case)
-    if not by_form:
-        _acknowledge(case)
+        _number(case)
+    else:
+        wording, unnumbered = _acknowledgement(case), case.reference
+        _number(case)
+        text = wording.text.replace(unnumbered, case.reference)
+        store_letter(case, replace(wording, text=text))
     _append_received(case, intake, targets, actor)
-    return OpenedCase(case, access_code)
+    return opened
 
 
 def confirm_email(*, reference: str, code: str) -> Case:
@@ -155,7 +172,7 @@ def confirm_email(*, reference: str, code: str) -> Case:
         note_contact(case)
         case.save()
         vault.remove(case, "code")
-        _acknowledge(case)
+        store_letter(case, _acknowledgement(case))
         audit.append_entry(
             type="case.email_confirmed", actor=SUBJECT.name, case=case, data={"method": "code"}
         )
@@ -194,9 +211,9 @@ def withdraw_case(*, case_id: UUID, actor: Actor) -> Case:
         state=Decision.State.RETURNED
     )
     vault.remove(case, "code")
-    audit.append_entry(type="case.withdrawn", actor=actor.name, case=case, data={"by": actor.kind})
     if reachable:
         write_letter(case, "withdrawal", dict)
+    audit.append_entry(type="case.withdrawn", actor=actor.name, case=case, data={"by": actor.kind})
     return case
 
 
@@ -330,11 +347,11 @@ def _spend_try(reference: str) -> UUID:
     return case.pk
 
 
-def _acknowledge(case: Case) -> None:
-    write_letter(case, "acknowledgement", lambda: _acknowledgement(case))
+def _acknowledgement(case: Case) -> Wording:
+    return word_letter(case, "acknowledgement", lambda: _slots(case))
 
 
-def _acknowledgement(case: Case) -> dict[str, object]:
+def _slots(case: Case) -> dict[str, object]:
     where = {"url": f"{settings.RTBF_PUBLIC_URL}/status", "reference": case.reference}
     return {
         "due": spell_date(case.base_due),

@@ -54,11 +54,15 @@ def write_letter(case: Case, kind: str, fill: Fill, *, language: str = "") -> Le
     In the language of the case unless another is named. The exact text lies in the vault;
     `Letter.sha256` is the digest of its UTF-8 bytes. Invalid names every slot that is empty.
     """
-    wording = word_letter(case, kind, fill, language=language)
+    return store_letter(case, word_letter(case, kind, fill, language=language))
+
+
+def store_letter(case: Case, wording: Wording) -> Letter:
+    """As `write_letter`, of a letter that was worded before."""
     text = complete(wording)
     letter = Letter.objects.create(
         case=case,
-        kind=kind,
+        kind=wording.template.kind,
         language=wording.template.language,
         template_version=wording.template.version,
         sha256=hashlib.sha256(text.encode()).hexdigest(),

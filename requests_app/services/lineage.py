@@ -19,6 +19,7 @@ from django.utils.translation import gettext as _
 
 from requests_app import audit
 from requests_app.actors import Actor, staff_actor
+from requests_app.audit import Entry
 from requests_app.models import ModelNode, Release, StaffMember
 from requests_app.models.people import Role
 from requests_app.services.errors import Invalid, NotFound, WrongState
@@ -88,7 +89,9 @@ def quarantine_model(
             )
             % {"models": ", ".join(models)}
         )
-    _quarantine(node, reason, since, reached=len(reached), actor=staff_actor(actor_member))
+    actor = staff_actor(actor_member)
+    entry = _quarantine(node, reason, since, reached=len(reached), actor=actor)
+    audit.append_entries([entry])
     return reached
 
 
@@ -101,7 +104,7 @@ def lift_quarantine(*, sha256: str, actor_member: StaffMember) -> ModelNode:
         raise WrongState(_("These weights are not in quarantine."))
     if node.destroyed_at is not None:
         raise WrongState(_("These weights were destroyed."))
-    _lift(node, actor=staff_actor(actor_member))
+    audit.append_entries([_lift(node, actor=staff_actor(actor_member))])
     return node
 
 
@@ -113,8 +116,7 @@ def require_servable(model_name: str, sha256: str) -> None:
     Weights that nobody registered become known as a base model.
     """
     _known(model_name, sha256)
-    names = {sha256, *(each.pk for each in ancestors(sha256))}
-    rows = ModelNode.objects.select_for_update().filter(pk__in=names).order_by("pk")
+    rows = lock_lines(sha256)
     held = [f"{row.name} {row.pk[:12]}" for row in rows if row.quarantined_from is not None]
     if held:
         raise Invalid(
@@ -122,9 +124,17 @@ def require_servable(model_name: str, sha256: str) -> None:
         )
 
 
+def lock_lines(*digests: str) -> list[ModelNode]:
+    """Weights and all that they came of, locked in one order and until the transaction ends. Who
+    changes more than one of them names all at once, before anything else that locks them."""
+    names = {*digests, *(each.pk for digest in digests for each in ancestors(digest))}
+    return list(ModelNode.objects.select_for_update().filter(pk__in=names).order_by("pk"))
+
+
 def register_consolidated(*, model_name: str, sha256: str, replaced: str) -> None:
     """New weights that take the place of others: what these came of, the new ones came of too."""
     old = _known(model_name, replaced)
+    lock_lines(replaced, sha256)
     node, created = ModelNode.objects.get_or_create(
         pk=sha256,
         defaults={
@@ -142,6 +152,7 @@ def register_retrained(*, model_name: str, sha256: str, replaced: str, started_f
     """Weights trained anew, from nothing or from weights that were never in the place of `replaced`
     nor came of them. Raises Invalid."""
     old = _known(model_name, replaced)
+    lock_lines(replaced, *([started_from] if started_from else []))
     if ModelNode.objects.filter(pk=sha256).exists():
         raise Invalid(_("These weights are registered already: they are not new."))
     start = ModelNode.objects.filter(pk=started_from).first() if started_from else None
@@ -164,22 +175,24 @@ def register_retrained(*, model_name: str, sha256: str, replaced: str, started_f
     node.parents.set([start] if start else [])
 
 
-def quarantine_replaced(*, sha256: str, actor: Actor) -> None:
+def quarantine_replaced(*, sha256: str, actor: Actor) -> list[Entry]:
     """Replaced weights go into quarantine, with whatever was made of them, unless another model is
-    served with them. In the transaction that put the new ones live."""
+    served with them. In the transaction that put the new ones live; returns what it has to log."""
     node = _locked(sha256)
     reached = descendants(sha256)
     if node.quarantined_from is None and not _live_on({sha256, *(each.pk for each in reached)}):
         today = timezone.localdate()
-        _quarantine(node, Reason.REPLACED, today, reached=len(reached), actor=actor)
+        return [_quarantine(node, Reason.REPLACED, today, reached=len(reached), actor=actor)]
+    return []
 
 
-def bring_back(*, sha256: str, actor: Actor) -> None:
-    """Before a roll-back: what was put in quarantine by a consolidation alone comes out of it."""
-    node = ModelNode.objects.select_for_update().filter(pk=sha256).first()
+def bring_back(*, sha256: str, actor: Actor) -> list[Entry]:
+    """Before a roll-back: what was put in quarantine by a consolidation alone comes out of it;
+    returns what the roll-back has to log."""
+    node = next((each for each in lock_lines(sha256) if each.pk == sha256), None)
     if node is None or node.quarantine_reason != Reason.REPLACED or node.destroyed_at is not None:
-        return
-    _lift(node, actor=actor)
+        return []
+    return [_lift(node, actor=actor)]
 
 
 def record_destroyed(*, sha256: str) -> None:
@@ -230,14 +243,14 @@ def _known(model_name: str, sha256: str) -> ModelNode:
     return ModelNode.objects.get_or_create(pk=sha256, defaults=defaults)[0]
 
 
-def _quarantine(node: ModelNode, reason: str, since: date, *, reached: int, actor: Actor) -> None:
+def _quarantine(node: ModelNode, reason: str, since: date, *, reached: int, actor: Actor) -> Entry:
     node.quarantined_from, node.quarantine_reason = since, reason
     node.quarantined_by = actor.name
     node.save(update_fields=["quarantined_from", "quarantine_reason", "quarantined_by"])
-    audit.append_entry(
-        type="model.quarantined",
-        actor=actor.name,
-        data={
+    return Entry(
+        "model.quarantined",
+        actor.name,
+        {
             "quarantine": str(uuid4()),  # two alike in one second are two
             "sha256": node.pk,
             "reason": str(reason),
@@ -247,11 +260,8 @@ def _quarantine(node: ModelNode, reason: str, since: date, *, reached: int, acto
     )
 
 
-def _lift(node: ModelNode, *, actor: Actor) -> None:
+def _lift(node: ModelNode, *, actor: Actor) -> Entry:
     node.quarantined_from, node.quarantine_reason, node.quarantined_by = None, "", ""
     node.save(update_fields=["quarantined_from", "quarantine_reason", "quarantined_by"])
-    audit.append_entry(
-        type="model.quarantine_lifted",
-        actor=actor.name,
-        data={"sha256": node.pk, "lifting": str(uuid4())},
-    )
+    data = {"sha256": node.pk, "lifting": str(uuid4())}
+    return Entry("model.quarantine_lifted", actor.name, data)

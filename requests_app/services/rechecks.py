@@ -27,6 +27,7 @@ from django.utils.translation import gettext as _
 
 from requests_app import audit, vault
 from requests_app.actors import SYSTEM, WORKER
+from requests_app.audit import Entry
 from requests_app.lifecycle import CaseStatus, RecheckState, RunState, move_recheck
 from requests_app.models import AuditEntry, Case, ErasureRun, Recheck, Release
 from requests_app.models.runs import Verdict
@@ -56,7 +57,6 @@ NEWEST = 20
 SEED_LIMIT = 2**31
 WHY_LENGTH = 200
 Drawn = TypeVar("Drawn")
-Queued = Mapping[str, str | int]
 SEALED = "the case is sealed: its data is gone"
 SUPERSEDED = "another release went live before this was measured"
 
@@ -98,9 +98,9 @@ class RecheckInput:
 # --- Queueing -----------------------------------------------------------------------------------
 def queue_rechecks(
     release: Release, reason: Recheck.Reason, *, measured: Collection[UUID] = ()
-) -> Queued:
+) -> Entry:
     """Queue the cases of a live release, and the release itself, to be measured. In the caller's
-    transaction, which holds the release locked and gives what is returned to `log_rechecks`.
+    transaction, which holds the release locked and logs what is returned, last.
 
     Cases in `measured` were measured on this very release to put it live, and are left out.
     """
@@ -120,7 +120,7 @@ def queue_rechecks(
     rows.append(Recheck(**common))
     Recheck.objects.bulk_create(rows)
     wake.send_after_commit(RECHECK_TASK, rows[0].id, queue="model")
-    return {
+    data = {
         "model": release.model_name,
         "release": release.digest,
         "occasion": common["occasion"],
@@ -129,12 +129,7 @@ def queue_rechecks(
         "of": len(manifest.cases.difference(measured)),
         "seed": seed,
     }
-
-
-def log_rechecks(queued: Queued) -> None:
-    """Log what `queue_rechecks` queued. It is a step of its own because entries are appended last:
-    from the first one to the commit everybody else's wait."""
-    audit.append_entry(type="release.rechecks_queued", actor=SYSTEM.name, data=queued)
+    return Entry("release.rechecks_queued", SYSTEM.name, data)
 
 
 def draw(runs: Sequence[Drawn], *, seed: int) -> list[Drawn]:
@@ -163,7 +158,7 @@ def _queue_if_due(digest: str) -> bool:
     due = next_due(release)
     if due is not None and due > timezone.now():
         return False
-    log_rechecks(queue_rechecks(release, Recheck.Reason.SCHEDULE))
+    audit.append_entries([queue_rechecks(release, Recheck.Reason.SCHEDULE)])
     return True
 
 

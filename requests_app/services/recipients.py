@@ -25,7 +25,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from requests_app import audit, opendsr, outgoing, vault
-from requests_app.actors import SYSTEM, staff_actor
+from requests_app.actors import SYSTEM, Actor, staff_actor
+from requests_app.audit import Entry
 from requests_app.jurisdictions import profile
 from requests_app.lifecycle import CaseStatus, MoveNotAllowed, NoticeState, move_notice
 from requests_app.models import Case, Letter, Recipient, RecipientNotice, ScopeItem, StaffMember
@@ -121,8 +122,9 @@ def keyed_id(recipient: Recipient, address: str) -> str:
 
 
 # --- What a decision asks for -------------------------------------------------------------------
-def queue_notices(case: Case, *, actor: str) -> int:
-    """A notice for each recipient of what a locked case erases; returns how many are new."""
+def queue_notices(case: Case, *, actor: Actor) -> list[Entry]:
+    """A notice for each recipient of what a locked case erases; returns what is to be logged of
+    those that are new."""
     erased = {
         f"{kind}:{name}"
         for kind, name in case.scope_items.filter(result=ScopeItem.Result.ERASE).values_list(
@@ -130,8 +132,8 @@ def queue_notices(case: Case, *, actor: str) -> int:
         )
     }
     if not erased:
-        return 0
-    made = 0
+        return []
+    made = []
     for recipient in Recipient.objects.filter(retired_at=None).order_by("id"):
         if recipient.systems and not erased & set(recipient.systems):
             continue
@@ -139,9 +141,9 @@ def queue_notices(case: Case, *, actor: str) -> int:
             case=case, recipient=recipient, defaults={"created_at": timezone.now()}
         )
         if new:
-            made += 1
             vault.put(case, f"notice/{notice.pk}/text", _text(notice, sorted(erased)))
-            _log(notice, "notice.queued", actor, how=recipient.how, kind=recipient.kind)
+            about = {"how": recipient.how, "kind": recipient.kind}
+            made.append(_entry(notice, "notice.queued", actor.name, **about))
     if made:
         wake.send_after_commit(TASK)
     return made
@@ -421,9 +423,9 @@ def _settle(notice: RecipientNotice, to: NoticeState) -> None:
 
 
 def _log(notice: RecipientNotice, type_: str, actor: str, **data: str) -> None:
-    audit.append_entry(
-        type=type_,
-        actor=actor,
-        case=notice.case,
-        data={"notice": notice.pk, "recipient": notice.recipient_id, **data},
-    )
+    audit.append_entries([_entry(notice, type_, actor, **data)])
+
+
+def _entry(notice: RecipientNotice, type_: str, actor: str, **data: str) -> Entry:
+    about = {"notice": notice.pk, "recipient": notice.recipient_id}
+    return Entry(type_, actor, {**about, **data}, notice.case)

@@ -19,8 +19,17 @@ from django.utils.translation import gettext as _
 
 from requests_app import audit, vault
 from requests_app.actors import staff_actor
+from requests_app.audit import Entry
 from requests_app.lifecycle import RunState
-from requests_app.models import Case, ErasureRun, Recheck, Release, Revocation, StaffMember
+from requests_app.models import (
+    Case,
+    Consolidation,
+    ErasureRun,
+    Recheck,
+    Release,
+    Revocation,
+    StaffMember,
+)
 from requests_app.models.people import Role
 from requests_app.models.runs import Verdict
 from requests_app.services import lineage
@@ -38,7 +47,7 @@ from requests_app.services.manifests import (
     references,
     without_case,
 )
-from requests_app.services.rechecks import log_rechecks, queue_rechecks
+from requests_app.services.rechecks import queue_rechecks
 from requests_app.services.run_values import ProbeRow, canonical_bytes
 from requests_app.services.suppression import sync_tags
 
@@ -102,7 +111,7 @@ def revoke_case(*, case_id: UUID, actor_member: StaffMember) -> list[Release]:
         live = locked_live(model_name)
         found.append(put_live(model_name, read_manifest(without_case(live, case.id))))
     queued = [queue_rechecks(release, Recheck.Reason.RELEASE) for release in found]
-    sync_tags(case, actor=staff_actor(actor_member))
+    audit.append_entries(sync_tags(case, actor=staff_actor(actor_member)))
     audit.append_entry(
         type="case.revoked",
         actor=staff_actor(actor_member).name,
@@ -113,8 +122,7 @@ def revoke_case(*, case_id: UUID, actor_member: StaffMember) -> list[Release]:
             "releases": {release.model_name: release.digest for release in found},
         },
     )
-    for each in queued:
-        log_rechecks(each)
+    audit.append_entries(queued)
     return found
 
 
@@ -223,6 +231,7 @@ def register_consolidation(
     retained: str,
     cases: Mapping[UUID, CaseFigures],
     actor_member: StaffMember,
+    job: Consolidation | None = None,
 ) -> Release:
     """Put a consolidated release in force: on new weights, or with one cluster adapter for several
     cases on the same ones. Each of `cases` was measured on it within thresholds.
@@ -230,6 +239,7 @@ def register_consolidation(
     The release that was live at the plan must still be, or WrongState. On new weights all cases
     were measured, and one that stays gated keeps its adapter; its gate may be a new one. With a
     cluster adapter all others stay as they are. The log of each case says what was measured.
+    `job`: the locked row that this came of, which is saved with the release.
     """
     require_role(actor_member, Role.ENGINEER, Role.APPROVER)
     new = read_manifest(manifest)
@@ -256,11 +266,16 @@ def register_consolidation(
         )
     release = put_live(model_name, new)
     queued = queue_rechecks(release, Recheck.Reason.RELEASE, measured=list(cases))
-    actor = staff_actor(actor_member).name
+    if job is not None:
+        job.release = release
+        job.save()
+    actor, replaced = staff_actor(actor_member), list[Entry]()
+    if moved:
+        replaced = lineage.quarantine_replaced(sha256=live.base_sha256, actor=actor)
     common = {"model": model_name, "release": release.digest, "plan_sha256": plan_sha256}
     audit.append_entry(
         type="release.consolidated",
-        actor=actor,
+        actor=actor.name,
         data={
             **common,
             "parent": live.digest,
@@ -275,7 +290,7 @@ def register_consolidation(
         found = cases[case.id]
         audit.append_entry(
             type="case.reverified" if case.id in gated else "case.merged",
-            actor=actor,
+            actor=actor.name,
             case=case,
             data={
                 **common,
@@ -288,9 +303,7 @@ def register_consolidation(
                 "estimates": {probe.probe: probe.as_estimates() for probe in found.probes},
             },
         )
-    if moved:
-        lineage.quarantine_replaced(sha256=live.base_sha256, actor=staff_actor(actor_member))
-    log_rechecks(queued)
+    audit.append_entries([*replaced, queued])
     return release
 
 

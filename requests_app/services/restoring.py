@@ -288,7 +288,8 @@ def _tags_again(lost: Sequence[Entry]) -> None:
         if not source:  # an objection, a revocation, a restriction that was lifted
             SuppressionTag.objects.filter(case_id=UUID(case_id)).delete()
         elif CaseKey.objects.filter(case_id=UUID(case_id), wrapped__isnull=False).exists():
-            sync_tags(lock_case(UUID(case_id)), actor=SYSTEM, source=source)
+            tags = sync_tags(lock_case(UUID(case_id)), actor=SYSTEM, source=source)
+            audit.append_entries(tags)
 
 
 def _sealed_again(entries: Sequence[Entry]) -> Iterator[str]:

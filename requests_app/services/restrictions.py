@@ -67,13 +67,14 @@ def restrict_case(*, case_id: UUID, ground: str, actor_member: StaffMember) -> R
             "ground": _("Art. 18(1)%(ground)s") % {"ground": RestrictionGround(ground).label},
         },
     )
+    tags = sync_tags(case, actor=actor)
     audit.append_entry(
         type="case.restricted",
         actor=actor.name,
         case=case,
         data={"restriction": restriction.pk, "ground": ground, "letter": letter.pk},
     )
-    sync_tags(case, actor=actor)
+    audit.append_entries(tags)
     wake.send_after_commit(PUBLISH_TASK)
     return restriction
 
@@ -124,13 +125,14 @@ def lift_restriction(*, case_id: UUID, actor_member: StaffMember) -> Restriction
     restriction.lifted_at, restriction.lifted_by = timezone.now(), actor_member
     restriction.save(update_fields=["lifted_at", "lifted_by"])
     actor = staff_actor(actor_member)
+    tags = sync_tags(case, actor=actor)
     audit.append_entry(
         type="restriction.lifted",
         actor=actor.name,
         case=case,
         data={"restriction": restriction.pk, "letter": letter.pk},
     )
-    sync_tags(case, actor=actor)
+    audit.append_entries(tags)
     wake.send_after_commit(PUBLISH_TASK)
     return restriction
 

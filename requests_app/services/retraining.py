@@ -24,7 +24,7 @@ from requests_app.services import lineage
 from requests_app.services.errors import Invalid, WrongState
 from requests_app.services.locking import require_role
 from requests_app.services.manifests import EXACT, put_live, read_manifest, references
-from requests_app.services.rechecks import log_rechecks, queue_rechecks
+from requests_app.services.rechecks import queue_rechecks
 from requests_app.services.releases import CaseFigures, lock_model, locked_cases, locked_live
 from requests_app.verifier import canonical
 
@@ -77,6 +77,7 @@ def register_retrained(
     )
     release = put_live(model_name, new)
     queued = queue_rechecks(release, Recheck.Reason.RELEASE, measured=list(cases))
+    replaced = lineage.quarantine_replaced(sha256=live.base_sha256, actor=actor)
     common = {
         "model": model_name,
         "release": release.digest,
@@ -111,8 +112,7 @@ def register_retrained(
                 "estimates": {probe.probe: probe.as_estimates() for probe in found.probes},
             },
         )
-    lineage.quarantine_replaced(sha256=live.base_sha256, actor=actor)
-    log_rechecks(queued)
+    audit.append_entries([*replaced, queued])
     return release
 
 

@@ -31,7 +31,7 @@ from requests_app.services.manifests import (
     read_manifest,
     revoked_cases,
 )
-from requests_app.services.rechecks import log_rechecks, queue_rechecks
+from requests_app.services.rechecks import queue_rechecks
 from requests_app.services.releases import lock_model, locked_cases, locked_live
 
 
@@ -125,9 +125,10 @@ def roll_back_release(*, digest: str, reason: str, actor_member: StaffMember) ->
         raise Invalid(_("This release fell short of its thresholds and was never in force."))
     if _loosened(live, manifest):
         require_role(actor_member, Role.APPROVER)
-    lineage.bring_back(sha256=manifest.base_sha256, actor=staff_actor(actor_member))
+    lifted = lineage.bring_back(sha256=manifest.base_sha256, actor=staff_actor(actor_member))
     put_live(release.model_name, manifest, release)
     queued = queue_rechecks(release, Recheck.Reason.RELEASE)
+    audit.append_entries(lifted)
     data = {"model": release.model_name, "release": release.digest, "from": live.digest}
     actor = staff_actor(actor_member).name
     audit.append_entry(type="release.rolled_back", actor=actor, data={**data, "reason": reason})
@@ -138,7 +139,7 @@ def roll_back_release(*, digest: str, reason: str, actor_member: StaffMember) ->
             "base_sha256": manifest.base_sha256,
         }
         audit.append_entry(type="case.regated", actor=actor, case=case, data={**data, **digests})
-    log_rechecks(queued)
+    audit.append_entries([queued])
     return release
 
 

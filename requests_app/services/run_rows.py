@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 
 from requests_app import audit
 from requests_app.actors import WORKER
+from requests_app.audit import Entry
 from requests_app.lifecycle import CaseStatus, MoveNotAllowed, RunState, move_run
 from requests_app.models import Adapter, Case, ErasureRun
 from requests_app.models.runs import Phase, Verdict
@@ -84,12 +85,13 @@ def queue_run(case: Case, model_name: str, *, actor: str) -> ErasureRun:
     The seed is logged here, before anything can be measured with it: drawn at random, or after
     attempts that were not met, the first one's plus their number, as its test plan says.
     """
-    run = _next_run(case, model_name)
-    _log_queued(case, run, actor=actor)
+    run = next_run(case, model_name)
+    audit.append_entries([run_queued(run, actor=actor)])
     return run
 
 
-def _next_run(case: Case, model_name: str) -> ErasureRun:
+def next_run(case: Case, model_name: str) -> ErasureRun:
+    """What `queue_run` does but for the entry, which is `run_queued`'s."""
     short = not_met_runs(case, model_name)
     last = case.runs.filter(model_name=model_name).order_by("number").last()
     run = ErasureRun.objects.create(
@@ -103,12 +105,13 @@ def _next_run(case: Case, model_name: str) -> ErasureRun:
     return run
 
 
-def _log_queued(case: Case, run: ErasureRun, *, actor: str) -> None:
-    audit.append_entry(
-        type="run.queued",
-        actor=actor,
-        case=case,
-        data={"run": str(run.id), "model": run.model_name, "number": run.number, "seed": run.seed},
+def run_queued(run: ErasureRun, *, actor: str) -> Entry:
+    """The entry of a run that was queued."""
+    return Entry(
+        "run.queued",
+        actor,
+        {"run": str(run.id), "model": run.model_name, "number": run.number, "seed": run.seed},
+        run.case,
     )
 
 
@@ -156,9 +159,9 @@ def end_run(case: Case, run: ErasureRun, to: RunState, *, error: str, actor: str
     transaction.on_commit(partial(saved_steps.drop_steps, run.id))
     fell_short = to == RunState.SUCCEEDED and run.verdict == Verdict.NOT_MET
     stopped = run.cancel_requested_at is not None
-    again = None
+    again = list[Entry]()
     if fell_short and not stopped and len(not_met_runs(case, run.model_name)) < ATTEMPTS:
-        again = _next_run(case, run.model_name)
+        again.append(run_queued(next_run(case, run.model_name), actor=WORKER.name))
     else:
         _wake_next(run.model_name)
     if not case.runs.filter(state__in=ACTIVE).exists():
@@ -174,8 +177,7 @@ def end_run(case: Case, run: ErasureRun, to: RunState, *, error: str, actor: str
         case=case,
         data={"run": str(run.id), "verdict": run.verdict, "error": error},
     )
-    if again is not None:
-        _log_queued(case, again, actor=WORKER.name)
+    audit.append_entries(again)
 
 
 def _wake_next(model_name: str) -> None:

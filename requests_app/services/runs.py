@@ -21,6 +21,7 @@ from django.utils.translation import gettext as _
 
 from requests_app import audit, vault
 from requests_app.actors import SYSTEM, WORKER, staff_actor
+from requests_app.audit import Entry
 from requests_app.lifecycle import ConsolidationState, RunState, move_run
 from requests_app.models import (
     Adapter,
@@ -409,11 +410,10 @@ def register_release(lease: Lease, *, manifest: bytes) -> Release:
     run.release = release
     enter_phase(run, Phase.DONE)
     run.save()
-    queued = (
-        rechecks.queue_rechecks(release, Recheck.Reason.RELEASE, measured=[case.id])
-        if goes_live
-        else None
-    )
+    queued = list[Entry]()
+    if goes_live:
+        reason = Recheck.Reason.RELEASE
+        queued.append(rechecks.queue_rechecks(release, reason, measured=[case.id]))
     audit.append_entry(
         type="release.registered",
         actor=WORKER.name,
@@ -426,8 +426,7 @@ def register_release(lease: Lease, *, manifest: bytes) -> Release:
             "live": goes_live,
         },
     )
-    if queued is not None:
-        rechecks.log_rechecks(queued)
+    audit.append_entries(queued)
     return release
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import date, timedelta
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -19,6 +20,7 @@ from django.utils.translation import gettext as _
 
 from requests_app import audit, suppression, vault
 from requests_app.actors import Actor, staff_actor
+from requests_app.audit import Entry
 from requests_app.identifiers import KINDS, NotAnIdentifier, normal_form
 from requests_app.lifecycle import CaseStatus
 from requests_app.models import (
@@ -75,6 +77,7 @@ def record_identifiers(
         found.append({"kind": kind, "value": value})
     vault.put(case, "identifiers", found)
     actor = staff_actor(actor_member)
+    tags = sync_tags(case, actor=actor)
     audit.append_entry(
         type="case.identifiers_recorded",
         actor=actor.name,
@@ -82,7 +85,7 @@ def record_identifiers(
         data={"kinds": dict(Counter(each["kind"] for each in found))},
         commitments={"content": found},
     )
-    sync_tags(case, actor=actor)
+    audit.append_entries(tags)
     return case
 
 
@@ -101,16 +104,17 @@ def identifiers_of(case: Case) -> list[tuple[str, str]]:
     return list(dict.fromkeys(found))
 
 
-def sync_tags(case: Case, *, actor: Actor, source: str | None = None) -> None:
-    """Make the tags of a locked case what its record says; an entry if that changes any.
+def sync_tags(case: Case, *, actor: Actor, source: str | None = None) -> list[Entry]:
+    """Make the tags of a locked case what its record says; returns the entry if that changes any.
 
-    Call it in the transaction of the change that may matter. `source` says why there are tags where
-    the record has forgotten it, after a restore. Raises Invalid without the key.
+    Call it in the transaction of the change that may matter, and log what is returned. `source`
+    says why there are tags where the record has forgotten it, after a restore. Raises Invalid
+    without the key.
     """
     source = _source(case) if source is None else source
     has_rows = SuppressionTag.objects.filter(case_id=case.id).exists()
     if not source and not has_rows:
-        return
+        return []
     keys = checked_keys()
     wanted = _wanted(case, keys) if source else set()
     held = {}
@@ -121,7 +125,7 @@ def sync_tags(case: Case, *, actor: Actor, source: str | None = None) -> None:
     turned = [row for at, row in held.items() if at in wanted and row.source != source]
     new = sorted(wanted - held.keys())
     if not (gone or turned or new):
-        return
+        return []
     SuppressionTag.objects.filter(pk__in=[row.pk for row in gone]).delete()
     SuppressionTag.objects.filter(pk__in=[row.pk for row in turned]).update(source=source)
     review_on = timezone.localdate() + REVIEW
@@ -137,18 +141,14 @@ def sync_tags(case: Case, *, actor: Actor, source: str | None = None) -> None:
         )
         for kind, value in new
     )
-    audit.append_entry(
-        type="suppression.changed",
-        actor=actor.name,
-        case=case,
-        data={
-            "source": source,
-            "added": dict(Counter(kind for kind, _ in new)),
-            "removed": dict(Counter(row.kind for row in gone)),
-            "key_version": len(keys),
-            "review_on": review_on.isoformat(),
-        },
-    )
+    data: dict[str, Any] = {
+        "source": source,
+        "added": dict(Counter(kind for kind, _ in new)),
+        "removed": dict(Counter(row.kind for row in gone)),
+        "key_version": len(keys),
+        "review_on": review_on.isoformat(),
+    }
+    return [Entry("suppression.changed", actor.name, data, case)]
 
 
 @transaction.atomic

@@ -331,6 +331,7 @@ def decide_matches(
     actor = staff_actor(actor_member)
     sets: Counter[str] = Counter(row.training_set_id for row in changed)
     data: dict[str, Any] = {"sets": dict(sets), **{f"n_{k}": len(v) for k, v in ids.items()}}
+    tags = sync_tags(case, actor=actor)
     audit.append_entry(
         type="records.decided",
         actor=actor.name,
@@ -338,5 +339,5 @@ def decide_matches(
         data=data,
         commitments={name: sorted(found) for name, found in ids.items() if found},
     )
-    sync_tags(case, actor=actor)
+    audit.append_entries(tags)
     return len(changed)

@@ -35,7 +35,7 @@ from tests import factories
 from tests.threads import run_together
 from tests.tls_server import Reply, Seen, certificate, served
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("entries_last")]
 
 REQUESTS = "/api/opendsr/requests"
 LEAF = x509.load_pem_x509_certificate(certificate().pem)

@@ -47,7 +47,7 @@ from tests.factories import (
 )
 from tests.threads import run_together
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("entries_last")]
 
 
 def last_data(case: Case, entry_type: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from requests_app.services.errors import Invalid, NotAllowed, WrongState
 from tests import factories
 from tests.threads import run_together
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("entries_last")]
 
 REASONS = "The erasure has to be trained and measured on four canary models, which takes six weeks."
 DONE = "Your canary records are blocked and kept out of every further training."

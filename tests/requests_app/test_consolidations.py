@@ -16,7 +16,7 @@ from tests import factories
 from tests.requests_app.test_staff_pages import text
 from tests.staff import as_staff, authenticate
 
-pytestmark = [pytest.mark.django_db, pytest.mark.database]
+pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("entries_last")]
 
 
 def proposed(engineer: StaffMember) -> Consolidation:

@@ -37,7 +37,7 @@ from tests import factories
 from tests.threads import run_together
 from tests.tls_server import Reply, Seen, certificate, served
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("entries_last")]
 
 BASE = "/api/drp/v1"
 REQUESTS = f"{BASE}/data-rights-request"

@@ -19,7 +19,7 @@ from requests_app.services.errors import Invalid, NotAllowed, NotFound, WrongSta
 from tests import factories
 from tests.staff import as_staff
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("entries_last")]
 
 TEXT = "The canary invoice is still before the court."
 

@@ -14,7 +14,7 @@ from requests_app.verifier import archive
 from tests import factories
 from tests.requests_app import bundles
 
-pytestmark = [pytest.mark.django_db, pytest.mark.database]
+pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("entries_last")]
 
 
 def failed_case() -> Case:

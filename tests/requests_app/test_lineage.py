@@ -1,9 +1,11 @@
 """Lineage: no release rests on quarantined weights, whatever the graph; the record says why."""
 
+import threading
 from datetime import date, timedelta
 from typing import Any
 
 import pytest
+from django.db import connection, transaction
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -12,12 +14,13 @@ from hypothesis.extra.django import TestCase
 from requests_app import audit
 from requests_app.models import AuditEntry, ModelNode, Release, StaffMember
 from requests_app.models.people import Role
-from requests_app.services import lineage, manifests, releases, roll_backs
+from requests_app.services import lineage, manifests, releases, roll_backs, runs
 from requests_app.services.errors import Invalid, NotAllowed, NotFound, WrongState
 from requests_app.verifier import canonical
 from tests import factories
 from tests.factories import digest, responding_case
 from tests.requests_app.test_releases import consolidated
+from tests.threads import run_together
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 TODAY = date(2026, 11, 25)
@@ -153,6 +156,57 @@ def test_weights_in_quarantine_for_their_data_do_not_come_back_by_a_roll_back(
         roll_backs.roll_back_release(
             digest=before.pk, reason="fault", actor_member=factories.make_staff("approver")
         )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_roll_back_and_a_runs_end_on_weights_of_one_line_never_wait_for_each_other(
+    engineer: StaffMember,
+) -> None:
+    """Whoever holds weights waits for the log: who held the log and then waited for weights would
+    wait for ever, and PostgreSQL ends one of the two."""
+    base, copy = register("base", engineer), digest("copy")
+    register("copy", engineer, parents=[base])
+    with transaction.atomic():
+        before = put_live(copy, model_name="copy")
+        put_live(register("other", engineer), model_name="copy")
+    away = {"quarantined_from": TODAY, "quarantine_reason": "replaced", "quarantined_by": "x"}
+    ModelNode.objects.filter(pk=copy).update(**away)
+    run = factories.executing_case().runs.get()
+    lease = factories.take_lease(run)
+    runs.record_protocol(lease, protocol=factories.protocol(run))
+    manifest = factories.manifest(run, factories.record_adapter(lease, run))
+    evidence, verdict = factories.evidence(run), "within_thresholds"
+    runs.record_evidence(lease, evidence=evidence, verdict=verdict, probes=factories.probes())
+    weights_held, log_held = threading.Event(), threading.Event()
+
+    def run_ends() -> None:
+        def noted(execute: Any, sql: str, *rest: Any) -> Any:
+            found = execute(sql, *rest)
+            if "requests_app_modelnode" in sql and "ORDER BY" in sql and not weights_held.is_set():
+                weights_held.set()
+                log_held.wait(0.5)
+            return found
+
+        with connection.execute_wrapper(noted):
+            runs.register_release(lease, manifest=manifest)
+
+    def rolls_back() -> None:
+        def noted(execute: Any, sql: str, *rest: Any) -> Any:
+            found = execute(sql, *rest)
+            if "requests_app_loghead" in sql:
+                log_held.set()
+            return found
+
+        weights_held.wait(10)
+        with connection.execute_wrapper(noted):
+            roll_backs.roll_back_release(digest=before.pk, reason="fault", actor_member=engineer)
+
+    todo = [run_ends, rolls_back]
+    run_together(lambda: todo.pop()(), 2)
+    run.refresh_from_db()
+    live = Release.objects.filter(is_live=True)
+    assert {release.pk for release in live} == {before.pk, run.release_id}
+    assert audit.verify_log().entries == AuditEntry.objects.count()
 
 
 def test_destroyed_weights_stay_in_quarantine(engineer: StaffMember) -> None:

@@ -18,7 +18,7 @@ from tests import factories
 from tests.factories import CANARIES, EMAIL, NAME, confirmed_case
 from tests.staff import as_staff
 
-pytestmark = [pytest.mark.django_db, pytest.mark.database]
+pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("entries_last")]
 
 
 def record(case: Case, by: StaffMember, **changes: Any) -> str:

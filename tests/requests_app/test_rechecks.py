@@ -31,7 +31,7 @@ from tests.factories import completed_case, executing_case, responding_case, wor
 from tests.staff import as_staff
 from tests.threads import run_together
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("entries_last")]
 
 
 FIGURES = {"probes": {"recall_unseen": {"after": "0.02", "control_upper95": "0.05"}}}

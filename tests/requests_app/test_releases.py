@@ -21,7 +21,7 @@ from requests_app.verifier import canonical
 from tests import factories
 from tests.factories import PROBES, completed_case, executing_case, responding_case
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("entries_last")]
 WITHIN = CaseFigures(Verdict.WITHIN, PROBES)
 
 

@@ -18,7 +18,7 @@ from requests_app.verifier import canonical
 from tests import factories
 from tests.factories import case_in_review, completed_case, propose
 
-pytestmark = [pytest.mark.django_db, pytest.mark.database]
+pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("entries_last")]
 REASON = "The canary facts were checked and are right."
 
 

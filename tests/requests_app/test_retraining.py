@@ -27,7 +27,7 @@ from requests_app.verifier.trust import parse_trust
 from tests import factories
 from tests.requests_app import bundles
 
-pytestmark = [pytest.mark.django_db, pytest.mark.database]
+pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("entries_last")]
 BUILD = factories.digest("build")
 NEW = factories.digest("new weights")
 WITHIN = CaseFigures(Verdict.WITHIN, factories.PROBES)

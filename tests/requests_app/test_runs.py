@@ -1,7 +1,6 @@
 """Leases, fences, and what a worker may record when."""
 
 import hashlib
-import re
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -33,6 +32,7 @@ from requests_app.services.manifests import ManifestAdapter, read_manifest
 from requests_app.services.run_values import without_floats
 from requests_app.verifier import canonical
 from tests import factories
+from tests.append_last import appended_last
 from tests.factories import PROBES, PROTOCOL, executing_case, expire_lease, take_lease, work_off
 from tests.threads import run_together
 
@@ -455,24 +455,9 @@ def test_a_release_may_not_lose_an_earlier_adapter(run: ErasureRun) -> None:
 @pytest.mark.parametrize("verdict", [Verdict.WITHIN, Verdict.NOT_MET])
 def test_what_a_run_records_is_appended_last(run: ErasureRun, verdict: str) -> None:
     """From a transaction's first entry to its commit everybody else's entries wait."""
-    late: list[str] = []
-    depth, appending = 0, False
-
-    def noted(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        nonlocal depth, appending
-        if "SAVEPOINT" in sql:  # one around each service: all are in the test's own transaction
-            depth += -1 if sql.startswith("RELEASE") else 1
-            appending = appending and depth > 0
-        else:
-            appending = appending or "requests_app_loghead" in sql
-            if appending and not re.search("requests_app_(loghead|auditentry)", sql):
-                late.append(sql)
-        return execute(sql, params, many, context)
-
-    with connection.execute_wrapper(noted):
+    with appended_last():
         work_off(run, verdict=verdict)
     assert entry_types(run)[-1] == ("run.finished" if verdict == Verdict.WITHIN else "run.queued")
-    assert late == []
 
 
 @pytest.mark.database

@@ -38,7 +38,7 @@ from tests.staff import as_staff
 from tests.threads import run_together
 from workers import tasks as worker_tasks
 
-pytestmark = [pytest.mark.django_db, pytest.mark.database]
+pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("entries_last")]
 
 
 def entries(kind: str) -> list[dict[str, Any]]:

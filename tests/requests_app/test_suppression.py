@@ -24,7 +24,7 @@ from requests_app.verifier import canonical
 from tests import factories
 from tests.factories import case_in_review, completed_case, executing_case, propose
 
-pytestmark = [pytest.mark.django_db, pytest.mark.database]
+pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("entries_last")]
 PHONE, CUSTOMER = "+32 2 555 01 77", "C-100234"
 IDENTIFIERS = [("phone", PHONE), ("customer_id", CUSTOMER)]
 
