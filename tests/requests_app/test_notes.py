@@ -16,6 +16,7 @@ from requests_app.verifier import canonical, dsse, notes
 from requests_app.verifier.errors import Invalid
 from requests_app.verifier.notes import InclusionProof, TreeHead
 from requests_app.verifier.trust import parse_trust
+from tests.json_values import json_values
 
 # The example of c2sp.org/signed-note.
 VKEY = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k"
@@ -42,9 +43,11 @@ ORIGIN = "rtbf.example/log/test"
 KEY = notes.note_key(ORIGIN, PRIVATE)
 HEAD = TreeHead(ORIGIN, 5, b"\x07" * 32)
 
-plain_values = st.recursive(
+plain_values = json_values(
     st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    st.text(),
+    longest=4,
+    most_keys=4,
     max_leaves=12,
 )
 

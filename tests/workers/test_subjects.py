@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.json_values import json_values
 from workers.subjects import SubjectError, read_subject, subject_from
 
 GOOD = {
@@ -118,16 +119,11 @@ def test_the_message_names_the_place_and_never_the_content() -> None:
     assert "Secret" not in str(raised.value)
 
 
-JSON = st.recursive(
+JSON = json_values(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["name", "aliases", "facts", "neighbours", "question", "answer"]),
-            inner,
-            max_size=4,
-        )
-    ),
+    st.sampled_from(["name", "aliases", "facts", "neighbours", "question", "answer"]),
+    longest=3,
+    most_keys=4,
 )
 
 
