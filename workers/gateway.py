@@ -20,7 +20,8 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections
+from django.db import Error as DatabaseProblem
+from django.db import close_old_connections
 
 from requests_app.services import gateway as record
 from requests_app.services.errors import ServiceError
@@ -76,11 +77,17 @@ class Follower:
 
     def __init__(self, model_name: str, batcher: Batcher) -> None:
         self.model_name, self.batcher = model_name, batcher
-        self.served: Served | None = None
         self.uses = Uses()
         self.process = f"{socket.gethostname()}:{os.getpid()}"
+        self._served: Served | None = None
         self._seen = self._noted = float("-inf")
         self._ended = threading.Event()
+
+    @property
+    def served(self) -> Served | None:
+        """What answers now: nothing where the record was not seen for a minute, even if that is
+        because whoever looks waits for it, or for a large model."""
+        return None if time.monotonic() - self._seen > BLIND_SECONDS else self._served
 
     def start(self) -> threading.Thread:
         """Look every few seconds, in a thread of its own, until `stop`."""
@@ -93,27 +100,26 @@ class Follower:
 
     def _follow(self) -> None:
         while not self._ended.is_set():
-            close_old_connections()
             self.look()
             self.uses.note()
-            close_old_connections()
             self._ended.wait(LOOK_SECONDS)
 
     def look(self) -> None:
         """Serve what is in force; nothing where that is not known, not allowed or not possible."""
         try:
+            close_old_connections()
             shared_files.fetch_restrictions()
             wanted = record.to_serve(self.model_name)
             if not wanted.blocked and not self._is_loaded(wanted):
                 self._load(wanted)
-            elif self.served is not None and not wanted.blocked and wanted.release is None:
-                why = record.why_blocked(self.served.base.sha256)
+            elif self._served is not None and not wanted.blocked and wanted.release is None:
+                why = record.why_blocked(self._served.base.sha256)
                 wanted = record.ToServe(None, None, blocked=why)
             if wanted.blocked:
                 self._shut("what is in force may not be served")
             self._seen = time.monotonic()
             self._note()
-        except (DatabaseError, OSError, shared_files.StorageAway) as error:
+        except (DatabaseProblem, OSError, shared_files.StorageAway) as error:
             log.error("record or shared storage cannot be read: %s", type(error).__name__)
             if time.monotonic() - self._seen > BLIND_SECONDS:
                 self._shut("record or shared storage cannot be read")
@@ -125,9 +131,9 @@ class Follower:
             self._shut("what is in force cannot be followed")
 
     def _is_loaded(self, wanted: record.ToServe) -> bool:
-        if self.served is None:
+        if self._served is None:
             return False
-        return self.served.release.sha256 == (wanted.release or NOTHING)
+        return self._served.release.sha256 == (wanted.release or NOTHING)
 
     def _load(self, wanted: record.ToServe) -> None:
         root = Path(settings.RTBF_RELEASE_DIR)
@@ -139,38 +145,38 @@ class Follower:
         else:
             release = release_of(wanted.manifest)
             shared_files.fetch(release.adapters)
-        self.served = Served(
+        self._served = Served(
             base,
             release,
             adapters_root=Path(settings.RTBF_ADAPTER_DIR),
             key=str(settings.RTBF_GATE_KEY).encode(),
             restrictions=Restrictions(root),
-            before=self.served,
+            before=self._served,
             adapter_bytes=settings.RTBF_GATEWAY_ADAPTER_MB * 2**20,
             kept_bytes=settings.RTBF_GATEWAY_KEPT_MB * 2**20,
         )
-        self.batcher.serve(self.served)
-        self.served.bank.read_ahead()
+        self.batcher.serve(self._served)
+        self._served.bank.read_ahead()
         self._noted = float("-inf")
         shared_files.remove_retired()
         log.info("the release %s is served", release.sha256)
 
     def _base(self, wanted: record.ToServe, root: Path) -> BaseModel:
         """The weights, those at hand if they are the same."""
-        if self.served is not None and self.served.base.sha256 == wanted.base_sha256:
-            return self.served.base
+        if self._served is not None and self._served.base.sha256 == wanted.base_sha256:
+            return self._served.base
         placement = Placement(settings.RTBF_MODEL_DTYPE, settings.RTBF_MODEL_DEVICE_MAP)
         return packed(load_served(self.model_name, wanted.base_sha256, root, placement))
 
     def _shut(self, why: str) -> None:
-        if self.served is not None:
+        if self._served is not None:
             log.error("nothing is served: %s", why)
-        self.served = None
+        self._served = None
         self.batcher.shut()
 
     def _note(self) -> None:
         """Tell the record what is served, at each change and every minute."""
-        served = self.served
+        served = self._served
         if served is None or time.monotonic() - self._noted < NOTE_SECONDS:
             return
         release = served.release.sha256
@@ -437,7 +443,7 @@ def _caller_of(key: str) -> record.Caller | None:
     close_old_connections()
     try:
         return record.caller_of(key)
-    except DatabaseError:
+    except DatabaseProblem:
         raise not_serving() from None
     finally:
         close_old_connections()

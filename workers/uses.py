@@ -4,8 +4,6 @@ import logging
 import threading
 from datetime import date
 
-from django.db import DatabaseError
-
 from requests_app.services import gateway as record
 
 log = logging.getLogger(__name__)
@@ -30,7 +28,7 @@ class Uses:
         try:
             if new:
                 record.note_use(new)
-        except DatabaseError as error:
+        except Exception as error:  # noqa: BLE001  (nobody follows the record once this thread ends)
             log.error("the use of keys was not noted: %s", type(error).__name__)
             for (client, day), use in new.items():
                 self.add(client, use, day)

@@ -17,7 +17,7 @@ import openai
 import pytest
 import uvicorn
 from django.core.management import call_command
-from django.db import DatabaseError
+from django.db import DatabaseError, InterfaceError
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
@@ -448,6 +448,54 @@ def test_an_error_nobody_thought_of_serves_nothing_rather_than_the_old(
     assert follower.served is None
     follower.look()
     assert follower.served.release.sha256 == digest
+
+
+@pytest.mark.parametrize("problem", [InterfaceError("closed"), RuntimeError("of a library")])
+def test_use_that_cannot_be_noted_keeps_nobody_from_following_the_record(
+    gateway: Gateway,
+    stored: tuple[Path, list[Manifest]],
+    monkeypatch: pytest.MonkeyPatch,
+    problem: Exception,
+) -> None:
+    asked = {"messages": [{"role": "user", "content": "where"}], "max_tokens": 1}
+    with running(gateway) as url:
+        key = key_for("gateway")
+        with monkeypatch.context() as away:
+            away.setattr(record, "note_use", raising(problem))
+            assert post(url, key, **asked).status_code == 200
+            digest = put_live(stored, 1)
+            wait_for(lambda: served_now(gateway) == digest)
+        wait_for(lambda: GatewayUse.objects.filter(requests=1).exists())
+
+
+def served_now(gateway: Gateway) -> str:
+    served = gateway.follower.served
+    return "" if served is None else served.release.sha256
+
+
+@pytest.mark.parametrize("where", ["note_use", "to_serve"])
+def test_a_record_that_does_not_answer_is_one_that_is_away(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Behind a cut line a query waits for many minutes: nobody who waits for it shuts anything."""
+    asked = {"messages": [{"role": "user", "content": "where"}], "max_tokens": 1}
+    answers, waits = getattr(record, where), threading.Event()
+
+    def hangs(*given: object) -> object:
+        waits.wait(30)
+        return answers(*given)
+
+    with running(gateway) as url:
+        key = key_for("gateway")
+        with monkeypatch.context() as cut:
+            cut.setattr(record, where, hangs)
+            cut.setattr("workers.gateway.BLIND_SECONDS", 0.5)
+            gateway.follower.uses.add(ApiClient.objects.get().pk, record.Use(1), date(2026, 11, 1))
+            wait_for(lambda: post(url, key, **asked).status_code == 503)
+            assert httpx.get(f"{url}/healthz", trust_env=False).status_code == 503
+            assert ask_gate(url, "the playground's own key").status_code == 503
+        waits.set()
+        wait_for(lambda: post(url, key, **asked).status_code == 200)
 
 
 def test_who_is_restricted_is_not_spoken_of(
