@@ -458,11 +458,18 @@ def test_use_that_cannot_be_noted_keeps_nobody_from_following_the_record(
     problem: Exception,
 ) -> None:
     asked = {"messages": [{"role": "user", "content": "where"}], "max_tokens": 1}
+    failed = threading.Event()
+
+    def fails(*_: object) -> None:
+        failed.set()
+        raise problem
+
     with running(gateway) as url:
         key = key_for("gateway")
         with monkeypatch.context() as away:
-            away.setattr(record, "note_use", raising(problem))
+            away.setattr(record, "note_use", fails)
             assert post(url, key, **asked).status_code == 200
+            assert failed.wait(30)
             digest = put_live(stored, 1)
             wait_for(lambda: served_now(gateway) == digest)
         wait_for(lambda: GatewayUse.objects.filter(requests=1).exists())
