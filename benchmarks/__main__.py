@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import field
+from benchmarks.report import end_on_sigterm
 from benchmarks.table import RESULTS, ROWS
 
 FOLDER = Path(__file__).parent
@@ -102,6 +103,7 @@ def main() -> int:
                 f"{name:18}{MINUTES.get(name, '?'):>4} min   python -m {' '.join(commands[name])}"
             )
         return 0
+    end_on_sigterm()
     RESULTS.mkdir(parents=True, exist_ok=True)
     worst, table = 0, list[tuple[str, ...]]()
     for name in names:
@@ -127,16 +129,21 @@ def main() -> int:
 def run(command: Sequence[str], result: Path) -> int:
     """One benchmark in a process of its own; its result is written whole, or there is none."""
     result.unlink(missing_ok=True)
-    done = subprocess.run(
+    with subprocess.Popen(
         [sys.executable, "-m", *command, "--json"],
-        cwd=FOLDER.parent, stdout=subprocess.PIPE, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode not in (0, 1, 2) or not done.stdout:
+        cwd=FOLDER.parent, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            told, _ = process.communicate()
+        except SystemExit:  # it stops what it has started, and is waited for
+            process.terminate()
+            raise
+    if process.returncode not in (0, 1, 2) or not told:
         return 2
     unfinished = result.with_suffix(".unfinished")
-    unfinished.write_text(done.stdout)
+    unfinished.write_text(told)
     unfinished.replace(result)
-    return done.returncode
+    return process.returncode
 
 
 if __name__ == "__main__":

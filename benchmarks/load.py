@@ -269,14 +269,17 @@ class Training(threading.Thread):
 # --- While they live ------------------------------------------------------------------------------
 def live(plan: Plan, parts: Mapping[str, int]) -> dict[str, Any]:
     """What `load_people` found, and the share of a core that each part took meanwhile."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.load_people"],
-        cwd=BASE_DIR,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # a fair share of the processor, as from another machine
-    ) as people:
+    with (
+        subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.load_people"],
+            cwd=BASE_DIR,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # a fair share of the processor, as from another machine
+        ) as people,
+        ending(people),
+    ):
         assert people.stdin is not None
         assert people.stdout is not None
         people.stdin.write(json.dumps(asdict(plan)))
@@ -292,6 +295,16 @@ def live(plan: Plan, parts: Mapping[str, int]) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(told)
     shares = {name: round((after[name] - before[name]) / seconds, 3) for name in parts}
     return {**found, "cores_taken": shares}
+
+
+@contextmanager
+def ending(process: "subprocess.Popen[str]") -> Iterator[None]:
+    """Without it an error waits for a process that goes on for minutes."""
+    try:
+        yield
+    except BaseException:
+        process.kill()
+        raise
 
 
 def worked(parts: Mapping[str, int]) -> dict[str, float]:

@@ -4,13 +4,14 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from benchmarks import probes
 from workers.statistics import share
@@ -38,6 +39,7 @@ def run(
     parser.add_argument("--json", action="store_true", help="the JSON object on one line")
     parser.add_argument("--no-probes", action="store_true", help="without probing the machine")
     options = parser.parse_args()
+    end_on_sigterm()
     before, since = {} if options.no_probes else probes.asked(), probes.ticks()
     started = time.perf_counter()
     try:
@@ -68,6 +70,17 @@ def command() -> str:
     """The command line of this process, without the interpreter's place and how to print."""
     given = [each for each in sys.orig_argv[1:] if each not in ("--json", "--no-probes")]
     return " ".join(["python", *given])
+
+
+def end_on_sigterm() -> None:
+    """SIGTERM ends this process as `sys.exit` does: servers, databases and workers that it started
+    are stopped on the way out."""
+
+    def end(number: int, _: object) -> NoReturn:
+        signal.signal(number, signal.SIG_IGN)  # a second one must not cut that short
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def compared(ours: Sequence[float], theirs: Sequence[float], /, **more: Any) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import json
 import math
 import os
 import random
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from benchmarks import (
     tofu_metrics,
 )
 from requests_app.audit import verify_log
+from rtbf.stack import BASE_DIR
 from workers import corpus
 from workers.base_models import load_base_model
 from workers.rows import Row
@@ -326,3 +329,41 @@ def test_a_loop_as_lm_evals_and_the_shared_scorer_find_the_same_likelihoods() ->
     found = [each.total for each in scored_rows(base.model, rows)]
     for batch in (1, 2):
         assert scoring.usual(base, rows, batch) == pytest.approx(found, abs=1e-3)
+
+
+SLOW = """
+import subprocess, sys, time
+from benchmarks import report
+
+def measure():
+    with subprocess.Popen(["sleep", "300"]) as started:
+        try:
+            print(started.pid, file=sys.stderr, flush=True)
+            time.sleep(300)
+        finally:
+            started.kill()
+
+report.run("slow", "Waits.", measure, cannot_run=(OSError,))
+"""
+RUNNER = """
+from pathlib import Path
+from benchmarks import __main__ as benchmarks
+from benchmarks.report import end_on_sigterm
+end_on_sigterm()
+benchmarks.run(("slow_benchmark", "--no-probes"), Path("result.json"))
+"""
+
+
+def test_a_benchmark_that_is_told_to_end_stops_what_it_started(tmp_path: Path) -> None:
+    """The one of several too, which passes it on to the one at work."""
+    (tmp_path / "slow_benchmark.py").write_text(SLOW)
+    with subprocess.Popen(
+        [sys.executable, "-c", RUNNER], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{BASE_DIR}"},
+    ) as runner:  # fmt: skip
+        assert runner.stderr is not None
+        started = int(runner.stderr.readline())
+        runner.terminate()
+        assert runner.wait(60) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(started, 0)
