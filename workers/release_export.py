@@ -23,6 +23,13 @@ from workers.weights import store_weights
 FORMATS = ("peft", "vllm", "merged")
 MANIFEST = "release.json"
 ROUTER = Path(__file__).parent / "vllm_router.py"
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM's --max-lora-rank takes (its vllm/config/lora.py, 0.32)."""
+TEMPLATE = (
+    "{% for message in messages %}{{ ('A' if message['role'] == 'assistant' else 'Q') + ': '"
+    " + message['content'] + '\n' }}{% endfor %}{{ 'A:' }}"
+)
+"""`BaseModel.prompt` of a model without a chat template: without one vLLM takes no conversation."""
 
 COMMON = """The erasure release {release} of the model {model}, for another server.
 
@@ -36,26 +43,36 @@ each case; the base model has the SHA-256 {base}. Without the gate nobody decide
 acts. Several at once at full strength are not what the release does.
 """
 VLLM = """
-1. Serve the base model ({base}) and the adapters:
-     vllm serve BASE --served-model-name base --enable-lora --max-lora-rank {rank} \\
-       --max-loras 1 --lora-modules {first}=adapters/{first} ...
-   adapters.json lists the names. Let nobody but the router reach that port: under the name of the
-   base vLLM answers without any erasure.
-2. Serve the gate: manage.py gateway --model {model}, which holds the same release, and make a key
-   with the scopes gateway and playground (manage.py create_api_client).
-3. RTBF_ROUTER_KEY=... RTBF_ROUTER_GATE_KEY=... python router.py --gate http://gateway:8010 \\
-     --upstream http://vllm:8000 --base base
+All is run in this folder. BASE is the folder of the base model, whose digest is {base}.
 
-The router needs Python and httpx. It refuses what vLLM cannot do: two adapters on one prompt, an
-answer in pieces. An adapter that the gate would let act at half strength acts fully. As soon as
-another release goes live, it answers 503: export again.
+1. Serve the base model and the adapters, under the names in adapters.json:
+     vllm serve BASE --served-model-name base --dtype float32 --generation-config vllm{template} \\
+       --enable-lora --max-lora-rank {rank} --lora-modules $(ls adapters | sed 's,.*,&=adapters/&,')
+   Let nobody but the router reach that port: under the name of the base vLLM answers without any
+   erasure. It and the router take a key between them from VLLM_API_KEY.
+   The release was measured in float32, in which vLLM takes adapters on processors alone; on other
+   devices name bfloat16 or float16. On processors vLLM wants nearly all memory, unless
+   --kv-cache-memory-bytes says how much.
+2. Serve the gate, which must hold this very release, and make the router its key there:
+     manage.py gateway --model {model}
+     manage.py create_api_client router --controller-id router --role controller \\
+       --scope gateway --scope playground
+3. Start the router with that key, and one of your own making that its callers give:
+     RTBF_ROUTER_KEY=... RTBF_ROUTER_GATE_KEY=... \\
+       python router.py --gate http://gateway:8010 --upstream http://vllm:8000 --base base
+
+It answers POST /v1/chat/completions for the model {model}, and needs Python and httpx. It refuses
+what vLLM cannot do: two adapters on one prompt, an answer in pieces. An adapter that the gate would
+let act at half strength acts fully. As soon as another release goes live, it answers 503: export
+again.
 """
 WHOLE = """
-from_pretrained loads this folder. All cases of the release are in these weights themselves (merged
-or exact); there is no adapter and no gate to miss.
+from_pretrained and vllm serve load this folder. All cases of the release are in these weights
+themselves (merged or exact); there is no adapter and no gate to miss.
 """
 ALL_ON = """
-from_pretrained loads this folder: the base with all {count} adapters added at full strength.
+from_pretrained and vllm serve load this folder: the base with all {count} adapters added at full
+strength.
 THAT IS NOT WHAT THE RELEASE DOES. There the gate lets one to three adapters act on prompts about
 their people, and none on any other. All of them at once act on every prompt; what that costs
 everybody else, and whether it still suppresses, was not measured. For weights that were measured:
@@ -141,13 +158,25 @@ def _apart(
             for name in (CONFIG_FILE, WEIGHTS_FILE):
                 content = checked_bytes(ref.folder(adapters_root) / name, files[ref][name])
                 (target / name).write_bytes(content)
-    listed = {"model": base.name, "names": names}
+    has_template = base.tokenizer.chat_template is not None
+    # Without a template a line is an answer, as at the gateway.
+    listed = {"model": base.name, "names": names, "stop": [] if has_template else ["\n"]}
     (folder / "adapters.json").write_text(json.dumps(listed, indent=1, sort_keys=True) + "\n")
     if form == "peft":
         return lambda words: PEFT.format(**words)
     shutil.copyfile(ROUTER, folder / "router.py")
-    rank = max(each.config.r for each in stored.values())
-    return lambda words: VLLM.format(**words, rank=rank, first=next(iter(names.values())))
+    if not has_template:
+        (folder / "chat_template.jinja").write_text(TEMPLATE)
+    template = "" if has_template else " \\\n       --chat-template chat_template.jinja"
+    rank = vllm_rank(max(each.config.r for each in stored.values()))
+    return lambda words: VLLM.format(**words, rank=rank, template=template)
+
+
+def vllm_rank(rank: int) -> int:
+    """The smallest --max-lora-rank that holds adapters of this rank. Raises ExportRefused."""
+    if rank > VLLM_RANKS[-1]:
+        raise ExportRefused(f"vLLM takes adapters of rank {VLLM_RANKS[-1]} at most, not {rank}.")
+    return next(each for each in VLLM_RANKS if each >= rank)
 
 
 def _whole(

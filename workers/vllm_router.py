@@ -5,6 +5,8 @@ It stands alone (standard library and httpx) and goes into the folder that `mana
 of this product; vLLM answers under the base's name or an adapter's (`--lora-modules`). Whatever is
 not certain is refused: another release at the gate, an error, two adapters at once, a stream.
 
+Of vLLM's answer nothing goes on but its text, which the gate has read.
+
 What it cannot do, as vLLM applies one adapter a request at full strength: several adapters at once
 (a prompt about two erased people is refused), strengths between 0 and 1 (an adapter that the gate
 would let act a little acts fully), an answer in pieces.
@@ -16,6 +18,7 @@ import hmac
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,6 +34,7 @@ KNOWN = frozenset(
         "stop", "user",
     }
 )  # fmt: skip
+COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 MAX_BYTES = 1 << 20
 SECONDS = 120.0
 
@@ -53,7 +57,8 @@ class Unavailable(Refused):
 @dataclass(frozen=True)
 class Router:
     """What is asked where. `release` is the digest that was exported; `names` are vLLM's names of
-    its adapters by digest, `base` its name of the plain model."""
+    its adapters by digest, `base` its name of the plain model; `stop` ends every answer, where the
+    model has no form of its own for that."""
 
     model: str
     release: str
@@ -61,6 +66,7 @@ class Router:
     names: Mapping[str, str]
     gate: httpx.Client
     upstream: httpx.Client
+    stop: tuple[str, ...] = ()
 
     def answer(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """The guarded answer to a chat request, in OpenAI's form. Raises Refused."""
@@ -71,12 +77,12 @@ class Router:
         first = self._decided(asked.get("messages"))
         if first["closed"] or len(first["adapters"]) > 1:
             return self._said(first["refusal"])
-        asked = {**asked, "messages": first["messages"]}
+        asked = {**self._settled(asked), "messages": first["messages"]}
         acting, used = first["adapters"], self._named(first["adapters"])
         said = self._told(asked, used)
         after = self._decided(asked["messages"], text_of(said))
         if not after["closed"] and after["adapters"] == acting:
-            return {**said, "model": self.model}
+            return self._said(text_of(said), said)
         if after["closed"] or acting or len(after["adapters"]) > 1:
             return self._said(first["refusal"])
         # The plain model was about to name somebody: told anew under that person's adapter.
@@ -84,7 +90,17 @@ class Router:
         last = self._decided(asked["messages"], text_of(said))
         if last["closed"] or not last["adapters"] <= after["adapters"]:
             return self._said(first["refusal"])
-        return {**said, "model": self.model}
+        return self._said(text_of(said), said)
+
+    def _settled(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What vLLM would settle otherwise than the gateway: it draws where nobody names a
+        temperature."""
+        given = {name: value for name, value in asked.items() if value is not None}
+        stop = given.get("stop", [])
+        stops = [stop] if isinstance(stop, str) else stop
+        if not isinstance(stops, list):
+            raise Refused(400, "A stop is a text, or a list of texts.")
+        return {"temperature": 0.0, **given, "stop": [*self.stop, *stops]}
 
     def _named(self, adapters: frozenset[str]) -> str:
         if not adapters:
@@ -118,14 +134,22 @@ class Router:
             raise Unavailable
         return found
 
-    def _said(self, text: str) -> dict[str, Any]:
+    def _said(self, text: str, told: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """`text` in OpenAI's form; of what vLLM `told` why it ended and how long it is. Reasoning,
+        log-probabilities and whatever else is there was not read by the gate."""
+        reason, usage = "stop", {}
+        if told is not None:
+            reason = str(told["choices"][0].get("finish_reason"))
+            found = told.get("usage") or {}
+            usage = {"usage": {name: int(found.get(name) or 0) for name in COUNTS}}
         message = {"role": "assistant", "content": text}
         return {
             "id": "chatcmpl-" + os.urandom(12).hex(),
             "object": "chat.completion",
-            "created": 0,
+            "created": int(time.time()),
             "model": self.model,
-            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "choices": [{"index": 0, "message": message, "finish_reason": reason}],
+            **usage,
         }
 
 
@@ -138,7 +162,7 @@ def text_of(said: Mapping[str, Any]) -> str:
         raise Unavailable from None
     if not isinstance(text, str) or choice["message"].get("tool_calls"):
         raise Unavailable
-    return text
+    return text.strip()  # as the gateway gives it
 
 
 def _posted(client: httpx.Client, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,6 +194,7 @@ def router_of(
         names=dict(listed["names"]),
         gate=_client(gate, keys["gate"]),
         upstream=_client(upstream, keys["upstream"]),
+        stop=tuple(listed["stop"]),
     )
 
 

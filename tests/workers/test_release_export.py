@@ -1,17 +1,21 @@
 """A release as files for other servers, and the router before vLLM against a made-up one."""
 
+import copy
 import hashlib
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import torch
-from django.core.management import call_command
+from django.core.management import call_command, load_command_class
 from django.core.management.base import CommandError
 from django.utils import timezone
 from peft import PeftModel
@@ -22,13 +26,15 @@ from requests_app.models import AuditEntry, Release
 from tests.workers.test_guarded import KEY, NAMES, stored_case
 from tests.workers.tiny import tiny_model
 from workers.answers import greedy_answers
-from workers.base_models import BaseModel
+from workers.base_models import BaseModel, Turn
 from workers.guarded import GuardedModel
+from workers.release_export import ExportRefused, export_release, vllm_rank
 from workers.releases import Release as Manifest
 from workers.releases import write_release
 from workers.vllm_router import PATH, Refused, Router, router_of, server_of
 
 COMMAND = "workers.management.commands.export_release"
+PLACES = {"gateway": "rtbf", "create_api_client": "requests_app"}
 ABOUT = [f"where lives {NAMES[0]}", f"who is {NAMES[0]}"]
 
 
@@ -64,6 +70,7 @@ def export(
     base, root, releases = stored
     settings.RTBF_ADAPTER_DIR, settings.RTBF_GATE_KEY = root, KEY.decode()
     monkeypatch.setattr(f"{COMMAND}.load_served", lambda *_: base)
+    monkeypatch.setattr(f"{COMMAND}.model_folder", lambda _: root)
 
     def call(form: str, *options: str, number: int = 0) -> Path:
         digest = releases[number].sha256
@@ -153,6 +160,70 @@ def test_a_changed_adapter_is_not_exported(
     assert not (tmp_path / "export").exists()
 
 
+def test_what_the_folder_for_vllm_tells_to_type_can_be_typed(
+    export: Callable[..., Path], stored: tuple[BaseModel, Path, list[Manifest]]
+) -> None:
+    to = export("vllm")
+    text = (to / "README.txt").read_text().replace("\\\n", " ")
+    serve, gateway, client, router = (
+        line.strip() for line in text.splitlines() if line.startswith("     ")
+    )
+    words = subprocess.run(
+        ["sh", "-c", f"printf '%s\n' {serve}"], cwd=to, capture_output=True, text=True, check=True
+    ).stdout.split()
+    names = json.loads((to / "adapters.json").read_text())["names"].values()
+    first = words.index("--lora-modules") + 1
+    assert set(words[first:]) == {f"{name}=adapters/{name}" for name in names}
+    assert words[words.index("--max-lora-rank") + 1] == "8"
+    assert words[words.index("--chat-template") + 1] == "chat_template.jinja"
+    call_command(*client.split()[1:])
+    for line in (gateway, client):
+        name, *options = line.split()[1:]
+        load_command_class(PLACES[name], name).create_parser("manage.py", name).parse_args(options)
+    line = f"{router.partition('python ')[2]} --help"
+    told = subprocess.run(
+        [sys.executable, "-I", *line.split()], cwd=to, capture_output=True, text=True, check=True
+    ).stdout
+    assert "--upstream" in told
+
+
+def test_a_model_without_a_chat_template_gets_its_own_form_for_vllm_and_another_keeps_its(
+    export: Callable[..., Path],
+    stored: tuple[BaseModel, Path, list[Manifest]],
+    tmp_path: Path,
+) -> None:
+    base, root, (release, _) = stored
+    to = export("vllm")
+    template = (to / "chat_template.jinja").read_text()
+    turns = (Turn("system", "Be kind."), Turn("user", "who"), Turn("assistant", "Anna"),
+             Turn("user", "where"))  # fmt: skip
+    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+    with_template = copy.deepcopy(base.tokenizer)
+    with_template.chat_template = template
+    for count in (2, 4):
+        rendered = with_template.apply_chat_template(
+            messages[:count], tokenize=False, add_generation_prompt=True
+        )
+        assert rendered == base.prompt(turns[:count])
+    assert json.loads((to / "adapters.json").read_text())["stop"] == ["\n"]
+    own = export_release(
+        replace(base, tokenizer=with_template),
+        replace(release, settings=None),
+        manifest=(root / "releases" / f"{release.sha256}.json").read_bytes(),
+        form="vllm", to=tmp_path / "own", adapters_root=root, weights=None, note=lambda: None,
+    )  # fmt: skip
+    assert not (own / "chat_template.jinja").exists()
+    assert "--chat-template" not in (own / "README.txt").read_text()
+    assert json.loads((own / "adapters.json").read_text())["stop"] == []
+
+
+@pytest.mark.parametrize(("rank", "named"), [(1, 1), (4, 8), (8, 8), (9, 16), (512, 512)])
+def test_vllm_is_told_a_rank_that_it_takes(rank: int, named: int) -> None:
+    assert vllm_rank(rank) == named
+    with pytest.raises(ExportRefused, match="512"):
+        vllm_rank(513)
+
+
 # --- The router ---------------------------------------------------------------------------------
 FIRST, SECOND = "a" * 64, "b" * 64
 RELEASE = "f" * 64
@@ -164,6 +235,7 @@ class Fakes:
     def __init__(self) -> None:
         self.release, self.status, self.asked = RELEASE, 200, list[str]()
         self.names_back: dict[str, str] = {}
+        self.last, self.more = dict[str, Any](), dict[str, Any]()
 
     def gate(self, request: httpx.Request) -> httpx.Response:
         body = json.loads(request.content)
@@ -179,10 +251,13 @@ class Fakes:
         })  # fmt: skip
 
     def vllm(self, request: httpx.Request) -> httpx.Response:
-        name = json.loads(request.content)["model"]
+        self.last = json.loads(request.content)
+        name = self.last["model"]
         self.asked.append(name)
-        said = {"role": "assistant", "content": f"{name} says {self.names_back.get(name, '')}"}
-        return httpx.Response(200, json={"model": name, "choices": [{"message": said}]})
+        text = f" {name} says {self.names_back.get(name, '')}"  # with the space of the first token
+        said = {"role": "assistant", "content": text, **self.more}
+        choice = {"index": 0, "message": said, "finish_reason": "length", **self.more}
+        return httpx.Response(200, json={"model": name, "choices": [choice], **self.more})
 
 
 @pytest.fixture
@@ -210,12 +285,12 @@ def said(answer: Mapping[str, Any]) -> str:
 @pytest.mark.parametrize(
     ("text", "names_back", "models", "answer"),
     [
-        ("the weather", {}, ["base"], "base says "),
-        ("where is Anna", {}, ["anna"], "anna says "),
+        ("the weather", {}, ["base"], "base says"),
+        ("where is Anna", {}, ["anna"], "anna says"),
         ("where is Anna", {"anna": "Anna"}, ["anna"], "anna says Anna"),
         ("where are Anna and Emil", {}, [], "No."),
         ("closed", {}, [], "No."),
-        ("who is it", {"base": "Anna"}, ["base", "anna"], "anna says "),
+        ("who is it", {"base": "Anna"}, ["base", "anna"], "anna says"),
         ("who is it", {"base": "Anna", "anna": "Emil"}, ["base", "anna"], "No."),
         ("who is it", {"base": "Anna and Emil"}, ["base"], "No."),
         ("who is it", {"base": "closed"}, ["base"], "No."),
@@ -233,6 +308,33 @@ def test_the_router_takes_the_base_or_one_adapter_and_refuses_the_rest(
     fakes.names_back = names_back
     found = router.answer(asked(text))
     assert (said(found), fakes.asked, found["model"]) == (answer, models, "m")
+
+
+def test_nothing_of_vllms_answer_goes_on_that_the_gate_has_not_read(
+    router: Router, fakes: Fakes
+) -> None:
+    fakes.more = {
+        "reasoning": "Anna",
+        "logprobs": {"content": "Anna"},
+        "usage": {"total_tokens": 3, "other": "Anna"},
+    }
+    found = router.answer(asked("the weather"))
+    assert "Anna" not in json.dumps(found)
+    assert (said(found), found["choices"][0]["finish_reason"]) == ("base says", "length")
+    assert found["usage"] == {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 3}
+
+
+def test_the_router_settles_what_vllm_would_settle_otherwise_than_the_gateway(
+    router: Router, fakes: Fakes
+) -> None:
+    router.answer(asked("the weather", temperature=None))
+    assert fakes.last["temperature"] == 0.0, "vLLM draws where nobody names a temperature"
+    by_lines = replace(router, stop=("\n",))
+    for given, wanted in ((None, ["\n"]), ("x", ["\n", "x"]), (["x", "y"], ["\n", "x", "y"])):
+        by_lines.answer(asked("the weather", temperature=0.7, stop=given))
+        assert (fakes.last["stop"], fakes.last["temperature"]) == (wanted, 0.7)
+    with pytest.raises(Refused):
+        router.answer(asked("the weather", stop=7))
 
 
 def test_the_router_answers_nothing_where_something_is_not_certain(

@@ -12,7 +12,7 @@ from requests_app.services import gateway as record
 from requests_app.services.errors import ServiceError
 from workers import shared_files
 from workers.adapters import AdapterError
-from workers.base_models import ModelError
+from workers.base_models import ModelError, model_folder
 from workers.release_export import FORMATS, ExportRefused, export_release
 from workers.releases import ReleaseError, release_of
 from workers.weights import load_served
@@ -58,6 +58,7 @@ class Command(ToldCommand):
             release = release_of(wanted.manifest)
             shared_files.fetch(release.adapters)
             weights = root / "weights" / wanted.base_sha256
+            lies_in = weights if weights.is_dir() else model_folder(model)
             export_release(
                 load_served(model, wanted.base_sha256, root),
                 release,
@@ -78,5 +79,7 @@ class Command(ToldCommand):
         except (AdapterError, ExportRefused, ModelError, ReleaseError, ServiceError) as error:
             raise CommandError(str(error)) from None
         found = {"model": model, "release": release.sha256, "format": options["format"]}
+        found |= {"adapters": len(release.adapters), "base": str(lies_in)}
         line = f"The release {release.sha256} is in {options['to']}; README.txt says what it is."
-        self.tell(found | {"adapters": len(release.adapters)}, options, line)
+        more = [] if options["format"] == "merged" else [f"Its base model lies in {lies_in}."]
+        self.tell(found, options, line, *more)
