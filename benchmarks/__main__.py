@@ -6,7 +6,8 @@ benchmark ends, so that an interrupted run loses one at most. `--list` tells nam
 
 Exit code: 0 if every bar holds, 1 if one does not, 2 if a benchmark could not run. `tofu` and the
 sets of `field` need public data sets that are not shipped: they run where TOFU_DATA, KNOWUNDO_DATA,
-MUSE_DATA, RWKU_DATA or WMDP_DATA names the folder.
+MUSE_DATA, RWKU_DATA or WMDP_DATA names the folder; `vllm` where VLLM_PYTHON names the Python of an
+environment that has it.
 """
 
 import argparse
@@ -36,24 +37,26 @@ OTHERWISE: Mapping[str, tuple[str, ...]] = {
     "gateway-smollm2": ("benchmarks.gateway", "--model", "smollm2-135m"),
 }
 """What follows `python -m` where that is not the module alone."""
+NEEDS: Mapping[str, str] = {"tofu": "TOFU_DATA", "vllm": "VLLM_PYTHON"}
+"""The variable that names what is not shipped."""
 MINUTES: Mapping[str, int] = {
     "audit": 3, "calibration": 13, "consolidation": 20, "continual": 60, "end_to_end": 1,
     "erase_demo": 2, "erase_smollm2": 8, "faults": 60, "gate": 10, "gateway": 2,
     "gateway-smollm2": 10, "load": 10, "loop": 4, "machines": 70, "merged_adapters": 8,
     "methods": 20, "onboarding": 3, "orthogonality": 1, "queue": 5, "scoring": 2, "search": 3,
     "together": 2, "training": 3, "training-smollm2": 20, "training_gate": 1, "verdicts": 11,
-    "verification": 5,
+    "verification": 5, "vllm": 8,
 }  # fmt: skip
 """Estimated on two quiet cores; what a run took stands in its result."""
 
 
 def runs() -> dict[str, tuple[str, ...]]:
-    """By the name of its result file, what follows `python -m` for each benchmark that has its
-    data."""
+    """By the name of its result file, what follows `python -m` for each benchmark that has what it
+    needs."""
     found = {module.name for module in pkgutil.iter_modules([str(FOLDER)])} - NOT_A_BENCHMARK
-    without_data = set() if os.environ.get("TOFU_DATA") else {"tofu"}
+    without = {name for name, variable in NEEDS.items() if not os.environ.get(variable)}
     commands: dict[str, tuple[str, ...]] = {
-        name: (f"benchmarks.{name}",) for name in found - without_data - {"field"}
+        name: (f"benchmarks.{name}",) for name in found - without - {"field"}
     }
     for name in field.SETS:
         if os.environ.get(field.variable(name)):

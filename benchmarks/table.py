@@ -126,6 +126,13 @@ ROWS = (
         "with sixteen, in the figures of `merged_adapters`.",
     ),
     Row(
+        name="vLLM",
+        question="An exported release before vLLM itself, its router beside our gateway",
+        same="greedy tokens and log-probabilities of base, adapters and merged weights, in float32 "
+        "on processors",
+        also=("vllm",),
+    ),
+    Row(
         name="Load",
         question="Fifty public and twenty staff requests a second while runs train",
         same="there is one side: requests are due at random times, and theirs counts from then",

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pymerkle
 import pytest
@@ -28,6 +29,7 @@ from benchmarks import (
     setting,
     table,
     tofu_metrics,
+    vllm,
 )
 from requests_app.audit import verify_log
 from rtbf.stack import BASE_DIR
@@ -263,10 +265,63 @@ def test_every_benchmark_has_its_minutes_and_the_table_names_none_that_is_not_th
     commands = main.runs()
     assert commands.keys() <= main.MINUTES.keys()
     named = {name for row in table.ROWS for name in (*row.runs, *row.also)}
-    assert named <= commands.keys()
+    assert named <= commands.keys() | main.NEEDS.keys()
     assert all((main.FOLDER / f"{name}.py").exists() for name in main.NOT_A_BENCHMARK)
     usual = main.chosen([], commands, everything=False)
     assert sum(main.MINUTES[name] for name in usual) <= 30
+
+
+@pytest.mark.parametrize(("name", "variable"), main.NEEDS.items())
+def test_a_benchmark_is_there_where_what_it_needs_is_named(
+    name: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for value, there in (("", False), ("somewhere", True)):
+        monkeypatch.setenv(variable, value)
+        assert (name in main.runs()) is there
+
+
+def good_vllm() -> dict[str, Any]:
+    part = {"answers": 9, "differing": 0, vllm.LARGEST: 1e-5}
+    return {
+        "people": 3, "names that vLLM serves": 4, "base": part, "adapters": part, "merged": part,
+        "router": {
+            "told": report.rate([False] * 9 + [True]),
+            "told by the control": report.rate([False] * 9 + [True]),
+            "ungated differing": 0, "two people, not refused": 0, "wrong status": [],
+        },
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("part", "figure", "value"),
+    [
+        (None, "names that vLLM serves", 3),
+        ("base", "differing", 1),
+        ("adapters", vllm.LARGEST, 0.1),
+        ("merged", vllm.LARGEST, math.inf),
+        ("router", "told", report.rate([True] * 9)),
+        ("router", "ungated differing", 1),
+        ("router", "two people, not refused", 1),
+        ("router", "wrong status", ["a stream: 200 for 400"]),
+    ],
+)
+def test_a_bar_before_vllm_fails_where_its_figure_does(
+    part: str | None, figure: str, value: Any
+) -> None:
+    figures = good_vllm()
+    assert all(bar["holds"] for bar in vllm.bars(figures))
+    if part is None:
+        figures[figure] = value
+    else:
+        figures[part] = {**figures[part], figure: value}
+    assert sum(not bar["holds"] for bar in vllm.bars(figures)) == 1
+
+
+def test_the_commands_of_a_readme_are_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "README.txt").write_text("Type:\n     a --b \\\n       --c\n     d --e\n")
+    assert vllm.command(tmp_path, "--b") == "a --b --c"
+    with pytest.raises(ValueError, match="unpack"):
+        vllm.command(tmp_path, "--f")
 
 
 def test_benchmarks_are_chosen_by_name_and_an_unknown_one_is_told() -> None:

@@ -43,7 +43,8 @@ each case; the base model has the SHA-256 {base}. Without the gate nobody decide
 acts. Several at once at full strength are not what the release does.
 """
 VLLM = """
-All is run in this folder. BASE is the folder of the base model, whose digest is {base}.
+All is run in this folder. BASE is the folder of the base model, whose digest is
+{base}.
 
 1. Serve the base model and the adapters, under the names in adapters.json:
      vllm serve BASE --served-model-name base --dtype float32 --generation-config vllm{template} \\
@@ -65,6 +66,8 @@ It answers POST /v1/chat/completions for the model {model}, and needs Python and
 what vLLM cannot do: two adapters on one prompt, an answer in pieces. An adapter that the gate would
 let act at half strength acts fully. As soon as another release goes live, it answers 503: export
 again.
+
+All this was tried with vLLM 0.32.0 on a small model, not with this release.
 """
 WHOLE = """
 from_pretrained and vllm serve load this folder. All cases of the release are in these weights
