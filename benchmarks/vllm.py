@@ -45,6 +45,7 @@ from workers.releases import Release, write_release
 from workers.rows import Row
 from workers.scores import scored_rows
 from workers.serving import ends
+from workers.summaries import bar
 from workers.telling import REFUSAL
 from workers.vllm_router import MAX_BYTES, PATH
 
@@ -66,7 +67,6 @@ class World:
     release: Release
     empty: Release
     folders: Mapping[str, Path]
-    python: Path
     gateway_key: str
 
     def names(self) -> dict[str, str]:
@@ -77,10 +77,8 @@ class World:
 
 def measure(python: Path) -> report.Measured:
     """Counts and differences of every part."""
-    if not python.is_file():
-        raise StackError(f"There is no Python at {python}: give --python, or set {VARIABLE}.")
+    figures: dict[str, Any] = {"vllm": version(python), "people": len(PEOPLE)}
     with setting.scratch() as root, installed(root, python) as world:
-        figures: dict[str, Any] = {"vllm": version(python), "people": len(PEOPLE)}
         kept = [q for q, _ in setting.kept_questions(setting.shipped(), each=EACH)]
         talks: list[Conversation] = [*kept, *(talk(a, b) for a, b in itertools.pairwise(kept[::8]))]
         with served(world, "vllm") as url:
@@ -97,25 +95,22 @@ def measure(python: Path) -> report.Measured:
 
 
 def bars(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
-    def none(name: str, value: int) -> dict[str, Any]:
-        return {"name": name, "value": value, "limit": 0, "holds": value == 0}
+    def at_most(name: str, value: float, limit: float = 0) -> dict[str, Any]:
+        return bar(name, value, limit, value <= limit)
 
     missing = 1 + figures["people"] - figures["names that vLLM serves"]
-    found = [none("adapters that vLLM does not serve", missing)]
+    found = [at_most("adapters that vLLM does not serve", abs(missing))]
     for part in ("base", "adapters", "merged"):
-        of = figures[part]
-        found.append(none(f"{part}: answers of other tokens", of["differing"]))
-        worst = of[LARGEST]
-        found.append({"name": f"{part}: {LARGEST}", "value": worst,
-                      "limit": DIFFERENCE, "holds": worst <= DIFFERENCE})  # fmt: skip
+        found.append(at_most(f"{part}: answers of other tokens", figures[part]["differing"]))
+        found.append(at_most(f"{part}: {LARGEST}", figures[part][LARGEST], DIFFERENCE))
     router = figures["router"]
-    told, limit = router["told"]["share"], router["told by the control"]["upper95"]
+    limit = router["told by the control"]["upper95"]
     return [
         *found,
-        {"name": "told through the router", "value": told, "limit": limit, "holds": told <= limit},
-        none("router: ungated answers that are not the base's", router["ungated differing"]),
-        none("router: two people at once, not refused", router["two people, not refused"]),
-        none("router: wrong status", len(router["wrong status"])),
+        at_most("told through the router", router["told"]["share"], limit),
+        at_most("router: ungated answers that are not the base's", router["ungated differing"]),
+        at_most("router: two people at once, not refused", router["two people, not refused"]),
+        at_most("router: wrong status", len(router["wrong status"])),
     ]
 
 
@@ -145,12 +140,7 @@ def held_against(
             gaps = [abs(a - b) for a, b in zip(ours.logp, found, strict=True)]
             assert all(map(math.isfinite, gaps))
             worst = max(worst, *gaps)
-    return {
-        "answers": len(asked),
-        "differing": differing,
-        "tokens": tokens,
-        LARGEST: worst,
-    }
+    return {"answers": len(asked), "differing": differing, "tokens": tokens, LARGEST: worst}
 
 
 def greedy(base: BaseModel, model: Any, ids: Sequence[int]) -> list[int]:
@@ -195,7 +185,12 @@ def through_the_router(vllm: str, world: World, talks: Sequence[Conversation]) -
             return str(answer.json()["choices"][0]["message"]["content"])
 
         told = at_once(text, questions)
-        ungated = [each for each in talks if acting(world, each) == []]
+        decisions = [decided(world, each) for each in talks]
+        ungated = [
+            each
+            for each, found in zip(talks, decisions, strict=True)
+            if not found["closed"] and not found["acting"]
+        ]
         said = at_once(text, ungated)
         refused = [text(pair) for pair in pairs]
         wrong = wrong_statuses(router, world, questions[0])
@@ -264,12 +259,6 @@ def decided(world: World, conversation: Conversation) -> dict[str, Any]:
 
 def serves(world: World, sha256: str, question: str) -> bool:
     return bool(decided(world, question)["release"] == sha256)
-
-
-def acting(world: World, conversation: Conversation) -> list[Any]:
-    """The adapters that the gate lets act on a prompt; a closed gate is no empty list."""
-    found = decided(world, conversation)
-    return ["closed"] if found["closed"] else list(found["acting"])
 
 
 # --- Questions and answers ----------------------------------------------------------------------
@@ -343,7 +332,7 @@ def installed(root: Path, python: Path) -> Iterator[World]:
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_CACHE_ROOT": str(root / "vllm"),
         }
-        yield World(stack, base, release, empty, folders, python, key)
+        yield World(stack, base, release, empty, folders, key)
     finally:
         stack.stop()
         connection.close()
@@ -449,6 +438,9 @@ def command(folder: Path, holding: str) -> str:
 
 
 def version(python: Path) -> str:
+    """Of the vLLM in this Python's environment; StackError where there is none."""
+    if not python.is_file():
+        raise StackError(f"There is no Python at {python}: give --python, or set {VARIABLE}.")
     told = "import vllm._version as v; print(v.__version__)"
     done = subprocess.run([python, "-c", told], capture_output=True, text=True, check=False)
     if done.returncode:
