@@ -54,7 +54,7 @@ PEOPLE = setting.NEVER_LOOKED_AT[:3]
 TOKENS, AT_ONCE, EACH, OWN = 24, 4, 2, 60
 LARGEST, DIFFERENCE = "largest difference of log-probabilities", 1e-4
 KEY = "a key between caller and router"
-STARTS_WITHIN, SEES_WITHIN = 600.0, 60.0
+STARTS_WITHIN, SEES_WITHIN = 1200.0, 60.0
 MEMORY = 256 * 2**20
 
 
