@@ -5,14 +5,14 @@ prompts of which one in ten is gated): eight cases whose adapters have a random 
 of no matter here, what it costs is), with gates as a run makes them. Every side makes as many
 tokens, past what would end an answer; the plain model is the weights alone in our own loop, which
 is faster than `generate`, packed as the gateway holds them (`workers.packed`): what that alone
-gains is a figure of its own. PEFT has the weights as they are loaded. All sides run in this process
-on the same threads, in pairs whose order changes; figures are medians of the pairs' ratios, by the
-clock and, which a loaded machine disturbs less, by processor time. The others read a chat
-template's opening with every prompt, as their calls do; what the gateway keeps of a caller is
-emptied before each answer, but for the figure of a conversation that goes on. Asserted before
-anything is timed: logits within 1e-4 of PEFT's exact concatenation, equal greedy tokens on all
-sides, ungated answers equal to the plain model's. Both models together take about ten minutes on
-two quiet cores.
+gains is a figure of its own. PEFT has the weights as they are loaded. All sides compute in the
+model's thread, and no other one that has computed is alive (`workers.batching.apart`), in pairs
+whose order changes; figures are medians of the pairs' ratios, by the clock and, which a loaded
+machine disturbs less, by processor time. The others read a chat template's opening with every
+prompt, as their calls do; what the gateway keeps of a caller is emptied before each answer, but for
+the figure of a conversation that goes on. Asserted before anything is timed: logits within 1e-4 of
+PEFT's exact concatenation, equal greedy tokens on all sides, ungated answers equal to the plain
+model's. Both models together take about ten minutes on two quiet cores.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from workers.adapters import (
 )
 from workers.answers import advanced, begin, continued, stop_tokens, token_rows
 from workers.base_models import BaseModel, Conversation, ModelError, Turn, load_base_model
-from workers.batching import Batcher
+from workers.batching import Batcher, Result, apart
 from workers.digests import sha256_of
 from workers.encoders import encoder_for
 from workers.gate import GATE_FILE, Decision, gate_files
@@ -257,33 +258,51 @@ def batching(served: Served) -> Iterator[Batcher]:
 
 def for_model(name: str, *, tokens: int, pairs: int, mixed: int) -> report.Measured:
     """All figures for one model."""
-    base = load_base_model(name)
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        release = write_release(root / "releases", base=base, adapters=stored_cases(base, root))
-        report.progress(f"{name}: release of {CASES} cases")
-        served = Served(packed(base), release, adapters_root=root, key=KEY, kept_bytes=KEPT_BYTES)
-        with GuardedModel(base, release, adapters_root=root, key=KEY) as guarded:
-            return measured(Sides(guarded, served, tokens=tokens), pairs=pairs, mixed=mixed)
+        sides = apart(lambda: prepared(name, Path(folder), tokens))
+        with sides.guarded:
+            return measured(sides, pairs=pairs, mixed=mixed)
+
+
+def prepared(name: str, root: Path, tokens: int) -> Sides:
+    """Everything in memory."""
+    base = load_base_model(name)
+    release = write_release(root / "releases", base=base, adapters=stored_cases(base, root))
+    report.progress(f"{name}: release of {CASES} cases")
+    served = Served(packed(base), release, adapters_root=root, key=KEY, kept_bytes=KEPT_BYTES)
+    guarded = GuardedModel(base, release, adapters_root=root, key=KEY)
+    return Sides(guarded, served, tokens=tokens)
 
 
 def measured(sides: Sides, *, pairs: int, mixed: int) -> report.Measured:
     base, served, limit = sides.base, sides.served, sides.tokens
-    figures: dict[str, Any] = {"largest difference of logits": sides.check()}
-    figures["mixed batch, PEFT adapter_names"] = ratio(sides.by_names, sides.ours, pairs=pairs)
-    figures["mixed batch, PEFT adapter_names in our loop"] = ratio(
-        sides.by_names_in_our_loop, sides.ours, pairs=pairs
-    )
-    figures["mixed batch, loop over prompts"] = ratio(sides.one_by_one, sides.ours, pairs=pairs)
-    report.progress(f"{base.name}: mixed batches measured")
     with batching(served) as batcher:
+
+        def there(work: Callable[[], Result]) -> Result:
+            """All sides compute in the model's thread, as what is served does."""
+            found: Result = batcher.run(work).result()
+            return found
+
+        def alone(asked: Sequence[Conversation], model: Any = None) -> list[str]:
+            return there(lambda: plain(served, asked, limit, model=model))
+
+        figures: dict[str, Any] = {"largest difference of logits": there(sides.check)}
+        for what, way in (
+            ("PEFT adapter_names", sides.by_names),
+            ("PEFT adapter_names in our loop", sides.by_names_in_our_loop),
+            ("loop over prompts", sides.one_by_one),
+        ):
+            figures[f"mixed batch, {what}"] = ratio(
+                partial(there, way), partial(there, sides.ours), pairs=pairs
+            )
+        report.progress(f"{base.name}: mixed batches measured")
         served.stops = stop_tokens(base.tokenizer)  # as the guarded model ends an answer
         shorter = min(base.answer_tokens, limit)
-        expected = [each.text for each in sides.guarded.answer(sides.named, shorter)]
+        expected = there(lambda: [e.text for e in sides.guarded.answer(sides.named, shorter)])
         assert answered(batcher, sides.named, shorter) == expected
         served.stops = frozenset()
-        quiet = quiet_prompts(sides.guarded, 24)
-        texts = zip(quiet, plain(served, quiet, limit), strict=True)
+        quiet = there(lambda: quiet_prompts(sides.guarded, 24))
+        texts = zip(quiet, alone(quiet), strict=True)
         quiet = [question for question, text in texts if not served.gate.named(text)]
         eight, four = quiet[:8], quiet[:4]
         assert len(eight) == 8, "too few prompts whose answers name nobody"
@@ -299,13 +318,14 @@ def measured(sides: Sides, *, pairs: int, mixed: int) -> report.Measured:
             return [
                 text
                 for first in range(0, len(questions), at_once)
-                for text in plain(served, questions[first : first + at_once], limit)
+                for text in alone(questions[first : first + at_once])
             ]
 
         for at_once in (8, 1):
             assert ours(eight, at_once) == theirs(eight, at_once), "an ungated answer differs"
-        loaded = plain(served, eight, limit, model=base.model)
-        assert ours(eight, 8) == loaded, "an answer differs from the loaded model's"
+        assert ours(eight, 8) == alone(eight, base.model), (
+            "an answer differs from the loaded model's"
+        )
 
         def each(work: Callable[[Sequence[str], int], Any]) -> Callable[[], Any]:
             """One prompt a pair: less of what the machine does beside comes between the sides."""
@@ -316,29 +336,29 @@ def measured(sides: Sides, *, pairs: int, mixed: int) -> report.Measured:
         figures["ungated, one at a time"] = one
         figures["ungated, one at a time, over the model as loaded"] = ratio(
             each(ours),
-            each(lambda asked, _: plain(served, asked, limit, model=base.model)),
+            each(lambda asked, _: alone(asked, base.model)),
             pairs=len(four) * pairs,
         )
         figures["ungated, eight at once"] = ratio(
             lambda: ours(eight, 8), lambda: theirs(eight, 8), pairs=pairs
         )
         figures["plain model, eight at once, as loaded over packed"] = ratio(
-            lambda: plain(served, eight, limit, model=base.model),
-            lambda: plain(served, eight, limit),
-            pairs=pairs,
+            lambda: alone(eight, base.model), lambda: alone(eight), pairs=pairs
         )
         encoder = served.gate.encoder
         if encoder is not None and encoder.of_states is None:
             started, worked = time.perf_counter(), time.process_time()
             for question in eight:
-                encoder.encode([question])
+                there(partial(encoder.encode, [question]))
             one["encoder ms a prompt"] = (time.perf_counter() - started) / 8 * 1e3
             one["encoder ms of processor"] = (time.process_time() - worked) / 8 * 1e3
         report.progress(f"{base.name}: ungated prompts measured")
         few = iter(itertools.cycle(quiet))
         prompts = [sides.named[i % CASES] if i % 10 == 0 else next(few) for i in range(mixed)]
         figures["nine in ten ungated, PEFT one adapter, 8 at once"] = ratio(
-            lambda: sides.one_adapter(prompts, at_once=8), lambda: ours(prompts, 8), pairs=pairs
+            partial(there, lambda: sides.one_adapter(prompts, at_once=8)),
+            lambda: ours(prompts, 8),
+            pairs=pairs,
         )
         figures["gated over ungated, one at a time"] = ratio(
             lambda: ours(sides.named[:4], 1), lambda: ours(four, 1), pairs=pairs

@@ -9,6 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -40,7 +41,7 @@ def run(
     parser.add_argument("--no-probes", action="store_true", help="without probing the machine")
     options = parser.parse_args()
     end_on_sigterm()
-    before, since = {} if options.no_probes else probes.asked(), probes.ticks()
+    before, since = {} if options.no_probes else probed(), probes.ticks()
     started = time.perf_counter()
     try:
         figures, bars = measure()
@@ -53,7 +54,7 @@ def run(
         "command": command(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": machine(),
-        "probes": probes.around(before, probes.asked(), since=since) if before else {},
+        "probes": probes.around(before, probed(), since=since) if before else {},
         "seconds": seconds,
         "figures": dict(figures),
         "bars": [dict(bar) for bar in bars],
@@ -64,6 +65,13 @@ def run(
         return COULD_NOT_RUN
     held = all(bar["holds"] for bar in bars) and bool(bars) is has_bars
     return HOLD if held else DO_NOT_HOLD
+
+
+def probed() -> dict[str, Any]:
+    """The machine's rates, asked in a thread that ends: what one keeps that has computed slows what
+    others compute (`workers.batching.apart`)."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(probes.asked).result()
 
 
 def command() -> str:

@@ -8,9 +8,9 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -18,6 +18,7 @@ from workers.lanes import Lane, Request, Row
 from workers.serving import Served
 
 log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 ROWS = 8
 WAITING = 64
@@ -33,6 +34,17 @@ class Overloaded(RuntimeError):
 
 class NotServing(RuntimeError):
     """Nothing may be answered now."""
+
+
+def apart(work: Callable[[], Result]) -> Result:
+    """`work`, in a thread that ends with it.
+
+    A thread that has computed keeps OpenMP's helpers for as long as it lives. With those of the
+    model's thread there are more than processors then, and between two small products they fall
+    asleep instead of waiting awake: tokens take longer for good (`benchmarks.gateway`).
+    """
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(work).result()
 
 
 class Batcher:

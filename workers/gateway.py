@@ -42,7 +42,7 @@ from workers.asgi import (
     not_serving,
 )
 from workers.base_models import BaseModel, ModelError, Placement, as_turns, load_control
-from workers.batching import Batcher, NotServing, Overloaded
+from workers.batching import Batcher, NotServing, Overloaded, apart
 from workers.lanes import Done, Event, Failed, Piece, Request
 from workers.openai_form import (
     END,
@@ -145,18 +145,20 @@ class Follower:
         else:
             release = release_of(wanted.manifest)
             shared_files.fetch(release.adapters)
-        self._served = Served(
-            base,
-            release,
-            adapters_root=Path(settings.RTBF_ADAPTER_DIR),
-            key=str(settings.RTBF_GATE_KEY).encode(),
-            restrictions=Restrictions(root),
-            before=self._served,
-            adapter_bytes=settings.RTBF_GATEWAY_ADAPTER_MB * 2**20,
-            kept_bytes=settings.RTBF_GATEWAY_KEPT_MB * 2**20,
+        self._served = served = apart(
+            lambda: Served(
+                base,
+                release,
+                adapters_root=Path(settings.RTBF_ADAPTER_DIR),
+                key=str(settings.RTBF_GATE_KEY).encode(),
+                restrictions=Restrictions(root),
+                before=self._served,
+                adapter_bytes=settings.RTBF_GATEWAY_ADAPTER_MB * 2**20,
+                kept_bytes=settings.RTBF_GATEWAY_KEPT_MB * 2**20,
+            )
         )
-        self.batcher.serve(self._served)
-        self._served.bank.read_ahead()
+        self.batcher.serve(served)
+        apart(served.bank.read_ahead)
         self._noted = float("-inf")
         shared_files.remove_retired()
         log.info("the release %s is served", release.sha256)
@@ -166,7 +168,8 @@ class Follower:
         if self._served is not None and self._served.base.sha256 == wanted.base_sha256:
             return self._served.base
         placement = Placement(settings.RTBF_MODEL_DTYPE, settings.RTBF_MODEL_DEVICE_MAP)
-        return packed(load_served(self.model_name, wanted.base_sha256, root, placement))
+        name, sha256 = self.model_name, wanted.base_sha256
+        return apart(lambda: packed(load_served(name, sha256, root, placement)))
 
     def _shut(self, why: str) -> None:
         if self._served is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -19,11 +21,12 @@ from peft import PeftModel
 from tests.workers.test_guarded import KEY, NAMES, acting, served
 from tests.workers.tiny import tiny_model
 from workers.base_models import Turn
-from workers.batching import GATHER, Batcher, NotServing, Overloaded
+from workers.batching import GATHER, Batcher, NotServing, Overloaded, apart
 from workers.gate import Decision
 from workers.guarded import GuardedModel
 from workers.identifiers import identifier_digests
 from workers.lanes import Done, Event, Failed, Lane, Piece, Request
+from workers.releases import ReleaseError
 from workers.restrictions import Restrictions, write_restrictions
 from workers.sampling import Token, drawn
 from workers.serving import Prompt, Served
@@ -365,3 +368,48 @@ def test_a_cancelled_request_leaves_its_place(batcher: Batcher) -> None:
     time.sleep(0.05)
     assert len(listener.events) == count
     assert not listener.ended.done()
+
+
+COMPUTED_APART = """
+import os, sys, threading
+import torch
+from workers.batching import apart
+
+def compute():
+    torch.set_num_threads(2)
+    torch.randn(512, 512) @ torch.randn(512, 512)
+    torch.randn(2_000_000).exp()
+    return len(os.listdir("/proc/self/task"))
+
+def left():
+    for _ in range(100):
+        if len(os.listdir("/proc/self/task")) == before:
+            break
+        threading.Event().wait(0.05)
+    return len(os.listdir("/proc/self/task")) - before
+
+before = len(os.listdir("/proc/self/task"))
+during = apart(compute) - before
+kept = left()
+compute()
+print(during, kept, left())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted on Linux")
+def test_what_computes_apart_leaves_no_threads_behind() -> None:
+    """Helpers of OpenMP that stay make the tokens of every later answer slower."""
+    told = subprocess.run(
+        [sys.executable, "-c", COMPUTED_APART], check=True, capture_output=True, text=True
+    ).stdout
+    during, kept, without = map(int, told.split())
+    assert during - kept >= 2, "the thread and its helper end"
+    assert without > kept, "without a thread of its own the helper stays"
+
+
+def test_an_error_apart_is_the_callers() -> None:
+    def fails() -> None:
+        raise ReleaseError("not this one")
+
+    with pytest.raises(ReleaseError, match="not this one"):
+        apart(fails)
