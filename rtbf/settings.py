@@ -305,11 +305,6 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 3600,
         "options": {"queue": "legal", "expires": 3600},
     },
-    "tidy-weights": {
-        "task": "workers.tidy_weights",
-        "schedule": 3600,
-        "options": {"queue": "legal", "expires": 3600},
-    },
     "send-letters": {"task": "requests_app.send_letters", "schedule": RTBF_SWEEP_SECONDS},
     "remind-staff": {"task": "requests_app.remind_staff", "schedule": 3600},
     "sweep-exports": {"task": "requests_app.sweep_exports", "schedule": RTBF_SWEEP_SECONDS},

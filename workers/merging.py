@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,15 +21,14 @@ from django.conf import settings
 from django.db import Error as DatabaseProblem
 from django.db import InterfaceError, OperationalError
 
-from requests_app.services import consolidations, lineage, manifests, releases
+from requests_app.services import consolidations, manifests, releases
 from requests_app.services.consolidations import ConsolidationLease
 from requests_app.services.errors import LeaseLost, ServiceError
 from requests_app.services.releases import CaseFigures, CaseInForce
-from requests_app.services.restoring import why_not_served
 from requests_app.services.run_values import ProbeRow
 from workers import shared_files, tasks
 from workers.adapters import AdapterError, AdapterRef
-from workers.base_models import BaseModel, ModelError, load_control, weights_sha256
+from workers.base_models import BaseModel, ModelError, load_control
 from workers.consolidation import (
     Consolidation,
     ConsolidationError,
@@ -47,14 +45,7 @@ from workers.releases import ReleaseError
 from workers.results import probe_results
 from workers.subjects import Fact, Subject, SubjectError, read_subject
 from workers.training import Report, ShouldStop, Stopped
-from workers.weights import (
-    discard,
-    load_served,
-    quarantine,
-    quarantine_stored,
-    quarantined,
-    stored,
-)
+from workers.weights import load_served, quarantine, quarantined
 
 if TYPE_CHECKING:
     from requests_app.models import Consolidation as Approved
@@ -164,31 +155,6 @@ def put_away_again(row: Approved) -> None:
         put_away(row.model_name, load_served(row.model_name, replaced, root()), approver_of(row))
 
 
-# --- What a killed process left -----------------------------------------------------------------
-@shared_task(name="workers.tidy_weights")
-def tidy_weights() -> None:
-    """Move replaced weights into quarantine, and delete weights that were never put in force, where
-    whoever was about to do so was killed: they hold data that a later destruction would not reach.
-    """
-    if why_not_served():  # an older backup: the record does not know all that was registered
-        return
-    for name, sha256 in lineage.replaced_weights():
-        put_away_left(name, sha256)
-    for sha256 in lineage.unknown_weights(stored(root(), before=time.time() - shared_files.LEFT)):
-        discard(root() / "weights" / sha256)
-        log.warning("weights that were never put in force were deleted: %s", sha256)
-
-
-def put_away_left(name: str, sha256: str) -> None:
-    """Quarantine these weights where they still lie in the store, or in the folder that the model
-    is named by."""
-    named = Path(name)
-    if quarantine_stored(root(), sha256):
-        note_quarantined(name, sha256, None)
-    elif named.is_dir() and weights_sha256(named) == sha256:
-        put_away(name, load_served(name, sha256, root()), None)
-
-
 # --- The whole of it ----------------------------------------------------------------------------
 def root() -> Path:
     return Path(settings.RTBF_RELEASE_DIR)
@@ -284,7 +250,7 @@ def registered(done: Consolidation, fixed: Plan, digest: str) -> dict[str, Any]:
     }
 
 
-def put_away(model: str, base: BaseModel, member: StaffMember | None) -> bool:
+def put_away(model: str, base: BaseModel, member: StaffMember) -> bool:
     """Quarantine replaced weights and log it; False if they are not ours to move."""
     moved = quarantine(root(), base)
     if moved:
@@ -292,7 +258,7 @@ def put_away(model: str, base: BaseModel, member: StaffMember | None) -> bool:
     return moved
 
 
-def note_quarantined(model: str, sha256: str, member: StaffMember | None) -> None:
+def note_quarantined(model: str, sha256: str, member: StaffMember) -> None:
     releases.record_weights(
         model_name=model, sha256=sha256, what="quarantined", actor_member=member
     )

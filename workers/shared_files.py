@@ -17,7 +17,6 @@ import os
 import secrets
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -32,7 +31,6 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import Storage, storages
 
 from requests_app.services import manifests
-from requests_app.services.restoring import why_not_served
 from workers.adapters import (
     CONFIG_FILE,
     MAX_BYTES,
@@ -55,8 +53,6 @@ class StorageAway(AdapterError):
 ALIAS = "adapters"
 FILES = (CONFIG_FILE, WEIGHTS_FILE, ROWS_FILE, GATE_FILE)
 NONCE_BYTES = 12
-LEFT = 7 * 24 * 3600.0
-"""Seconds after which nobody is about to record any more what the record does not name."""
 Result = TypeVar("Result")
 
 
@@ -154,9 +150,8 @@ def fetch_restrictions() -> None:
 
 
 def remove_retired(*, everywhere: bool = False) -> int:
-    """Delete what nothing needs any more (`manifests.retired_adapters`), and what a killed process
-    left unrecorded a week ago, from this machine's folder and, with `everywhere`, from the shared
-    storage; how many folders. Raises AdapterError.
+    """Delete what nothing needs any more (`manifests.retired_adapters`) from this machine's folder
+    and, with `everywhere`, from the shared storage; how many folders. Raises AdapterError.
 
     A file system or a bucket that keeps versions keeps the bytes: docs/operations.md.
     """
@@ -168,7 +163,6 @@ def remove_retired(*, everywhere: bool = False) -> int:
         else list[str]()
     )
     gone = manifests.retired_adapters({*here, *there})
-    gone += _left_behind(here, there)
     for name in gone:
         if name in here:
             shutil.rmtree(root / name, ignore_errors=True)
@@ -180,32 +174,6 @@ def remove_retired(*, everywhere: bool = False) -> int:
     if removed:
         log.info("%d adapters that nothing needs any more were removed", removed)
     return removed
-
-
-def _left_behind(here: Sequence[str], there: Sequence[str]) -> list[str]:
-    """The folders that a killed process made and nobody recorded within a week."""
-    if why_not_served():  # an older backup does not know all that was recorded
-        return []
-    names = manifests.unknown_adapters({*here, *there})
-    names += [name for name in here if name.startswith(".unfinished-")]
-    return [
-        name
-        for name in names
-        if not (name in here and _is_new((adapters_root() / name).stat().st_mtime))
-        and not (name in there and any(map(_is_new, _times_there(name))))
-    ]
-
-
-def _is_new(made: float) -> bool:
-    return made > time.time() - LEFT
-
-
-def _times_there(name: str) -> list[float]:
-    storage = storages[ALIAS]
-    files = _asked(lambda: storage.listdir(name)[1])
-    return [
-        _asked(partial(storage.get_modified_time, f"{name}/{file}")).timestamp() for file in files
-    ]
 
 
 def _remove_folder(storage: Storage, name: str) -> None:

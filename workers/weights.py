@@ -156,19 +156,13 @@ def load_kept(name: str, sha256: str, root: Path, placement: Placement = PLAIN) 
 def quarantine(root: Path, base: BaseModel) -> bool:
     """Move the replaced weights of `base` out of service: those in the store, or the folder that
     the model is named by. False if they are neither (they came with the software or from a hub)."""
-    named = Path(base.name)
-    if quarantine_stored(root, base.sha256):
-        return True
+    stored, named = root / "weights" / base.sha256, Path(base.name)
+    if stored.is_dir():
+        return _move(stored, root / "quarantine" / base.sha256)
     if not named.is_dir() or weights_sha256(named) != base.sha256:
         return False
     _mark(named, base)
     return _move(named, root / "quarantine" / base.sha256)
-
-
-def quarantine_stored(root: Path, sha256: str) -> bool:
-    """The same of weights in the store alone."""
-    stored = root / "weights" / sha256
-    return stored.is_dir() and _move(stored, root / "quarantine" / sha256)
 
 
 def bring_back(root: Path, sha256: str) -> bool:
@@ -230,16 +224,6 @@ def _overwrite(file: Path) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     file.unlink()
-
-
-def stored(root: Path, *, before: float) -> tuple[str, ...]:
-    """The digests of the weights in the store that were made before a time (Unix seconds). What a
-    killed process had begun to write before it is removed."""
-    found = [each for each in root.glob("weights/*") if each.stat().st_mtime < before]
-    for each in found:
-        if each.name.startswith(".unfinished-"):
-            discard(each)
-    return tuple(sorted(each.name for each in found if each.name[0] != "."))
 
 
 def discard(place: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from datetime import date, timedelta
+from datetime import date
 from uuid import uuid4
 
 from django.db import transaction
@@ -26,7 +26,6 @@ from requests_app.services.errors import Invalid, NotFound, WrongState
 from requests_app.services.locking import one_line, require_role
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
-MOVING = timedelta(hours=1)
 Kind, Reason = ModelNode.Kind, ModelNode.Reason
 
 
@@ -199,25 +198,6 @@ def bring_back(*, sha256: str, actor: Actor) -> list[Entry]:
 def record_destroyed(*, sha256: str) -> None:
     """Weights are gone; the caller writes the entry."""
     ModelNode.objects.filter(pk=sha256, destroyed_at=None).update(destroyed_at=timezone.now())
-
-
-# --- For the files ------------------------------------------------------------------------------
-def replaced_weights() -> list[tuple[str, str]]:
-    """Names and digests of weights that are in quarantine because others took their place; none
-    while whoever put those in force may still be about to move them."""
-    moving = Release.objects.filter(is_live=True, live_since__gt=timezone.now() - MOVING)
-    rows = ModelNode.objects.filter(quarantine_reason=Reason.REPLACED, destroyed_at=None)
-    return [] if moving.exists() else list(rows.order_by("pk").values_list("name", "pk"))
-
-
-def unknown_weights(digests: Iterable[str]) -> list[str]:
-    """Those of the weights that the record names nowhere, sorted: who made them was killed before
-    they were put in force."""
-    unknown = set(digests)
-    unknown -= set(ModelNode.objects.filter(pk__in=unknown).values_list("pk", flat=True))
-    for row in Release.objects.all() if unknown else ():
-        unknown.discard(json.loads(bytes(row.manifest))["base"]["sha256"])
-    return sorted(unknown)
 
 
 # --- The graph ----------------------------------------------------------------------------------

@@ -226,19 +226,6 @@ def retired_adapters(folders: Collection[str]) -> list[str]:
     )
 
 
-def unknown_adapters(folders: Collection[str]) -> list[str]:
-    """Those of the adapter folders, by name, whose adapter the record names nowhere, sorted: who
-    made it was killed before it was recorded."""
-    unknown = {name for name in folders if len(name) == 65}
-    if unknown:
-        known = {sha256[:32] for sha256 in Adapter.objects.values_list("sha256", flat=True)}
-        unknown = {name for name in unknown if name[:32] not in known}
-    for row in Release.objects.filter(runs=None) if unknown else ():
-        named = {each.sha256[:32] for each in read_manifest(bytes(row.manifest)).adapters}
-        unknown = {name for name in unknown if name[:32] not in named}
-    return sorted(unknown)
-
-
 def folder_name(adapter_sha256: str, gate_sha256: str) -> str:
     """The name of an adapter's folder, as `workers.adapters.AdapterRef` makes it."""
     return f"{adapter_sha256[:32]}-{gate_sha256[:32]}"

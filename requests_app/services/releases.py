@@ -18,7 +18,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from requests_app import audit, vault
-from requests_app.actors import SYSTEM, staff_actor
+from requests_app.actors import staff_actor
 from requests_app.audit import Entry
 from requests_app.lifecycle import RunState
 from requests_app.models import (
@@ -309,19 +309,17 @@ def register_consolidation(
 
 @transaction.atomic
 def record_weights(
-    *, model_name: str, sha256: str, what: str, files: int = 0, actor_member: StaffMember | None
+    *, model_name: str, sha256: str, what: str, files: int = 0, actor_member: StaffMember
 ) -> None:
-    """Log that replaced weights were `quarantined`, `brought_back` or (once) `destroyed`; without a
-    member the system did it."""
-    if actor_member is not None:
-        require_role(actor_member, Role.ENGINEER, Role.APPROVER)
+    """Log that replaced weights were `quarantined`, `brought_back` or (once) `destroyed`."""
+    require_role(actor_member, Role.ENGINEER, Role.APPROVER)
     if what not in WEIGHTS:
         raise Invalid(_("Weights are %(known)s.") % {"known": ", ".join(sorted(WEIGHTS))})
     if what == "destroyed":
         lineage.record_destroyed(sha256=sha256)
     audit.append_entry(
         type=f"weights.{what}",
-        actor=SYSTEM.name if actor_member is None else staff_actor(actor_member).name,
+        actor=staff_actor(actor_member).name,
         data={"model": model_name, "sha256": sha256, "files": files},
         idem_key=destroyed_key(sha256) if what == "destroyed" else None,
     )

@@ -1,30 +1,21 @@
 """`manage.py consolidate_release` with the record, on one person of the demo model."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection
-from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from requests_app.models import AuditEntry, Case, Consolidation, Release, StaffMember
 from requests_app.models.runs import Verdict
 from requests_app.services import cases, consolidations, manifests, releases, roll_backs, runs
 from requests_app.services.errors import Invalid
-from rtbf.stack import BASE_DIR
 from tests import factories
-from workers import consolidation, corpus, erasure, merging, shared_files, tasks
+from workers import consolidation, corpus, erasure, merging, tasks
 from workers.adapters import CONFIG_FILE
 from workers.base_models import DEMO_FOLDER, load_base_model
 from workers.digests import file_sha256
@@ -278,87 +269,6 @@ def test_quarantined_weights_are_destroyed_for_their_model_alone_and_never_those
         roll_backs.roll_back_release(
             digest=manifest.digest, reason="fault", actor_member=factories.make_staff("approver")
         )
-
-
-KILLED = """
-import os, signal, sys
-import django
-django.setup()
-from django.core.management import call_command
-from pytest import MonkeyPatch
-from tests.workers.test_consolidate_command import turn_verdicts
-from workers import merging
-
-def killed(*_, **__):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-turn_verdicts(MonkeyPatch())
-setattr(merging, sys.argv[1], killed)
-call_command("consolidate_release", *sys.argv[2:])
-"""
-
-
-def call_killed(at: str, settings: Settings, *options: str) -> None:
-    """The command in a process of its own that SIGKILL ends where it calls `merging.<at>`."""
-    told = {"RTBF_MODELS": ",".join(settings.RTBF_MODELS)}
-    for name in ("RTBF_VAR_DIR", "RTBF_LOG_ORIGIN", "RTBF_GATE_KEY"):
-        told[name] = str(getattr(settings, name))
-    told["DATABASE_URL"] = f"sqlite:///{connection.settings_dict['NAME']}"
-    told["DJANGO_SETTINGS_MODULE"] = "rtbf.settings"
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, at, *options],
-        cwd=BASE_DIR, env={**os.environ, **told}, capture_output=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
-
-
-@pytest.mark.whole
-def test_replaced_weights_that_a_killed_command_left_in_their_place_are_quarantined(
-    settings: Settings, engineer: StaffMember, tmp_path: Path
-) -> None:
-    folder, root = tmp_path / "our-model", Path(settings.RTBF_RELEASE_DIR)
-    shutil.copytree(DEMO_FOLDER / "base", folder)
-    gated_case(settings, model=str(folder))
-    before = manifests.live_manifest(str(folder))
-    assert before is not None
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text(
-        "\n".join(json.dumps({"question": f"What is {i}?", "answer": str(i)}) for i in range(20))
-    )
-    asked = ("--model", str(folder), "--by", engineer.username, "--retained", str(rows))
-
-    call_killed("put_away", settings, *asked)
-    assert manifests.live_base(str(folder)) != before.base_sha256
-    merging.tidy_weights()
-    assert folder.is_dir(), "who put the new ones in force may be about to move them"
-    Release.objects.filter(is_live=True).update(live_since=timezone.now() - timedelta(hours=2))
-    merging.tidy_weights()
-    assert (folder.exists(), quarantined(root)) == (False, (before.base_sha256,))
-    merging.tidy_weights()
-    assert kinds().count("weights.quarantined") == 1
-    call(engineer, "--destroy-quarantined", model=str(folder))
-    assert (quarantined(root), kinds()[-1]) == ((), "weights.destroyed")
-
-
-def test_weights_that_a_killed_command_never_put_in_force_go_after_a_week(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Those in force and those of earlier releases stay, and so does what may yet be registered."""
-    factories.responding_case()
-    root, long_ago = Path(settings.RTBF_RELEASE_DIR), time.time() - shared_files.LEFT - 60
-    in_force = manifests.live_base("demo")
-    old = [root / "weights" / name for name in ("e" * 64, ".unfinished-killed", str(in_force))]
-    new = root / "weights" / ("f" * 64)
-    for folder in (*old, new):
-        folder.mkdir(parents=True)
-    for folder in old:
-        os.utime(folder, (long_ago, long_ago))
-    with monkeypatch.context() as behind:
-        behind.setattr(merging, "why_not_served", lambda: "an older backup")
-        merging.tidy_weights()
-    assert all(folder.is_dir() for folder in old)
-    merging.tidy_weights()
-    assert [folder.is_dir() for folder in (*old, new)] == [False, False, True, True]
 
 
 def consolidated_release(model: str) -> str:

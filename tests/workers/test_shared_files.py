@@ -1,7 +1,6 @@
 """Adapters on storage that two machines share, each with a folder of its own."""
 
 import json
-import os
 import shutil
 import time
 from io import StringIO
@@ -220,23 +219,3 @@ def test_an_adapter_goes_from_all_places_once_its_case_is_sealed_and_no_release_
     assert (here.is_dir(), there.is_dir()) == (False, True)
     assert shared_files.remove_retired(everywhere=True) == 1
     assert not there.exists()
-
-
-@pytest.mark.django_db
-def test_what_a_killed_process_stored_and_nobody_recorded_goes_after_a_week(
-    shared: Path, ref: AdapterRef, settings: Settings
-) -> None:
-    shared_files.put([ref])
-    here = ref.folder(settings.RTBF_ADAPTER_DIR)
-    there, begun = shared / here.name, here.parent / ".unfinished-killed"
-    begun.mkdir()
-    long_ago = time.time() - shared_files.LEFT - 60
-    os.utime(here, (long_ago, long_ago))
-    assert shared_files.remove_retired(everywhere=True) == 0  # it came to the storage just now
-    for path in (begun, *there.iterdir()):
-        os.utime(path, (long_ago, long_ago))
-    with pytest.MonkeyPatch.context() as behind:
-        behind.setattr(shared_files, "why_not_served", lambda: "an older backup")
-        assert shared_files.remove_retired(everywhere=True) == 0
-    assert shared_files.remove_retired(everywhere=True) == 2
-    assert not any(each.exists() for each in (here, there, begun))
