@@ -87,7 +87,12 @@ class Follower:
     def served(self) -> Served | None:
         """What answers now: nothing where the record was not seen for a minute, even if that is
         because whoever looks waits for it, or for a large model."""
-        return None if time.monotonic() - self._seen > BLIND_SECONDS else self._served
+        return None if self.is_blind else self._served
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether the record was not seen for a minute, or never."""
+        return time.monotonic() - self._seen > BLIND_SECONDS
 
     def start(self) -> threading.Thread:
         """Look every few seconds, in a thread of its own, until `stop`."""
@@ -110,7 +115,8 @@ class Follower:
             close_old_connections()
             shared_files.fetch_restrictions()
             wanted = record.to_serve(self.model_name)
-            if not wanted.blocked and not self._is_loaded(wanted):
+            is_new = not wanted.blocked and not self._is_loaded(wanted)
+            if is_new:
                 self._load(wanted)
             elif self._served is not None and not wanted.blocked and wanted.release is None:
                 why = record.why_blocked(self._served.base.sha256)
@@ -119,9 +125,12 @@ class Follower:
                 self._shut("what is in force may not be served")
             self._seen = time.monotonic()
             self._note()
+            if is_new and self._served is not None:
+                apart(self._served.bank.read_ahead)
+                shared_files.remove_retired()
         except (DatabaseProblem, OSError, shared_files.StorageAway) as error:
             log.error("record or shared storage cannot be read: %s", type(error).__name__)
-            if time.monotonic() - self._seen > BLIND_SECONDS:
+            if self.is_blind:
                 self._shut("record or shared storage cannot be read")
         except (AdapterError, ReleaseError, ModelError, ServiceError):
             log.exception("what is in force cannot be loaded")
@@ -158,9 +167,7 @@ class Follower:
             )
         )
         self.batcher.serve(served)
-        apart(served.bank.read_ahead)
         self._noted = float("-inf")
-        shared_files.remove_retired()
         log.info("the release %s is served", release.sha256)
 
     def _base(self, wanted: record.ToServe, root: Path) -> BaseModel:
@@ -237,6 +244,8 @@ class Gateway:
                 send, 200 if ready else 503, {"status": "ok" if ready else "not serving"}
             )
             return
+        if self.follower.is_blind:  # who asks stands in the record: nobody waits for it
+            raise not_serving()
         caller = await self._caller(scope)
         if path == "/v1/models" and method == "GET":
             await answer_json(send, 200, {"object": "list", "data": [self._model()]})

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import date
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import httpx
 import openai
@@ -450,6 +451,21 @@ def test_an_error_nobody_thought_of_serves_nothing_rather_than_the_old(
     assert follower.served.release.sha256 == digest
 
 
+def test_what_follows_loading_neither_holds_up_nor_ends_what_is_served(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served_meanwhile = []
+
+    def fails() -> None:
+        served_meanwhile.append(gateway.follower.served is not None)
+        raise OSError("the disk is away")
+
+    monkeypatch.setattr("workers.gateway.shared_files.remove_retired", fails)
+    gateway.follower.look()
+    assert served_meanwhile == [True]
+    assert gateway.follower.served is not None
+
+
 @pytest.mark.parametrize("problem", [InterfaceError("closed"), RuntimeError("of a library")])
 def test_use_that_cannot_be_noted_keeps_nobody_from_following_the_record(
     gateway: Gateway,
@@ -501,6 +517,9 @@ def test_a_record_that_does_not_answer_is_one_that_is_away(
             wait_for(lambda: post(url, key, **asked).status_code == 503)
             assert httpx.get(f"{url}/healthz", trust_env=False).status_code == 503
             assert ask_gate(url, "the playground's own key").status_code == 503
+            who = Mock(side_effect=AssertionError("nobody is asked who asks"))
+            cut.setattr(record, "caller_of", who)
+            assert (post(url, key, **asked).status_code, who.called) == (503, False)
         waits.set()
         wait_for(lambda: post(url, key, **asked).status_code == 200)
 
