@@ -119,7 +119,7 @@ def test_what_counts_lost_and_doubled_effects_can_fail(tmp_path: Path) -> None:
     assert faults_record.lost([case.reference], tmp_path) == [
         f"adapter {run.adapter.sha256} has no files"
     ]
-    letters.write_letter(case, "acknowledgement", letters_slots(case))
+    letters.store_letter(case, intake._acknowledgement(case))
     with transaction.atomic():
         audit.append_entry(
             type="run.verified", actor="system:worker", case=case, data={"run": str(run.id)}
@@ -135,12 +135,6 @@ def test_what_counts_lost_and_doubled_effects_can_fail(tmp_path: Path) -> None:
     assert f"{open_case.reference} is executing" in told
     assert "was not sent" in told
     assert faults_record.wrong_deadlines() == [case.reference]
-
-
-def letters_slots(case: Case) -> Any:
-    from requests_app.services.intake import _acknowledgement
-
-    return lambda: _acknowledgement(case)
 
 
 def test_a_redis_server_that_hangs_does_not_hold_up_a_page(
