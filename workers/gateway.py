@@ -124,9 +124,10 @@ class Follower:
             if wanted.blocked:
                 self._shut("what is in force may not be served")
             self._seen = time.monotonic()
-            self._note()
             if is_new and self._served is not None:
                 apart(self._served.bank.read_ahead)
+            self._note()
+            if is_new:
                 shared_files.remove_retired()
         except (DatabaseProblem, OSError, shared_files.StorageAway) as error:
             log.error("record or shared storage cannot be read: %s", type(error).__name__)

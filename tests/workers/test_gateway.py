@@ -466,6 +466,19 @@ def test_what_follows_loading_neither_holds_up_nor_ends_what_is_served(
     assert gateway.follower.served is not None
 
 
+def test_adapters_are_read_ahead_though_it_cannot_be_noted_what_is_served(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a caller could find out by time whom another one asked about."""
+    noted = Mock(side_effect=InterfaceError("closed"))
+    monkeypatch.setattr("workers.gateway.note_served", noted)
+    gateway.follower.look()
+    served = gateway.follower.served
+    assert noted.called
+    assert served is not None
+    assert served.bank.resident._held.keys() == served.bank.files.keys()
+
+
 @pytest.mark.parametrize("problem", [InterfaceError("closed"), RuntimeError("of a library")])
 def test_use_that_cannot_be_noted_keeps_nobody_from_following_the_record(
     gateway: Gateway,
