@@ -12,17 +12,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from peft.tuners.lora import LoraLayer
-from torch import Tensor
-
 from benchmarks import report, setting
 from benchmarks.consolidation import OTHERS_KEPT, PERPLEXITY, SEED, row, told_after
 from workers import erasure
 from workers.adapters import WEIGHTS_FILE, AdapterRef
 from workers.base_models import BaseModel, ModelError
 from workers.forget_sets import Located, NothingMeasurable
-from workers.joint_training import JointRecipe
+from workers.joint_training import JointRecipe, deltas_of
 from workers.summaries import bar
 
 NAME = "merged_adapters"
@@ -75,19 +71,9 @@ def by_svd(base: BaseModel, control: BaseModel, located: Sequence[Located]) -> d
                 combination_type="svd", svd_rank=JointRecipe().rank,
             )  # fmt: skip
             seconds = time.perf_counter() - started
-            deltas = deltas_of(model)
+            deltas = deltas_of(model, MERGED)
     found = told_after(base, control, located, deltas)
     return {"seconds": round(seconds, 1), "bytes of adapters": size, **found}
-
-
-@torch.no_grad()
-def deltas_of(model: Any) -> dict[str, Tensor]:
-    """What the merged adapter adds to each weight, by the parameter's name."""
-    return {
-        f"{path}.weight": module.get_delta_weight(MERGED).clone()
-        for path, module in model.get_base_model().named_modules()
-        if isinstance(module, LoraLayer)
-    }
 
 
 if __name__ == "__main__":

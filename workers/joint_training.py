@@ -108,7 +108,7 @@ def joint_deltas(
             report=report,
             should_stop=should_stop,
         )
-        return _deltas(model)
+        return deltas_of(model, NAME)
     finally:
         detach_adapter(model)
 
@@ -252,9 +252,10 @@ def _next(waiting: list[Row], rows: Sequence[Row], size: int, draw: random.Rando
 
 
 @torch.no_grad()
-def _deltas(model: PeftModel) -> dict[str, Tensor]:
+def deltas_of(model: PeftModel, adapter: str) -> dict[str, Tensor]:
+    """What an adapter adds to each weight, by the parameter's name."""
     return {
-        f"{path}.weight": module.get_delta_weight(NAME).clone()
+        f"{path}.weight": module.get_delta_weight(adapter).clone()
         for path, module in model.get_base_model().named_modules()
         if isinstance(module, LoraLayer)
     }
