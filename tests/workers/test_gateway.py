@@ -467,15 +467,17 @@ def test_what_follows_loading_neither_holds_up_nor_ends_what_is_served(
 
 
 def test_adapters_are_read_ahead_though_it_cannot_be_noted_what_is_served(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+    gateway: Gateway, stored: tuple[Path, list[Manifest]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a caller could find out by time whom another one asked about."""
+    put_live(stored, 1)
     noted = Mock(side_effect=InterfaceError("closed"))
     monkeypatch.setattr("workers.gateway.note_served", noted)
     gateway.follower.look()
     served = gateway.follower.served
     assert noted.called
     assert served is not None
+    assert len(served.bank.files) > 1
     assert served.bank.resident._held.keys() == served.bank.files.keys()
 
 
